@@ -1,0 +1,52 @@
+"""The two kinds of failure that a file can meet, and notices, for every part of the project.
+
+Only the kinds live here. *Which* situation is which kind is said where the situation is met; what Dagster
+does with each kind is said once, in ``orchestration.failures``.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Notice(BaseModel):
+    """Something that did not stop a file, but that a person should see: a variable or field that failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    subject: str
+    """What it is about, such as ``variables.pi_email`` or ``schema.contact_email``."""
+    reason: str
+
+
+class IngestionError(Exception):
+    """A file (or the whole facility) cannot be registered now.
+
+    Raised only through its two subclasses. ``what`` says what happened and names the file, field or address;
+    ``remedy`` says what a person can do. Neither ever holds a secret. ``details`` are further facts that help
+    to judge the case (a server's answer, two values that differ), as name and text.
+    """
+
+    def __init__(self, what: str, *, remedy: str, details: dict[str, str] | None = None) -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+        self.details: dict[str, str] = dict(details or {})
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}".strip()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self.remedy, self.details)
+
+
+class TransientError(IngestionError):
+    """Worth another try without anybody doing anything: a network, a mount, a server that is away."""
+
+
+class PermanentError(IngestionError):
+    """Trying again gives the same answer until a person acts: a schema, a right, a broken file."""
+
+
+def _rebuild(kind: type[IngestionError], what: str, remedy: str, details: dict[str, str]) -> IngestionError:
+    return kind(what, remedy=remedy, details=details)
