@@ -1,0 +1,327 @@
+"""From evaluated variables and measured files to the two bodies that are posted to SciCat.
+
+Field names and rules are those of the SciCat v3 API's create DTOs. Everything that the server would refuse,
+or that would harm it, is refused here first, by name; nothing is posted from here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import uuid
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+
+from scicat_dagster.errors import Notice, PermanentError
+from scicat_dagster.files import DataFile, FileDescription
+from scicat_dagster.schemas.conversion import convert
+from scicat_dagster.schemas.models import FieldAssignment, Schema
+from scicat_dagster.schemas.rendering import render
+from scicat_dagster.schemas.variables import Evaluation
+from scicat_dagster.settings import DatasetSettings, FileHandlingSettings
+
+LARGEST_BODY_BYTES = 16 * 1024 * 1024
+"""What a SciCat server accepts in one request; larger ones get a 500."""
+
+MANDATORY = (
+    "owner",
+    "contactEmail",
+    "sourceFolder",
+    "creationTime",
+    "principalInvestigator",
+    "creationLocation",
+    "ownerGroup",
+)
+"""Without any of these a raw dataset is refused, or (with an empty owner) the server fails."""
+
+_NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
+_EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,.]+(\.[^@\s;,.]+)+")
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} is no e-mail address")
+    return text.strip()
+
+
+def _emails(text: str) -> str:
+    return "; ".join(_email(part) for part in text.split(";"))
+
+
+def _date(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no ISO 8601 date") from None
+    return text
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_number_as_text)]
+Filled = Annotated[Text, Field(min_length=1)]
+Date = Annotated[str, AfterValidator(_date)]
+
+
+class RawDataset(BaseModel):
+    """The body of ``POST /datasets`` for a raw dataset. Fields that are None are not sent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pid: Filled | None = None
+    type: Literal["raw"] = "raw"
+    datasetName: Filled | None = None  # noqa: N815 - the API's names
+    owner: Filled
+    ownerEmail: Annotated[str, AfterValidator(_email)] | None = None  # noqa: N815
+    contactEmail: Annotated[str, AfterValidator(_emails)]  # noqa: N815
+    sourceFolder: Filled  # noqa: N815
+    creationTime: Date  # noqa: N815
+    startTime: Date | None = None  # noqa: N815
+    endTime: Date | None = None  # noqa: N815
+    principalInvestigator: Filled  # noqa: N815
+    creationLocation: Filled  # noqa: N815
+    instrumentId: Text | None = None  # noqa: N815
+    proposalId: Text | None = None  # noqa: N815
+    sampleId: Text | None = None  # noqa: N815
+    runNumber: Text | None = None  # noqa: N815
+    description: Text | None = None
+    comment: Text | None = None
+    ownerGroup: Filled  # noqa: N815
+    accessGroups: list[str] | None = None  # noqa: N815
+    keywords: list[str] | None = None
+    isPublished: bool = False  # noqa: N815
+    size: int = 0
+    numberOfFiles: int = 0  # noqa: N815
+    scientificMetadata: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)  # noqa: N815
+
+
+class BuiltDataset(BaseModel):
+    """What will be registered: the bodies as they are posted, and what a person should know about them.
+
+    ``origdatablock["datasetId"]`` is None where the server makes the pid.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: dict[str, JsonValue]
+    origdatablock: dict[str, JsonValue]
+    data_file: str
+    """Canonical path of the NeXus file."""
+    notices: tuple[Notice, ...] = ()
+
+
+def build_dataset(
+    schema: Schema,
+    evaluation: Evaluation,
+    files: FileDescription,
+    *,
+    defaults: DatasetSettings,
+    handling: FileHandlingSettings,
+    job_id_key: str,
+    sample_id: str | None = None,
+) -> BuiltDataset:
+    """The dataset and origdatablock of one file.
+
+    ``job_id_key`` is the entry of scientificMetadata that identifies the measurement; a generated pid is
+    derived from it, or else from the file's path, so that every execution for one file makes the same pid.
+
+    Raises
+    ------
+    PermanentError
+        Mandatory fields cannot be built (all of them are named, each with its reason), or the metadata is
+        larger than a server accepts.
+    """
+    notices = list(evaluation.notices)
+    values = _high_level(schema, evaluation, notices)
+    metadata = _scientific_metadata(schema, evaluation, notices)
+    if sample_id is not None:
+        values.setdefault("sampleId", sample_id)
+    _apply_defaults(values, defaults)
+    pid = _pid(schema, values.pop("pid", None), metadata, files, defaults, job_id_key, notices)
+    values |= {
+        "size": sum(file.size for file in files.all_files),
+        "numberOfFiles": len(files.all_files),
+        "scientificMetadata": metadata,
+    }
+    if pid is not None:
+        values["pid"] = pid
+    dataset = _validated(values, notices)
+    body = dataset.model_dump(mode="json", exclude_none=True)
+    _check_size(body)
+    return BuiltDataset(
+        dataset=body,
+        origdatablock=_origdatablock(dataset, files, handling, notices),
+        data_file=files.data_file.path,
+        notices=tuple(notices),
+    )
+
+
+def _high_level(schema: Schema, evaluation: Evaluation, notices: list[Notice]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, assignment in schema.assignments.items():
+        if assignment.field_type == "high_level":
+            try:
+                rendered = render(assignment.value, evaluation.values)
+                values[assignment.machine_name] = _plain(convert(rendered.value, assignment.type))
+            except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+                notices.append(_failed(key, assignment, evaluation.why(error)))
+    return values
+
+
+def _scientific_metadata(
+    schema: Schema, evaluation: Evaluation, notices: list[Notice]
+) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    for key, assignment in schema.assignments.items():
+        if assignment.field_type == "scientific_metadata":
+            try:
+                rendered = render(assignment.value, evaluation.values)
+                value = _plain(convert(rendered.value, assignment.type))
+            except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+                notices.append(_failed(key, assignment, evaluation.why(error)))
+                continue
+            entries[assignment.machine_name] = {
+                "value": value,
+                "unit": assignment.unit or rendered.unit,
+                "human_name": assignment.human_name or assignment.machine_name,
+                "type": assignment.type,
+            }
+    return entries
+
+
+def _failed(key: str, assignment: FieldAssignment, reason: str) -> Notice:
+    return Notice(subject=f"schema.{key} ({assignment.machine_name})", reason=reason)
+
+
+def _plain(value: Any) -> Any:
+    """The value as strict JSON: what has no JSON number becomes null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} is nothing that metadata can hold")
+
+
+def _apply_defaults(values: dict[str, Any], defaults: DatasetSettings) -> None:
+    fallbacks: dict[str, Any] = {
+        "instrumentId": defaults.default_instrument_id,
+        "proposalId": defaults.default_proposal_id,
+        "ownerGroup": defaults.default_owner_group,
+        "accessGroups": list(defaults.default_access_groups),
+    }
+    for name, fallback in fallbacks.items():
+        if values.get(name) in (None, "", []) and fallback:
+            values[name] = fallback
+
+
+def _pid(
+    schema: Schema,
+    given: Any,
+    metadata: dict[str, dict[str, Any]],
+    files: FileDescription,
+    defaults: DatasetSettings,
+    job_id_key: str,
+    notices: list[Notice],
+) -> str | None:
+    """The pid to send, or None where the server has to make it."""
+    if not defaults.allow_dataset_pid:
+        return None
+    assigned = [item for item in schema.assignments.values() if item.machine_name == "pid"]
+    if assigned and not given and not defaults.generate_dataset_pid:
+        reasons = [notice.reason for notice in notices if notice.subject.endswith("(pid)")]
+        raise PermanentError(
+            f"The schema {schema.name} assigns a pid that cannot be built: {' '.join(reasons) or 'empty.'}",
+            remedy="Correct the schema or the file; without its pid a file could be registered twice.",
+        )
+    if given and not defaults.generate_dataset_pid:
+        pid = str(given)
+    else:
+        job_id = metadata.get(job_id_key, {}).get("value")
+        pid = str(uuid.uuid5(_NAMESPACE, str(job_id) if job_id else files.data_file.path))
+    return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
+
+
+def _validated(values: dict[str, Any], notices: list[Notice]) -> RawDataset:
+    """The dataset without the optional fields that the server would refuse, which are noted."""
+    try:
+        return RawDataset.model_validate(values)
+    except ValidationError as error:
+        refused = {
+            str(detail["loc"][0]): detail["msg"].removeprefix("Value error, ")
+            for detail in error.errors(include_url=False)
+        }
+    missing = {name: reason for name, reason in refused.items() if name in {*MANDATORY, "type", "pid"}}
+    if missing:
+        raise PermanentError(
+            "Mandatory fields cannot be built: "
+            + " ".join(f"{name}: {_why_missing(name, reason, notices)}" for name, reason in missing.items()),
+            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute the run.",
+        )
+    notices.extend(Notice(subject=f"dataset.{name}", reason=reason) for name, reason in refused.items())
+    return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
+
+
+def _why_missing(name: str, reason: str, notices: list[Notice]) -> str:
+    for notice in notices:
+        if notice.subject.endswith(f"({name})"):
+            return notice.reason if notice.reason.endswith(".") else f"{notice.reason}."
+    return "the schema does not assign it." if reason == "Field required" else f"{reason}."
+
+
+def _check_size(body: dict[str, Any]) -> None:
+    size = len(json.dumps(body).encode())
+    if size > LARGEST_BODY_BYTES:
+        largest = max(
+            body["scientificMetadata"].items(), key=lambda entry: len(json.dumps(entry)), default=("", 0)
+        )
+        raise PermanentError(
+            f"The metadata has {size} bytes, more than SciCat accepts ({LARGEST_BODY_BYTES}).",
+            remedy=f"Take large entries out of the schema; the largest is {largest[0]}.",
+        )
+
+
+def _origdatablock(
+    dataset: RawDataset, files: FileDescription, handling: FileHandlingSettings, notices: list[Notice]
+) -> dict[str, JsonValue]:
+    folder = dataset.sourceFolder
+    listed = [
+        file.model_copy(update={"path": _listed_path(file, folder, handling, notices)}).model_dump(
+            mode="json", exclude_none=True
+        )
+        for file in files.all_files
+    ]
+    block: dict[str, Any] = {
+        "datasetId": dataset.pid,
+        "size": dataset.size,
+        "dataFileList": listed,
+        "ownerGroup": dataset.ownerGroup,
+        "accessGroups": dataset.accessGroups or [],
+    }
+    if files.checksum_algorithm:
+        block["chkAlg"] = files.checksum_algorithm
+    return block
+
+
+def _listed_path(file: DataFile, folder: str, handling: FileHandlingSettings, notices: list[Notice]) -> str:
+    path = PurePosixPath(file.path)
+    if handling.file_path_type == "absolute":
+        return file.path
+    if not path.is_relative_to(folder):
+        notices.append(
+            Notice(
+                subject="origdatablock.dataFileList",
+                reason=f"{file.path} is outside sourceFolder {folder}, so it is listed with its full path.",
+            )
+        )
+        return file.path
+    return str(path.relative_to(folder))

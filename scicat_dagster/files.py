@@ -1,0 +1,264 @@
+"""Files as the catalogue lists them: canonical paths, sizes, times, checksums, and the ingestor's own files.
+
+What is *inside* a NeXus file belongs to :mod:`scicat_dagster.nexus`. Nothing here writes, except
+:func:`write_sidecars`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from blake3 import blake3
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.settings import FileHandlingSettings
+
+_CHUNK_BYTES = 1 << 20
+_LONGEST_PATH = 4096
+_LONGEST_NAME = 255
+
+
+class DataFile(BaseModel):
+    """One entry of an origdatablock's ``dataFileList`` (SciCat API v3), its path still absolute.
+
+    ``size`` is in bytes, ``time`` the modification time in UTC, ``chk`` the checksum in hexadecimal.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: int
+    time: str
+    chk: str | None = None
+    uid: str | None = None
+    gid: str | None = None
+    perm: str | None = None
+
+
+class Sidecar(BaseModel):
+    """A small file that the ingestor writes beside the data: a checksum, or the announcement."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    content: str
+
+
+class FileDescription(BaseModel):
+    """Everything that the catalogue's file list needs, measured on a file that did not change meanwhile."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data_file: DataFile
+    sidecars: tuple[Sidecar, ...] = ()
+    sidecar_files: tuple[DataFile, ...] = ()
+    checksum_algorithm: str | None = None
+
+    @property
+    def all_files(self) -> tuple[DataFile, ...]:
+        """The data file first, then the ingestor's own."""
+        return (self.data_file, *self.sidecar_files)
+
+
+def canonical_path(text: str, data_directory: str = "") -> str:
+    """The one spelling of a file's path: absolute, POSIX, normalised, symbolic links left as they are.
+
+    It is the file's identity everywhere (partition key, catalogue entry), so anything that could mean two
+    things is refused.
+
+    Raises
+    ------
+    ValueError
+        The path is relative, climbs with ``..``, holds control characters or ``...``, is too long, or lies
+        outside ``data_directory`` (when one is given).
+    """
+    if not text.startswith("/"):
+        raise ValueError(f"The path {text!r} is not absolute.")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
+        raise ValueError(f"The path {text!r} holds control characters.")
+    if "..." in text:
+        raise ValueError(f"The path {text!r} holds `...`, which a partition key cannot.")
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise ValueError(f"The path {text!r} climbs with `..`.")
+    if not parts or text.endswith("/"):
+        raise ValueError(f"The path {text!r} names a directory.")
+    if len(os.fsencode(text)) > _LONGEST_PATH or any(
+        len(os.fsencode(part)) > _LONGEST_NAME for part in parts
+    ):
+        raise ValueError(f"The path {text[:80]!r}… is longer than a file system allows.")
+    path = PurePosixPath("/", *parts)
+    if data_directory and not path.is_relative_to(os.path.normpath(data_directory)):
+        raise ValueError(f"The path {text!r} lies outside the data directory {data_directory!r}.")
+    return str(path)
+
+
+class _Hash(Protocol):
+    def update(self, data: memoryview, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def describe_file(
+    path: Path, settings: FileHandlingSettings, announcement: dict[str, JsonValue] | None = None
+) -> FileDescription:
+    """Measure a complete file: size, time, owner and checksum, and plan the files that go beside it.
+
+    Raises
+    ------
+    TransientError
+        The file changed while it was read, or cannot be read now.
+    PermanentError
+        There is no right to read it, or it is no regular file.
+    """
+    with _explained(path):
+        before = path.stat()
+        if not stat.S_ISREG(before.st_mode):
+            raise PermanentError(
+                f"{path} is no regular file.",
+                remedy="Announce the NeXus file itself, not a folder or device.",
+            )
+        checksum = _checksum(path, settings.file_hash_algorithm) if settings.compute_file_hash else None
+        after = path.stat()
+    if _identity(before) != _identity(after):
+        raise TransientError(
+            f"{path} changed while it was read.",
+            remedy="Nothing to do if it is still being written; it is tried again.",
+        )
+    data_file = _data_file(path, after, checksum, settings)
+    sidecars, listed = _plan_sidecars(path, checksum, settings, announcement)
+    return FileDescription(
+        data_file=data_file,
+        sidecars=sidecars,
+        sidecar_files=listed,
+        checksum_algorithm=settings.file_hash_algorithm if checksum else None,
+    )
+
+
+def sidecar_directory(path: Path, settings: FileHandlingSettings) -> Path:
+    """Where the ingestor's own files go; a relative setting is relative to the data file's folder."""
+    return Path(os.path.normpath(path.parent / settings.ingestor_files_directory))
+
+
+def write_sidecars(description: FileDescription) -> None:
+    """Write the planned files, each whole or not at all; the folder is made when it is missing.
+
+    Raises
+    ------
+    TransientError
+        The folder or a file cannot be written, for instance because the disk is full.
+    PermanentError
+        There is no right to write there.
+    """
+    for sidecar in description.sidecars:
+        path = Path(sidecar.path)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                unfinished.write_text(sidecar.content, encoding="utf-8")
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise PermanentError(
+            f"No right to use {error.filename or path}.",
+            remedy="Give the account that runs Dagster this right, then re-execute the run.",
+        ) from error
+    except OSError as error:
+        raise TransientError(
+            f"{error.filename or path} cannot be used: {error.strerror}.",
+            remedy="See that the storage is mounted and has room; it is tried again.",
+        ) from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _checksum(path: Path, algorithm: str) -> str:
+    digest: _Hash = blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def _data_file(
+    path: Path, status: os.stat_result, checksum: str | None, settings: FileHandlingSettings
+) -> DataFile:
+    owner = (
+        {"uid": str(status.st_uid), "gid": str(status.st_gid), "perm": oct(status.st_mode)}
+        if settings.compute_file_stats
+        else {}
+    )
+    return DataFile(path=str(path), size=status.st_size, time=_utc(status.st_mtime), chk=checksum, **owner)
+
+
+def _plan_sidecars(
+    path: Path,
+    checksum: str | None,
+    settings: FileHandlingSettings,
+    announcement: dict[str, JsonValue] | None,
+) -> tuple[tuple[Sidecar, ...], tuple[DataFile, ...]]:
+    """The ingestor's own files and how the catalogue lists them.
+
+    They are listed from what will be written, not from what was, so that a preview shows the same list.
+    """
+    folder = sidecar_directory(path, settings)
+    planned: list[tuple[Sidecar, str | None]] = []
+    keeps_checksums = settings.save_file_hash and checksum is not None
+
+    def plan(name: str, content: str, content_checksum: str | None) -> None:
+        planned.append((Sidecar(path=str(folder / name), content=content), content_checksum))
+
+    if keeps_checksums and checksum:
+        plan(f"{path.stem}.{settings.hash_file_extension}", checksum, None)
+    if settings.message_to_file and announcement is not None:
+        text = json.dumps(announcement, ensure_ascii=False, indent=2)
+        name = f"{path.stem}.{settings.message_file_extension}"
+        own = _text_checksum(text, settings.file_hash_algorithm) if settings.compute_file_hash else None
+        plan(name, text, own)
+        if keeps_checksums and own:
+            plan(f"{Path(name).stem}.{settings.hash_file_extension}", own, None)
+
+    now = _utc(datetime.now(UTC).timestamp())
+    owner = (
+        {"uid": str(os.getuid()), "gid": str(os.getgid()), "perm": oct(stat.S_IFREG | 0o644)}
+        if settings.compute_file_stats
+        else {}
+    )
+    listed = tuple(
+        DataFile(path=sidecar.path, size=len(sidecar.content.encode()), time=now, chk=chk, **owner)
+        for sidecar, chk in planned
+    )
+    return tuple(sidecar for sidecar, _ in planned), listed
+
+
+def _text_checksum(text: str, algorithm: str) -> str:
+    make: Callable[[bytes], _Hash] = (
+        blake3 if algorithm == "blake3" else lambda data: hashlib.new(algorithm, data, usedforsecurity=False)
+    )
+    return make(text.encode()).hexdigest()
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

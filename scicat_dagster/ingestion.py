@@ -1,0 +1,160 @@
+"""The way of one file as plain functions: complete → metadata → file list → dataset.
+
+Each function is one step of a run; ``preview`` does them all without writing anything. Registration, the step
+that writes, belongs to :mod:`scicat_dagster.scicat.registration`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.dataset import BuiltDataset, build_dataset
+from scicat_dagster.errors import Notice
+from scicat_dagster.files import FileDescription, describe_file, sidecar_directory
+from scicat_dagster.messages import FileWritten
+from scicat_dagster.nexus import CompleteFile, NexusFile, check_unchanged, open_nexus
+from scicat_dagster.schemas.loading import SchemaCollection
+from scicat_dagster.schemas.models import SampleAttachment, Schema
+from scicat_dagster.schemas.rendering import Value
+from scicat_dagster.schemas.variables import Catalogue, Evaluation, evaluate_variables
+from scicat_dagster.settings import Settings
+
+
+class ExtractedMetadata(BaseModel):
+    """What a schema's variables are for one file, and the schema itself.
+
+    The schema travels along, so that a run in progress does not mix two versions of its file.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file: CompleteFile
+    schema_: Schema
+    values: dict[str, Any]
+    units: dict[str, str]
+    notices: tuple[Notice, ...] = ()
+    sample_id: str | None = None
+
+    def evaluation(self) -> Evaluation:
+        """The variables, as ``dataset`` wants them."""
+        values = {name: Value(value, self.units.get(name, "")) for name, value in self.values.items()}
+        return Evaluation(values=values, notices=list(self.notices))
+
+
+class SampleSource(Catalogue, Protocol):
+    """What extraction asks the catalogue: addresses that schemas name, and the samples of a proposal."""
+
+    def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
+        """The samples of a proposal, as the catalogue has them."""
+
+
+def extract_metadata(
+    file: CompleteFile,
+    schemas: SchemaCollection,
+    catalogue: SampleSource,
+    settings: Settings,
+    announcement: FileWritten | None = None,
+) -> ExtractedMetadata:
+    """Choose the schema of a complete file and evaluate its variables.
+
+    Raises
+    ------
+    PermanentError
+        No schema is for the file, or the one that is for it is broken.
+    TransientError
+        The storage or the catalogue could not answer, or the file changed meanwhile.
+    """
+    schema = schemas.select(file.path)
+    built_in = _built_in_variables(file, schema, settings, announcement)
+    with open_nexus(Path(file.path)) as nexus:
+        evaluation = evaluate_variables(schema, nexus, built_in, catalogue)
+        sample_id = _sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
+    check_unchanged(file)
+    return ExtractedMetadata(
+        file=file,
+        schema_=schema,
+        values={name: value.value for name, value in evaluation.values.items()},
+        units={name: value.unit for name, value in evaluation.values.items() if value.unit},
+        notices=(*schemas.notices(), *evaluation.notices),
+        sample_id=sample_id,
+    )
+
+
+def describe_files(
+    file: CompleteFile, settings: Settings, announcement: FileWritten | None = None
+) -> FileDescription:
+    """Measure a complete file and plan the ingestor's own files; errors as for ``files.describe_file``."""
+    check_unchanged(file)
+    description = describe_file(
+        Path(file.path),
+        settings.ingestion.file_handling,
+        announcement.model_dump(mode="json") if announcement else None,
+    )
+    check_unchanged(file)
+    return description
+
+
+def build(metadata: ExtractedMetadata, files: FileDescription, settings: Settings) -> BuiltDataset:
+    """The bodies to be posted. Errors as for :func:`scicat_dagster.dataset.build_dataset`."""
+    return build_dataset(
+        metadata.schema_,
+        metadata.evaluation(),
+        files,
+        defaults=settings.dataset,
+        handling=settings.ingestion.file_handling,
+        job_id_key=settings.ingestion.check_if_dataset_exists_by_metadata_key,
+        sample_id=metadata.sample_id,
+    )
+
+
+def _built_in_variables(
+    file: CompleteFile, schema: Schema, settings: Settings, announcement: FileWritten | None
+) -> dict[str, Value]:
+    path = Path(file.path)
+    sidecars = sidecar_directory(path, settings.ingestion.file_handling)
+    values = {
+        "ingestor_run_id": Value(str(uuid.uuid4())),
+        "data_file_path": Value(path.as_posix()),
+        "data_file_name": Value(path.name),
+        "now": Value(datetime.now(UTC).isoformat()),
+        "ingestor_files_directory": Value(str(sidecars)),
+        "ingestor_metadata_schema_id": Value(schema.id),
+    }
+    if announcement is not None:
+        values |= {
+            "message_job_id": Value(announcement.job_id),
+            "message_service_id": Value(announcement.service_id),
+            "message_metadata": Value(announcement.metadata),
+        }
+    return values
+
+
+def _sample_id(
+    wanted: SampleAttachment, nexus: NexusFile, catalogue: SampleSource, evaluation: Evaluation
+) -> str | None:
+    """The sampleId of the one sample of the file's proposal that has the file's sample name."""
+    if not wanted.query_sample_name:
+        return None
+    try:
+        name = str(nexus.read_one(wanted.sample_name_path).value)
+        proposal_id = str(nexus.read_one(wanted.proposal_id_path).value)
+        known = catalogue.samples_of_proposal(proposal_id)
+        samples = [sample for sample in known if name in _sample_names(sample)]
+        if len(samples) != 1:
+            raise LookupError(f"{len(samples)} samples of proposal {proposal_id} are named {name!r}.")
+    except (LookupError, ValueError, TypeError) as error:
+        evaluation.notices.append(Notice(subject="sample_attachment", reason=str(error)))
+        return None
+    return str(samples[0].get("sampleId"))
+
+
+def _sample_names(sample: dict[str, Any]) -> set[str]:
+    characteristics = sample.get("sampleCharacteristics")
+    named = characteristics.get("name") if isinstance(characteristics, dict) else None
+    named = named.get("value") if isinstance(named, dict) else named
+    return {text for text in (sample.get("description"), named) if isinstance(text, str)}

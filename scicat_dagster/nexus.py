@@ -1,0 +1,373 @@
+"""A NeXus (HDF5) file on disk: is it complete, and what values does it hold at a path.
+
+Everything read is plain Python (str, int, float, bool, lists of them); numpy and h5py stay inside. A file is
+untrusted input: links that leave it are not followed and sizes are bounded before memory is taken. What the
+values *mean* belongs to :mod:`scicat_dagster.schemas`; sizes and checksums of files to
+:mod:`scicat_dagster.files`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.errors import PermanentError, TransientError
+
+QUIET_SECONDS = 0.5
+"""A file modified more recently is looked at twice, this far apart, before it counts as complete."""
+
+SETTLED_SECONDS = 60.0
+"""A file that cannot be read as HDF5 and was not touched for so long will stay that way."""
+
+MOST_ELEMENTS = 1_000_000
+MOST_BYTES = 16 * 1024 * 1024
+"""More than a catalogue's metadata can hold (its request limit is 16 MiB)."""
+
+_MOST_LINKS = 32
+_LONGEST_UNIT = 256
+
+Scalar = str | int | float | bool
+
+
+class FileChangedError(TransientError):
+    """The file was modified after work on it had begun: everything measured so far must be done again."""
+
+
+class CompleteFile(BaseModel):
+    """A file that was complete when it was looked at; ``modified_ns`` since 1970, ``size`` in bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class NexusValue:
+    """What a dataset of the file holds, and its ``units`` attribute (empty where it has none)."""
+
+    value: Scalar | list[Any]
+    unit: str = ""
+
+
+def wait_until_complete(
+    path: Path, delays: Sequence[float], sleep: Callable[[float], None] = time.sleep
+) -> CompleteFile:
+    """Look at a file until it is complete: it opens as HDF5, and its size and modification time stand still.
+
+    The file writer announces a file *before* it closes it, so the first look may come too early. ``delays``
+    are the seconds between the looks; there is one more look than there are delays.
+
+    Raises
+    ------
+    TransientError
+        It is not there, is locked, is being written or cannot be read yet.
+    PermanentError
+        It is no regular file, must not be read, or is broken and has not changed for a minute.
+    """
+    for delay in delays:
+        try:
+            return look_at(path, sleep)
+        except TransientError:
+            sleep(delay)
+    return look_at(path, sleep)
+
+
+def look_at(path: Path, sleep: Callable[[float], None] = time.sleep) -> CompleteFile:
+    """One look at a file; see :func:`wait_until_complete`."""
+    before = _status(path)
+    if time.time() - before.st_mtime < QUIET_SECONDS:
+        sleep(QUIET_SECONDS)
+    with open_nexus(path):
+        pass
+    found = _complete_file(path, _status(path))
+    if found != _complete_file(path, before):
+        raise TransientError(
+            f"{path} is still being written.",
+            remedy="Nothing to do while the file writer is busy with it; it is tried again.",
+        )
+    return found
+
+
+def check_unchanged(file: CompleteFile) -> None:
+    """Make sure that a file is still the one that was found complete.
+
+    Raises
+    ------
+    FileChangedError
+        Its size, modification time or identity is another.
+    """
+    if _complete_file(Path(file.path), _status(Path(file.path))) != file:
+        raise FileChangedError(
+            f"{file.path} was changed after it had been found complete.",
+            remedy="The run is repeated from its beginning; re-execute all its ops if you do it by hand.",
+        )
+
+
+@contextmanager
+def open_nexus(path: Path) -> Iterator[NexusFile]:
+    """Open a file for reading.
+
+    Raises
+    ------
+    TransientError
+        It is not there, is locked by its writer, or is broken and was modified within the last minute.
+    PermanentError
+        It must not be read, or it is broken and settled.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise _why_not_opened(path, error) from error
+    with file:
+        yield NexusFile(file)
+
+
+class NexusFile:
+    """An open file.
+
+    Paths are absolute HDF5 paths; a component with ``*`` is searched as a regular expression in the names.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+
+    def read_one(self, path: str) -> NexusValue:
+        """The one value at a path: a scalar, or an array of one element. Judged before anything is read.
+
+        Raises
+        ------
+        LookupError
+            There is nothing at the path, several values, or an array.
+        ValueError
+            The value is of a kind or size that metadata cannot hold.
+        TransientError
+            The storage failed.
+        """
+        with _explained(path):
+            datasets = self._datasets(path)
+            if len(datasets) != 1:
+                raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
+            where, dataset = datasets[0]
+            if dataset.size != 1:
+                raise LookupError(
+                    f"{where} holds {dataset.size or 0} values where one was meant; "
+                    "use a value_type that ends in []."
+                )
+            return NexusValue(_flat(_contents(dataset, where))[0], _unit(dataset, where))
+
+    def read_all(self, path: str) -> NexusValue:
+        """Every value at a path, in file order, as a list; nested where one dataset has several dimensions.
+
+        The unit is the common one, or empty where the datasets differ. Errors as for :meth:`read_one`.
+        """
+        with _explained(path):
+            datasets = self._datasets(path)
+            elements = sum(dataset.size or 0 for _, dataset in datasets)
+            if elements > MOST_ELEMENTS:
+                raise ValueError(f"{path} holds {elements} values; metadata can hold {MOST_ELEMENTS}.")
+            units = {_unit(dataset, where) for where, dataset in datasets}
+            unit = units.pop() if len(units) == 1 else ""
+            if len(datasets) == 1:
+                contents = _contents(datasets[0][1], datasets[0][0])
+                return NexusValue(contents if isinstance(contents, list) else [contents], unit)
+            values = [value for where, dataset in datasets for value in _flat(_contents(dataset, where))]
+            return NexusValue(values, unit)
+
+    def _datasets(self, path: str) -> list[tuple[str, h5py.Dataset]]:
+        components = [part for part in path.split("/") if part]
+        found = [(where, item) for where, item in self._matches(components) if isinstance(item, h5py.Dataset)]
+        if not found:
+            raise LookupError(f"There is no dataset at {path}.")
+        return found
+
+    def _matches(self, components: list[str]) -> Iterator[tuple[str, Any]]:
+        """Every object whose path matches; a plain component is its name, one with ``*`` an expression."""
+        positions: list[tuple[str, Any]] = [("", self._file["/"])]
+        for component in components:
+            positions = [
+                (f"{where}/{name}", child)
+                for where, item in positions
+                if isinstance(item, h5py.Group)
+                for name in _names(item, component)
+                if (child := self._child(item, name)) is not None
+            ]
+        yield from positions
+
+    def _child(self, group: h5py.Group, name: str) -> Any:
+        """The child of a group, by hard or soft links inside this file only; None where there is none."""
+        pending, current, links = [name], group, 0
+        while pending:
+            step = pending.pop(0)
+            if not isinstance(current, h5py.Group):
+                return None
+            link = current.get(step, getlink=True)
+            if link is None:
+                return None
+            if isinstance(link, h5py.ExternalLink):
+                # No TypeError: the file is at fault, not the caller.
+                raise ValueError(f"{current.name}/{step} leads to another file.")  # noqa: TRY004
+            if isinstance(link, h5py.SoftLink):
+                links += 1
+                if links > _MOST_LINKS:
+                    raise ValueError(f"{current.name}/{step} is a link that leads round in a circle.")
+                target = os.fsdecode(link.path)
+                if target.startswith("/"):
+                    current = self._file["/"]
+                pending = [part for part in target.split("/") if part not in {"", "."}] + pending
+                continue
+            current = current[step]
+        return current
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Tell a storage that fails from a part of the file that is broken; HDF5 raises the same for both."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if re.search(r"errno = \d+", str(error)):
+            raise TransientError(
+                f"{path} cannot be read: {error}.", remedy="See that the storage is mounted and healthy."
+            ) from error
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+
+
+def _names(group: h5py.Group, component: str) -> list[str]:
+    if "*" not in component:
+        return [component]
+    if component == "*":
+        return list(group.keys())
+    return [name for name in group if re.search(component, name)]
+
+
+def _contents(dataset: h5py.Dataset, where: str) -> Any:
+    """The dataset's values as plain Python: a scalar, or nested lists."""
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+    if not dataset.size:
+        raise ValueError(f"{where} is empty.")
+    size = dataset.size * dataset.dtype.itemsize
+    if size > MOST_BYTES:
+        raise ValueError(f"{where} holds {size} bytes, more than metadata can hold ({MOST_BYTES}).")
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return _texts(dataset, where)
+    raw = dataset[()]
+    if raw.dtype.kind not in "biuf":
+        raise TypeError(f"{where} is of the type {dataset.dtype}, which metadata cannot hold.")
+    if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
+        raw = raw.astype(np.float64)
+    return raw.tolist()
+
+
+def _texts(dataset: h5py.Dataset, where: str) -> Any:
+    # One at a time: thousands of entries may share one long text, which reading them together would multiply.
+    total = 0
+    texts = []
+    for index in np.ndindex(dataset.shape):
+        text = _text(dataset[index])
+        total += len(text)
+        if total > MOST_BYTES:
+            raise ValueError(f"{where} holds more text than metadata can hold ({MOST_BYTES} bytes).")
+        texts.append(text)
+    return texts[0] if dataset.shape == () else np.array(texts, dtype=object).reshape(dataset.shape).tolist()
+
+
+def _text(raw: Any) -> str:
+    if isinstance(raw, str):
+        # h5py marks bytes that are not UTF-8 by lone surrogates.
+        raw = raw.encode("utf-8", "surrogateescape")
+    content = bytes(raw).rstrip(b"\x00")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _unit(dataset: h5py.Dataset, where: str) -> str:
+    if "units" not in dataset.attrs:
+        return ""
+    if h5py.h5a.open(dataset.id, b"units").get_storage_size() > _LONGEST_UNIT:
+        raise ValueError(f"The units attribute of {where} is too large to be a unit.")
+    unit = dataset.attrs["units"]
+    if isinstance(unit, np.ndarray) and unit.size == 1:
+        unit = unit.reshape(-1)[0]
+    if not isinstance(unit, str | bytes):
+        raise TypeError(f"The units attribute of {where} is no text.")
+    text = _text(unit)
+    if len(text) > _LONGEST_UNIT:
+        raise ValueError(f"The units attribute of {where} is too long to be a unit.")
+    return text
+
+
+def _flat(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        return [value]
+    return [scalar for inner in value for scalar in _flat(inner)]
+
+
+def _complete_file(path: Path, status: os.stat_result) -> CompleteFile:
+    return CompleteFile(
+        path=str(path),
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
+    )
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _why_not_opened(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise PermanentError(f"{path} is no regular file.", remedy="Announce the NeXus file itself.")
+    return status
+
+
+def _why_not_opened(path: Path, error: OSError) -> TransientError | PermanentError:
+    if isinstance(error, FileNotFoundError):
+        what = f"{path} is a symbolic link to nothing." if path.is_symlink() else f"{path} is not there."
+        return TransientError(
+            what, remedy="See that the storage is mounted here and that the file writer wrote it."
+        )
+    if isinstance(error, PermissionError):
+        return PermanentError(
+            f"No right to read {path}.",
+            remedy="Give the account that runs Dagster the right to read it, then re-execute the run.",
+        )
+    if isinstance(error, BlockingIOError) or "unable to lock" in str(error) or "already open" in str(error):
+        return TransientError(
+            f"{path} is still open for writing.", remedy="Nothing to do while it is being written."
+        )
+    if re.search(r"errno = \d+", str(error)) or error.errno is not None:
+        return TransientError(
+            f"{path} cannot be opened: {error}.", remedy="See that the storage is mounted and healthy."
+        )
+    return _broken(path, error)
+
+
+def _broken(path: Path, error: OSError) -> TransientError | PermanentError:
+    status = path.stat()
+    words = "is empty" if status.st_size == 0 else "is no complete HDF5 file"
+    what = f"{path} {words} ({error})."
+    if time.time() - status.st_mtime < SETTLED_SECONDS:
+        return TransientError(what, remedy="It is tried again, because it was written only just now.")
+    return PermanentError(
+        what, remedy="Look at the file writer's log; put the right file in place, then re-execute the run."
+    )

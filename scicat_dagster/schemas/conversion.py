@@ -1,0 +1,148 @@
+"""Value types: what ``value_type`` and ``type`` turn a value into.
+
+The results are plain JSON: text, numbers, lists, dictionaries. A value that does not fit raises; nothing is
+replaced by a default. NaN and infinities stay as they are here and become null where a dataset is built.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+ValueType = Literal[
+    "string",
+    "string[]",
+    "integer",
+    "integer[]",
+    "float",
+    "float[]",
+    "date",
+    "dict",
+    "list",
+    "email",
+    "link",
+    "none",
+]
+
+VALUE_TYPES: tuple[str, ...] = get_args(ValueType)
+
+_LONGEST_COLLECTION_TEXT = 1 << 20
+
+
+def convert(value: Any, value_type: ValueType) -> Any:
+    """A value as the given type.
+
+    Raises
+    ------
+    ValueError, TypeError
+        It is none, and cannot be made one without guessing.
+    """
+    if value is None and value_type != "none":
+        raise ValueError("there is no value")
+    return _CONVERTERS[value_type](value)
+
+
+def parse_collection(text: str) -> Any:
+    """A list or dictionary that is given as its JSON or Python text."""
+    if len(text) > _LONGEST_COLLECTION_TEXT:
+        raise ValueError("is too long to be read as a list or dict")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        parsed = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise ValueError(f"{_short(text)} is no list or dict") from None
+    return list(parsed) if isinstance(parsed, tuple) else parsed
+
+
+def _string(value: Any) -> str:
+    return str(value)
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{_short(value)} is no integer") from None
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{_short(value)} is no number") from None
+
+
+def _list(value: Any) -> list[Any]:
+    parsed = parse_collection(value) if isinstance(value, str) else value
+    if not isinstance(parsed, list | tuple):
+        raise TypeError(f"{_short(value)} is no list")
+    return list(parsed)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    parsed = parse_collection(value) if isinstance(value, str) else value
+    if not isinstance(parsed, dict):
+        raise TypeError(f"{_short(value)} is no dict")
+    return {str(key): inner for key, inner in parsed.items()}
+
+
+def _list_of(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    def convert_list(value: Any) -> list[Any]:
+        if isinstance(value, str) and value.strip()[:1] not in {"[", "("}:
+            value = [value]
+        if isinstance(value, int | float):
+            value = [value]
+        return [convert_list(item) if isinstance(item, list) else convert_item(item) for item in _list(value)]
+
+    return convert_list
+
+
+def _date(value: Any) -> str:
+    """ISO 8601 with an offset, from ISO text (UTC where it says none) or from seconds since 1970."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no date")
+        try:
+            return datetime.fromtimestamp(value, UTC).isoformat()
+        except (OverflowError, ValueError, OSError):
+            raise ValueError(f"{value} seconds since 1970 is no date") from None
+    if not isinstance(value, str):
+        raise TypeError(f"{_short(value)} is no date")
+    try:
+        parsed = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError(f"{_short(value)} is no ISO 8601 date") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).isoformat()
+
+
+def _none(value: Any) -> None:
+    if value is not None:
+        raise ValueError(f"{_short(value)} is not empty")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "string": _string,
+    "string[]": _list_of(_string),
+    "integer": _integer,
+    "integer[]": _list_of(_integer),
+    "float": _float,
+    "float[]": _list_of(_float),
+    "date": _date,
+    "dict": _dict,
+    "list": _list,
+    "email": _string,
+    "link": _string,
+    "none": _none,
+}

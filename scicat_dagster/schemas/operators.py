@@ -1,0 +1,149 @@
+"""Operators of ``source: VALUE`` variables: pure functions from a rendered value to a value.
+
+Each takes the value and the definition's arguments. Hyphen and underscore spellings are the same operator.
+Conversion to the variable's type happens afterwards, in ``conversion``.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus
+
+from scicat_dagster.schemas.conversion import parse_collection
+
+MOST_TEXT = 1 << 20
+"""Texts longer than this (in characters) are not searched with regular expressions."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments that a definition may give its operator."""
+
+    field: str | int | None = None
+    pattern: str | None = None
+    replacement: str | None = None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A function, whether its result is still in the value's unit, and the arguments that it needs."""
+
+    apply: Callable[[Any, Arguments], Any]
+    keeps_unit: bool = False
+    needs: tuple[str, ...] = ()
+
+
+def canonical_name(name: str) -> str:
+    """One spelling for the hyphen and the underscore form."""
+    return name.replace("-", "_")
+
+
+def _items(value: Any) -> list[Any]:
+    items = parse_collection(value) if isinstance(value, str) else value
+    if isinstance(items, dict):
+        items = list(items.values())
+    if not isinstance(items, list):
+        raise TypeError(f"needs a list, not {type(value).__name__}")
+    return items
+
+
+def _numbers(value: Any) -> list[int | float]:
+    items = _items(value)
+    while any(isinstance(item, list) for item in items):
+        items = [inner for item in items for inner in (item if isinstance(item, list) else [item])]
+    if not items:
+        raise ValueError("needs at least one number")
+    if any(isinstance(item, bool) or not isinstance(item, int | float) for item in items):
+        raise TypeError("needs a list of numbers")
+    return items
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"needs text, not {type(value).__name__}")
+    return value
+
+
+def _join(value: Any, _: Arguments) -> str:
+    # The separator is a comma in spite of the name: catalogues already hold values joined so.
+    return ", ".join(str(item) for item in _items(value))
+
+
+def _get_item(value: Any, arguments: Arguments) -> Any:
+    key = arguments.field
+    if isinstance(value, str) and value[:1] in "[{(":
+        value = parse_collection(value)
+    if isinstance(value, dict):
+        if key in value:
+            return value[key]
+        if str(key) in value:
+            return value[str(key)]
+        raise LookupError(f"has no key {key!r}")
+    if isinstance(value, list):
+        try:
+            return value[int(key if key is not None else "")]
+        except IndexError:
+            raise LookupError(f"has no item {key}: it has {len(value)}") from None
+    raise TypeError(f"needs a list or dict, not {type(value).__name__}")
+
+
+def _replace(value: Any, arguments: Arguments) -> str:
+    return str(value).replace(arguments.pattern or "", arguments.replacement or "")
+
+
+def _first(value: Any, _: Arguments) -> Any:
+    items = _items(value)
+    if not items:
+        raise LookupError("is an empty list")
+    return items[0]
+
+
+def _last(value: Any, _: Arguments) -> Any:
+    return _first(list(reversed(_items(value))), _)
+
+
+def _length(value: Any, _: Arguments) -> int:
+    if not isinstance(value, str | list | dict):
+        raise TypeError(f"needs text, a list or a dict, not {type(value).__name__}")
+    return len(value)
+
+
+def _search(value: Any, arguments: Arguments) -> str:
+    text = _text(value)
+    if len(text) > MOST_TEXT:
+        raise ValueError("is too long to be searched")
+    found = re.search(arguments.pattern or "", text)
+    if found is None:
+        raise LookupError(f"does not match {arguments.pattern!r}")
+    group = found.group(1)
+    if group is None:
+        raise LookupError(f"group 1 of {arguments.pattern!r} matched nothing")
+    return group
+
+
+OPERATORS: dict[str, Operator] = {
+    "join_with_space": Operator(_join),
+    "filename": Operator(lambda value, _: os.path.basename(_text(value))),  # noqa: PTH119
+    "dirname": Operator(lambda value, _: os.path.dirname(_text(value))),  # noqa: PTH120
+    "dirname_2": Operator(lambda value, _: os.path.dirname(os.path.dirname(_text(value)))),  # noqa: PTH120
+    "getitem": Operator(_get_item, keeps_unit=True, needs=("field",)),
+    "str_replace": Operator(_replace, needs=("pattern", "replacement")),
+    "urlsafe": Operator(lambda value, _: quote_plus(str(value))),
+    "to_lower": Operator(lambda value, _: str(value).lower()),
+    "to_upper": Operator(lambda value, _: str(value).upper()),
+    "sum": Operator(lambda value, _: sum(_numbers(value)), keeps_unit=True),
+    "max": Operator(lambda value, _: max(_numbers(value)), keeps_unit=True),
+    "min": Operator(lambda value, _: min(_numbers(value)), keeps_unit=True),
+    "mean": Operator(lambda value, _: statistics.fmean(_numbers(value)), keeps_unit=True),
+    "first": Operator(_first, keeps_unit=True),
+    "last": Operator(_last, keeps_unit=True),
+    "length": Operator(_length),
+    "split": Operator(lambda value, arguments: _text(value).split(arguments.pattern), needs=("pattern",)),
+    "regex": Operator(_search, needs=("pattern",)),
+}
+"""By canonical name; ``dirname_2`` is the grandparent folder, ``urlsafe`` is ``quote_plus``."""

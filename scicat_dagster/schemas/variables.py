@@ -1,0 +1,121 @@
+"""Evaluating a schema's variables, in their order, against one NeXus file and the catalogue.
+
+A variable that fails does not stop the file: it is noted with its reason, and so is everything that needed
+it. Only a storage or a catalogue that is away stops the evaluation, because then trying again helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from scicat_dagster.errors import Notice
+from scicat_dagster.nexus import NexusFile
+from scicat_dagster.schemas.conversion import convert
+from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, ValueVariable
+from scicat_dagster.schemas.operators import OPERATORS
+from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
+
+
+class Catalogue(Protocol):
+    """What ``source: SC`` variables need of the catalogue."""
+
+    def fetch(self, url: str) -> JsonValue:
+        """The answer to a GET, ``url`` relative to the API's root or absolute.
+
+        Raises
+        ------
+        LookupError
+            The catalogue has no such thing, or does not show it to us.
+        TransientError
+            It could not be asked.
+        """
+        ...
+
+
+@dataclass
+class Evaluation:
+    """The values of the variables that succeeded, and a notice for each that failed."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+    def why(self, error: Exception) -> str:
+        """A failure in words; where it is a consequence of an earlier one, that one's words too."""
+        if isinstance(error, UnresolvedError):
+            for notice in self.notices:
+                if notice.subject == f"variables.{error.name}":
+                    return f"It needs <{error.name}>, which failed: {notice.reason}"
+            return f"It uses <{error.name}>, which is not defined before it."
+        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def evaluate_variables(
+    schema: Schema, file: NexusFile, built_in: Mapping[str, Value], catalogue: Catalogue
+) -> Evaluation:
+    """The values of a schema's variables for one file; ``built_in`` are those defined before its own.
+
+    Raises
+    ------
+    TransientError
+        The storage or the catalogue failed; nothing can be said about the file now.
+    """
+    evaluation = Evaluation(values=dict(built_in))
+    answers: dict[str, JsonValue] = {}
+    for name, variable in schema.variables.items():
+        try:
+            match variable:
+                case NexusVariable():
+                    found = _from_file(variable, file)
+                case ScicatVariable():
+                    found = _from_catalogue(variable, evaluation.values, catalogue, answers)
+                case ValueVariable():
+                    found = _from_values(variable, evaluation.values)
+            value = Value(convert(found.value, variable.value_type), found.unit)
+        except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            reason = evaluation.why(error)
+            evaluation.notices.append(Notice(subject=f"variables.{name}", reason=reason))
+        else:
+            evaluation.values[name] = value
+    return evaluation
+
+
+def _from_file(variable: NexusVariable, file: NexusFile) -> Value:
+    takes_many = variable.value_type.endswith("[]") or variable.value_type == "list"
+    found = file.read_all(variable.path) if takes_many else file.read_one(variable.path)
+    return Value(found.value, found.unit or variable.unit)
+
+
+def _from_catalogue(
+    variable: ScicatVariable,
+    values: Mapping[str, Value],
+    catalogue: Catalogue,
+    answers: dict[str, JsonValue],
+) -> Value:
+    url = str(render(variable.url, values).value)
+    if url not in answers:
+        answers[url] = catalogue.fetch(url)
+    answer = answers[url]
+    if variable.field == "":
+        return Value(answer)
+    if isinstance(answer, dict) and str(variable.field) in answer:
+        return Value(answer[str(variable.field)])
+    if isinstance(answer, list) and isinstance(variable.field, int) and variable.field < len(answer):
+        return Value(answer[variable.field])
+    kind = f"a list of {len(answer)}" if isinstance(answer, list) else "an answer"
+    raise LookupError(f"The catalogue gave {kind} without the field {variable.field!r} for {url}.")
+
+
+def _from_values(variable: ValueVariable, values: Mapping[str, Value]) -> Value:
+    rendered = render(variable.value, values)
+    if not variable.operator:
+        return rendered
+    operator = OPERATORS[variable.operator]
+    try:
+        result = operator.apply(rendered.value, variable.arguments)
+    except (LookupError, ValueError, TypeError) as error:
+        raise ValueError(f"The operator {variable.operator}: {error}.") from error
+    return Value(result, rendered.unit if operator.keeps_unit else "")
