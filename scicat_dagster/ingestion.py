@@ -1,7 +1,7 @@
 """The way of one file as plain functions: complete → metadata → file list → dataset.
 
-Each function is one step of a run; ``preview`` does them all without writing anything. Registration, the step
-that writes, belongs to :mod:`scicat_dagster.scicat.registration`.
+Each function is one step of a run and writes nothing. Registration, the step that does, belongs to
+:mod:`scicat_dagster.scicat.registration`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class ExtractedMetadata(BaseModel):
     units: dict[str, str]
     notices: tuple[Notice, ...] = ()
     sample_id: str | None = None
+    instrument: str = ""
+    """The instrument's name in the file (NXinstrument), or else the schema's."""
 
     def evaluation(self) -> Evaluation:
         """The variables, as ``dataset`` wants them."""
@@ -74,6 +76,7 @@ def extract_metadata(
     with open_nexus(Path(file.path)) as nexus:
         evaluation = evaluate_variables(schema, nexus, built_in, catalogue)
         sample_id = _sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
+        instrument = _instrument_name(nexus) or schema.instrument
     check_unchanged(file)
     return ExtractedMetadata(
         file=file,
@@ -82,6 +85,7 @@ def extract_metadata(
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
         notices=(*schemas.notices(), *evaluation.notices),
         sample_id=sample_id,
+        instrument=instrument,
     )
 
 
@@ -132,6 +136,14 @@ def _built_in_variables(
             "message_metadata": Value(announcement.metadata),
         }
     return values
+
+
+def _instrument_name(nexus: NexusFile) -> str:
+    """The name of the file's instrument, where NeXus wants it: NXentry/NXinstrument/name."""
+    try:
+        return str(nexus.read_one("/entry/instrument/name").value)
+    except (LookupError, ValueError, TypeError):
+        return ""
 
 
 def _sample_id(

@@ -1,0 +1,49 @@
+"""Everything that Dagster loads, put together; the only module that assembles and reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.orchestration.assets import raw_dataset, rejected_messages
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.sensors import wrdn_sensor
+from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration, load_configuration
+
+
+def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
+    """The definitions of one facility; tests hand in their own ``facility``."""
+    return dg.Definitions(
+        assets=[raw_dataset, rejected_messages],
+        jobs=[ingest_file],
+        sensors=[wrdn_sensor],
+        resources={"facility": facility or Facility(configuration)},
+        executor=dg.in_process_executor,
+    )
+
+
+def configuration_from_environment() -> Configuration:
+    """The configuration file that the environment names.
+
+    Raises
+    ------
+    PermanentError
+        It names none, or the file cannot be used.
+    """
+    path = os.environ.get(CONFIGURATION_VARIABLE)
+    if not path:
+        raise PermanentError(
+            f"The environment variable {CONFIGURATION_VARIABLE} is not set.",
+            remedy="Set it to the path of the facility's configuration file.",
+        )
+    return load_configuration(Path(path), os.environ)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What ``workspace.yaml`` loads."""
+    return build_definitions(configuration_from_environment())

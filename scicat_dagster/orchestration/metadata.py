@@ -1,0 +1,77 @@
+"""What the UI shows of a registered dataset, as Dagster metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.errors import Notice
+from scicat_dagster.files import FileDescription
+from scicat_dagster.ingestion import ExtractedMetadata
+from scicat_dagster.scicat.registration import Registration
+
+_LARGEST_SHOWN = 256 * 1024
+"""Every run's events are kept in Dagster's database; larger datasets are to be looked at in the catalogue."""
+
+Metadata = Mapping[str, dg.MetadataValue]
+
+
+def dataset_metadata(
+    metadata: ExtractedMetadata,
+    files: FileDescription,
+    built: BuiltDataset,
+    registration: Registration,
+    *,
+    page: str,
+    seconds_since_announcement: float | None,
+) -> Metadata:
+    """The metadata of a materialization of ``raw_dataset``; ``page`` shows the dataset in the catalogue."""
+    notices = (*built.notices, *registration.notices)
+    shown: dict[str, dg.MetadataValue] = {
+        "pid": dg.MetadataValue.text(registration.pid),
+        "SciCat": dg.MetadataValue.url(page),
+        "schema": dg.MetadataValue.text(metadata.schema_.name),
+        "schema id": dg.MetadataValue.text(metadata.schema_.id),
+        "instrument": dg.MetadataValue.text(metadata.instrument or "unknown"),
+        "proposal": dg.MetadataValue.text(str(built.dataset.get("proposalId") or "none")),
+        "number of files": dg.MetadataValue.int(len(files.all_files)),
+        "size in bytes": dg.MetadataValue.int(sum(file.size for file in files.all_files)),
+        "file size in bytes": dg.MetadataValue.int(files.data_file.size),
+        "this run created": dg.MetadataValue.text(_created(registration)),
+        "variables and fields that failed": dg.MetadataValue.int(len(notices)),
+        "dataset": _dataset_json(built),
+    }
+    if notices:
+        shown["what failed and why"] = notices_table(notices)
+    if seconds_since_announcement is not None:
+        shown["seconds from message to registration"] = dg.MetadataValue.float(
+            round(seconds_since_announcement, 3)
+        )
+    return shown
+
+
+def notices_table(notices: Sequence[Notice]) -> dg.MetadataValue:
+    """A table of what did not stop the file but should be seen."""
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({"what": notice.subject, "why": notice.reason}) for notice in notices],
+        schema=dg.TableSchema([dg.TableColumn("what", "string"), dg.TableColumn("why", "string")]),
+    )
+
+
+def _created(registration: Registration) -> str:
+    match registration.created_dataset, registration.created_origdatablock:
+        case True, True:
+            return "dataset and origdatablock"
+        case False, True:
+            return "the origdatablock; the dataset was there"
+        case _:
+            return "nothing; both were there"
+
+
+def _dataset_json(built: BuiltDataset) -> dg.MetadataValue:
+    if len(json.dumps(built.dataset)) > _LARGEST_SHOWN:
+        return dg.MetadataValue.text("Too large to be shown here; see it in SciCat.")
+    return dg.MetadataValue.json(built.dataset)
