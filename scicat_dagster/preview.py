@@ -1,0 +1,100 @@
+"""What would be posted for a file, without posting it: the whole way but its last step."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from scicat_dagster import ingestion
+from scicat_dagster.errors import IngestionError, Notice, PermanentError
+from scicat_dagster.files import canonical_path
+from scicat_dagster.nexus import look_at
+from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.settings import Configuration, load_configuration
+
+
+class PreviewSchema(BaseModel):
+    """The schema that was chosen."""
+
+    id: str
+    name: str
+
+
+class PreviewError(BaseModel):
+    """Why the file could not be registered, and what a person can do."""
+
+    subject: str
+    reason: str
+    remedy: str
+
+
+class Preview(BaseModel):
+    """The answer of ``scicat-dagster preview``; facilities script it, so its keys stay as they are.
+
+    ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    file: str
+    schema_: PreviewSchema | None = Field(default=None, serialization_alias="schema")
+    dataset: dict[str, JsonValue] | None = None
+    origdatablock: dict[str, JsonValue] | None = None
+    warnings: list[Notice] = []
+    errors: list[PreviewError] = []
+
+    def as_text(self) -> str:
+        """The same for a person."""
+        lines = [f"file           {self.file}"]
+        if self.schema_:
+            lines.append(f"schema         {self.schema_.name} ({self.schema_.id})")
+        for title, body in (("dataset", self.dataset), ("origdatablock", self.origdatablock)):
+            if body is not None:
+                lines += ["", title, json.dumps(body, indent=2, ensure_ascii=False)]
+        lines += ["", *(f"warning: {notice.subject}: {notice.reason}" for notice in self.warnings)]
+        lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
+        lines.append("It could not be registered." if self.errors else "It could be registered.")
+        return "\n".join(lines)
+
+
+def preview_file(file: Path, config: Path, environment: Mapping[str, str]) -> Preview:
+    """Go the whole way of a file but for its registration. Failures are in ``errors``; nothing is written."""
+    # Not resolved: a symbolic link is the path that a message would name.
+    preview = Preview(file=os.path.abspath(file))  # noqa: PTH100
+    try:
+        configuration = load_configuration(config, environment)
+    except IngestionError as error:
+        preview.errors.append(_error("configuration", error))
+        return preview
+    client = ScicatClient(configuration.settings.scicat)
+    try:
+        _fill(preview, configuration, client)
+    except IngestionError as error:
+        preview.errors.append(_error("file", error))
+    finally:
+        client.close()
+    return preview
+
+
+def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) -> None:
+    settings = configuration.settings
+    preview.warnings += [Notice(subject="configuration", reason=text) for text in configuration.warnings]
+    try:
+        path = canonical_path(preview.file, settings.ingestion.file_handling.data_directory)
+    except ValueError as error:
+        raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
+    schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
+    metadata = ingestion.extract_metadata(look_at(Path(path)), schemas, client, settings)
+    preview.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
+    built = ingestion.build(metadata, ingestion.describe_files(metadata.file, settings), settings)
+    preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
+    preview.warnings += built.notices
+
+
+def _error(subject: str, error: IngestionError) -> PreviewError:
+    return PreviewError(subject=subject, reason=error.what, remedy=error.remedy)
