@@ -79,7 +79,7 @@ def demo(
     """
     from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, _interrupt)
     place = directory or Path(tempfile.mkdtemp(prefix="scicat-dagster-demo-"))
     click.echo("Starting Kafka, SciCat and Dagster …", err=True)
@@ -102,7 +102,13 @@ def demo(
             shutil.rmtree(place, ignore_errors=True)
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _interrupt(*_: Any) -> None:
+    # Once only: an impatient second Ctrl-C must not end the clearing up before all processes are gone.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -1,0 +1,323 @@
+"""The demo: a whole facility in one process tree, with Dagster on top, and an account of what became of it.
+
+This process holds the broker, the catalogue's stand-in and the file writer; ``dagster dev`` is its only
+child. Here belong starting, watching and stopping them. What they are is in the other modules of ``demo``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import dagster as dg
+import requests
+
+from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.demo.catalogue.accounts import demo_accounts
+from scicat_dagster.demo.catalogue.server import CatalogueServer
+from scicat_dagster.demo.catalogue.store import Store
+from scicat_dagster.demo.facility import people
+from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files
+from scicat_dagster.settings import CONFIGURATION_VARIABLE
+
+LOOPBACK = "127.0.0.1"
+SEED = 2026
+
+_START_SECONDS = 120
+_STOP_SECONDS = 20
+_LOOK_SECONDS = 1.0
+_MESSAGES_FOR_NO_FILE = (MessageKind.BROKEN, MessageKind.FAILED)
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class DemoError(Exception):
+    """The demo cannot be started, or a part of it ended by itself."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the files and messages; ``--exit-when-done`` prints it as JSON."""
+
+    written: int
+    registered: int
+    failed: int
+    rejected: int
+    datasets: int
+    origdatablocks: int
+    seconds: float
+
+    def agrees(self, expected_rejections: int) -> bool:
+        """Whether every file is registered exactly once and every impossible message was rejected."""
+        return (
+            self.written == self.registered == self.datasets == self.origdatablocks
+            and self.failed == 0
+            and self.rejected == expected_rejections
+        )
+
+
+@dataclass
+class Laptop:
+    """A running demo."""
+
+    directory: Path
+    dagster_url: str
+    catalogue: CatalogueServer
+    broker: LoopbackBroker
+    dagster: subprocess.Popen[bytes]
+    instance: dg.DagsterInstance
+
+    @property
+    def data_directory(self) -> Path:
+        """Where the file writer writes."""
+        return self.directory / "data"
+
+    def write(self, files: int, pause_seconds: float, stop: threading.Event) -> tuple[int, int]:
+        """Write and announce files; returns how many, and how many messages led to no file."""
+        announcer = Announcer(self.broker.bootstrap_servers)
+        plans = (plan_file(SEED, index) for index in range(files) if not stop.is_set())
+        summary = write_files(
+            plans,
+            self.data_directory,
+            announcer,
+            extras=Extras(duplicate=True, broken=True, failed=True),
+            while_open=lambda _path: _wait(stop, pause_seconds),
+        )
+        return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
+
+    def account(self, written: int, seconds: float) -> Account:
+        """What Dagster and the catalogue say now."""
+        registered = self.instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))
+        rejected = self.instance.fetch_observations(dg.AssetKey("rejected_messages"), limit=1000).records
+        return Account(
+            written=written,
+            registered=len(registered),
+            failed=len(self._failed() - registered),
+            rejected=len(rejected),
+            datasets=self.catalogue.store.count_datasets(),
+            origdatablocks=self.catalogue.store.count_origdatablocks(),
+            seconds=round(seconds, 1),
+        )
+
+    def unfinished_runs(self) -> int:
+        """Runs that wait or work, or will be retried."""
+        return len(self.instance.get_run_ids(dg.RunsFilter(statuses=_UNFINISHED))) + self._to_be_retried()
+
+    def _failed(self) -> set[str]:
+        runs = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        return {run.tags["dagster/partition"] for run in runs if "dagster/partition" in run.tags}
+
+    def _to_be_retried(self) -> int:
+        runs = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        return sum(
+            run.tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in run.tags
+            for run in runs
+        )
+
+
+@contextmanager
+def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
+    """Start everything below ``directory`` and stop every process of it in the end.
+
+    Raises
+    ------
+    DemoError
+        Dagster does not come up.
+    """
+    directory = directory.absolute()
+    _lay_out(directory)
+    with ExitStack() as stack:
+        catalogue = stack.enter_context(CatalogueServer(directory / "catalogue.sqlite", port=_port(28080)))
+        _seed(catalogue.store)
+        broker = stack.enter_context(LoopbackBroker(_port(29092)))
+        for instrument in people.INSTRUMENTS:
+            broker.create_topic(instrument.topic, 2)
+        environment = _environment(directory, catalogue, broker)
+        # Dagster's instance reads the facility's limit of runs from the same environment.
+        os.environ.update(environment)
+        port = _port(port)
+        dagster = stack.enter_context(_dagster_dev(directory, environment, port))
+        url = f"http://{LOOPBACK}:{port}"
+        _wait_until_up(url, dagster, directory)
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(directory / "dagster")))
+        yield Laptop(directory, url, catalogue, broker, dagster, instance)
+
+
+def run_headless(
+    laptop: Laptop, files: int, *, timeout_seconds: float, report: Callable[[str], None]
+) -> tuple[Account, bool]:
+    """Write files, wait until each is registered or has failed, and say whether all numbers agree.
+
+    Raises
+    ------
+    DemoError
+        It is not done in time, or Dagster ended.
+    """
+    began = time.monotonic()
+    written, impossible = laptop.write(files, 0.0, threading.Event())
+    while True:
+        account = laptop.account(written, time.monotonic() - began)
+        settled = account.registered + account.failed >= written and account.rejected >= impossible
+        if settled and laptop.unfinished_runs() == 0:
+            return account, account.agrees(impossible)
+        if laptop.dagster.poll() is not None:
+            raise DemoError(f"Dagster ended; see {laptop.directory / 'dagster.log'}.")
+        if account.seconds > timeout_seconds:
+            raise DemoError(f"Not done after {timeout_seconds:.0f} s: {asdict(account)}.")
+        report(f"{account.registered} of {written} files registered, {account.failed} failed")
+        time.sleep(_LOOK_SECONDS)
+
+
+def run_with_pages(
+    laptop: Laptop, files: int, *, pause_seconds: float, report: Callable[[str], None]
+) -> None:
+    """Write files in the background and say how far Dagster is, until Dagster or the user ends it."""
+    stop = threading.Event()
+    writer = threading.Thread(target=laptop.write, args=(files, pause_seconds, stop), daemon=True)
+    writer.start()
+    try:
+        last = ""
+        while laptop.dagster.poll() is None:
+            account = laptop.account(files, 0)
+            line = f"{account.registered} of {files} files registered, {account.failed} failed"
+            if line != last:
+                report(line)
+            last = line
+            time.sleep(_LOOK_SECONDS)
+        raise DemoError(f"Dagster ended; see {laptop.directory / 'dagster.log'}.")
+    finally:
+        stop.set()
+        writer.join(timeout=_STOP_SECONDS)
+
+
+def _wait(stop: threading.Event, seconds: float) -> None:
+    stop.wait(seconds)
+
+
+def _lay_out(directory: Path) -> None:
+    home = directory / "dagster"
+    if home.exists():
+        raise DemoError(f"{directory} holds an earlier demo. Remove it, or name another directory.")
+    facility = Path(str(package_files("scicat_dagster.demo.facility")))
+    home.mkdir(parents=True)
+    (directory / "data").mkdir()
+    shutil.copy(facility / "dagster.yaml", home)
+    shutil.copy(facility / "config.yml", directory)
+    shutil.copytree(facility / "schemas", directory / "schemas")
+
+
+def _seed(store: Store) -> None:
+    for proposal in people.PROPOSALS:
+        body = people.scicat_proposal(proposal)
+        store.add_proposal(
+            proposal.proposal_id,
+            title=body["title"],
+            pi_firstname=body["pi_firstname"],
+            pi_lastname=body["pi_lastname"],
+            pi_email=body["pi_email"],
+            owner_group=body["ownerGroup"],
+            access_groups=tuple(body["accessGroups"]),
+        )
+    for instrument in people.INSTRUMENTS:
+        store.add_instrument(instrument.name, unique_name=instrument.directory)
+
+
+def _environment(directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker) -> dict[str, str]:
+    password = next(account.password for account in demo_accounts() if account.username == "ingestor")
+    return {
+        "DAGSTER_HOME": str(directory / "dagster"),
+        CONFIGURATION_VARIABLE: str(directory / "config.yml"),
+        "SCICAT_DEMO_PASSWORD": password,
+        "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
+        "SCICAT_DEMO_SCICAT_PORT": str(catalogue.port),
+        "SCICAT_DEMO_KAFKA_PORT": broker.bootstrap_servers.rpartition(":")[2],
+    }
+
+
+def _port(wanted: int) -> int:
+    """The wanted port, or a free one where it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, wanted))
+        except OSError:
+            probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _dagster_dev(
+    directory: Path, environment: dict[str, str], port: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``dagster dev`` as a process group of its own, none of which survives."""
+    command = [
+        sys.executable, "-m", "dagster", "dev", "--module-name", "scicat_dagster.definitions",
+        "--host", LOOPBACK, "--port", str(port),
+    ]  # fmt: skip
+    with (
+        (directory / "dagster.log").open("wb") as log,
+        subprocess.Popen(
+            command,
+            cwd=directory,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            _stop_group(process)
+
+
+def _stop_group(process: subprocess.Popen[bytes]) -> None:
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, signal_number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline and _group_lives(process):
+            time.sleep(0.05)
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_until_up(url: str, dagster: subprocess.Popen[bytes], directory: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if dagster.poll() is not None:
+            break
+        try:
+            if requests.get(f"{url}/server_info", timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise DemoError(f"Dagster did not come up; see {directory / 'dagster.log'}.")
