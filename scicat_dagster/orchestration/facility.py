@@ -27,6 +27,8 @@ class Facility:
     """A facility: its settings, schemas, catalogue and announcements."""
 
     configuration: Configuration
+    wait_seconds: float = 4.0
+    """How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
     _connections: _Connections | None = field(default=None, repr=False)
 
     @property

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from scicat_dagster.orchestration.assets import raw_dataset
-from scicat_dagster.orchestration.partitions import nexus_files
 
 ingest_file = dg.define_asset_job(
     "ingest_file",
     selection=dg.AssetSelection.assets(raw_dataset),
-    partitions_def=nexus_files,
     # One process per file: the multiprocess executor would start five more.
     executor_def=dg.in_process_executor,
     description="Register the NeXus file of one partition as a raw dataset in SciCat.",

@@ -4,13 +4,12 @@ Between ops travel small pydantic models, so that a run can be re-executed from 
 another process.
 """
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scicat_dagster import ingestion
 from scicat_dagster.dataset import BuiltDataset
@@ -26,9 +25,13 @@ from scicat_dagster.scicat.registration import register
 
 
 class AnnouncementConfig(dg.Config):
-    """The message that announced the file; left out when there was none, as in a backfill."""
+    """The message that announced the file, as the JSON of a ``FileWritten``; empty when there was none.
 
-    announcement: dict[str, Any] = Field(default_factory=dict)
+    Text, because Dagster refuses run configuration with nulls inside, which a message's metadata may hold,
+    and a tick that requests one refused run fails again and again.
+    """
+
+    announcement: str = ""
 
 
 class AnnouncedFile(BaseModel):
@@ -154,13 +157,14 @@ def _announcement(config: AnnouncementConfig) -> FileWritten | None:
     if not config.announcement:
         return None
     try:
-        return FileWritten.model_validate(config.announcement)
+        return FileWritten.model_validate_json(config.announcement)
     except ValidationError as error:
-        places = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))} {detail['msg']}" for detail in error.errors()
+        )
         raise PermanentError(
-            f"The announcement in the run's configuration is not one: {places}.",
-            remedy="Leave it out to register the file without its message, or correct it: "
-            + json.dumps(sorted(FileWritten.model_fields)),
+            f"The announcement in the run's configuration is not one: {mistakes}.",
+            remedy="Leave it out to register the file without its message, or correct it.",
         ) from None
 
 

@@ -21,9 +21,6 @@ from scicat_dagster.orchestration.partitions import nexus_files
 MOST_MESSAGES_PER_TICK = 1000
 """Bounds the partition keys of one request, each of which Dagster looks up (some 2 ms with SQLite)."""
 
-WAIT_SECONDS = 4.0
-"""How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
-
 
 @dataclass
 class TickPlan:
@@ -70,7 +67,7 @@ def wrdn_sensor(
     if not facility.settings.kafka.topics:
         return dg.SkipReason("The configuration names no Kafka topics.")
     batch = facility.announcements.read(
-        Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=WAIT_SECONDS
+        Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=facility.wait_seconds
     )
     plan = plan_tick(batch.messages, facility.settings.ingestion.file_handling.data_directory)
     summary = _summary(batch, plan)
@@ -115,7 +112,7 @@ def _run_request(written: FileWritten) -> dg.RunRequest:
         run_config={
             "ops": {
                 "raw_dataset": {
-                    "ops": {"wait_for_file": {"config": {"announcement": written.model_dump(mode="json")}}}
+                    "ops": {"wait_for_file": {"config": {"announcement": written.model_dump_json()}}}
                 }
             }
         },

@@ -1,0 +1,198 @@
+"""Reading announcements: positions, what Kafka no longer has, topics that come later, brokers that are away.
+
+Against the in-memory broker and against Apache Kafka itself, by the fixture ``any_broker``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Producer
+
+from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.kafka import AnnouncementReader, BrokerAwayError, Cursor
+from scicat_dagster.settings import KafkaSettings
+from tests.brokers import Broker, unique_name
+
+
+@contextmanager
+def reader(broker: Broker, *topics: str, reset: str = "earliest") -> Iterator[AnnouncementReader]:
+    settings = KafkaSettings.model_validate(
+        {
+            "topics": list(topics),
+            "bootstrap_servers": broker.bootstrap_servers,
+            "auto_offset_reset": reset,
+        }
+    )
+    made = AnnouncementReader(settings)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def produce(broker: Broker, topic: str, *values: bytes | None, partition: int = 0) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+    for value in values:
+        producer.produce(topic, value, partition=partition)
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture
+def topic(any_broker: Broker) -> str:
+    name = unique_name("files")
+    any_broker.create_topic(name, 2)
+    return name
+
+
+def test_messages_are_read_once_and_in_order(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"a", b"b", b"c")
+    with reader(any_broker, topic) as announcements:
+        first = announcements.read(Cursor(), most=2, wait_seconds=10)
+        second = announcements.read(first.cursor, most=10, wait_seconds=10)
+        third = announcements.read(second.cursor, most=10, wait_seconds=0)
+
+    assert [message.value for message in first.messages] == [b"a", b"b"]
+    assert [message.value for message in second.messages] == [b"c"]
+    assert third.messages == []
+    assert second.cursor.offsets == {topic: {0: 3, 1: 0}}
+    assert [str(message.position) for message in first.messages] == [f"{topic}:0:0", f"{topic}:0:1"]
+
+
+def test_a_repeated_look_at_the_same_cursor_reads_the_same(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"a", b"b")
+    with reader(any_broker, topic) as announcements:
+        first = announcements.read(Cursor(), most=10, wait_seconds=10)
+        again = announcements.read(Cursor(), most=10, wait_seconds=10)
+
+    assert first.messages == again.messages
+    assert first.cursor == again.cursor
+
+
+def test_another_process_goes_on_where_the_cursor_says(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"a", b"b")
+    with reader(any_broker, topic) as one:
+        cursor = one.read(Cursor(), most=1, wait_seconds=10).cursor
+    with reader(any_broker, topic) as other:
+        stored = Cursor.parse(cursor.model_dump_json())
+        assert [m.value for m in other.read(stored, most=10, wait_seconds=10).messages] == [b"b"]
+
+
+def test_a_tombstone_is_a_message(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, None)
+    with reader(any_broker, topic) as announcements:
+        (message,) = announcements.read(Cursor(), most=10, wait_seconds=10).messages
+
+    assert message.value is None
+
+
+def test_the_first_start_can_be_at_the_end(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"old")
+    with reader(any_broker, topic, reset="latest") as announcements:
+        start = announcements.read(Cursor(), most=10, wait_seconds=0)
+        produce(any_broker, topic, b"new")
+        then = announcements.read(start.cursor, most=10, wait_seconds=10)
+
+    assert start.messages == []
+    assert [message.value for message in then.messages] == [b"new"]
+
+
+def test_messages_that_kafka_deleted_are_reported_as_a_gap(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"a", b"b", b"c", b"d")
+    any_broker.delete_records(topic, 0, 3)
+    with reader(any_broker, topic) as announcements:
+        batch = announcements.read(Cursor(offsets={topic: {0: 1, 1: 0}}), most=10, wait_seconds=10)
+
+    (gap,) = batch.gaps
+    assert (gap.partition, gap.expected, gap.continued_at, gap.lost) == (0, 1, 3, 2)
+    assert "retention" in gap.reason
+    assert [message.value for message in batch.messages] == [b"d"]
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"a")
+    with reader(any_broker, topic) as announcements:
+        batch = announcements.read(Cursor(offsets={topic: {0: 99, 1: 0}}), most=10, wait_seconds=10)
+
+    (gap,) = batch.gaps
+    assert "made anew" in gap.reason
+    assert [message.value for message in batch.messages] == [b"a"]
+
+
+def test_a_missing_topic_is_named_and_read_from_its_beginning_once_it_is_there(any_broker: Broker) -> None:
+    name = unique_name("later")
+    with reader(any_broker, name, reset="latest") as announcements:
+        before = announcements.read(Cursor(), most=10, wait_seconds=0)
+        any_broker.create_topic(name, 1)
+        produce(any_broker, name, b"first")
+        after = announcements.read(before.cursor, most=10, wait_seconds=10)
+
+    assert before.missing_topics == [name]
+    assert [message.value for message in after.messages] == [b"first"]
+
+
+def test_a_partition_that_was_added_is_read_from_its_beginning(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, b"in the new one", partition=1)
+    with reader(any_broker, topic, reset="latest") as announcements:
+        batch = announcements.read(Cursor(offsets={topic: {0: 0}}), most=10, wait_seconds=10)
+
+    assert [message.value for message in batch.messages] == [b"in the new one"]
+
+
+def test_several_topics_are_read_together(any_broker: Broker, topic: str) -> None:
+    other = unique_name("other")
+    any_broker.create_topic(other, 1)
+    produce(any_broker, topic, b"a")
+    produce(any_broker, other, b"b")
+    found: set[bytes | None] = set()
+    with reader(any_broker, topic, other) as announcements:
+        cursor = Cursor()
+        while len(found) < 2:
+            batch = announcements.read(cursor, most=10, wait_seconds=10)
+            assert batch.messages
+            found |= {message.value for message in batch.messages}
+            cursor = batch.cursor
+
+    assert cursor.offsets == {topic: {0: 1, 1: 0}, other: {0: 1}}
+
+
+def test_a_burst_of_5000_messages_is_read_whole(any_broker: Broker, topic: str) -> None:
+    produce(any_broker, topic, *(str(number).encode() for number in range(5000)))
+    with reader(any_broker, topic) as announcements:
+        cursor, values = Cursor(), []
+        while len(values) < 5000:
+            batch = announcements.read(cursor, most=1000, wait_seconds=10)
+            assert 0 < len(batch.messages) <= 1000
+            values += [message.value for message in batch.messages]
+            cursor = batch.cursor
+
+    assert values == [str(number).encode() for number in range(5000)]
+
+
+def test_a_broker_that_is_away_is_said_so_and_the_reader_recovers(loopback_broker: LoopbackBroker) -> None:
+    name = unique_name("away")
+    loopback_broker.create_topic(name, 1)
+    with reader(loopback_broker, name) as announcements:
+        cursor = announcements.read(Cursor(), most=10, wait_seconds=0).cursor
+        loopback_broker.set_down()
+        with pytest.raises(BrokerAwayError, match=r"does not answer.*asked again"):
+            announcements.read(cursor, most=10, wait_seconds=0)
+        loopback_broker.set_up()
+        produce(loopback_broker, name, b"after")
+        batch = announcements.read(cursor, most=10, wait_seconds=10)
+
+    assert [message.value for message in batch.messages] == [b"after"]
+
+
+@pytest.mark.parametrize("text", ["17", "{", '{"offsets": {"t": {"x": 1}}}', '{"version": 1, "more": 2}'])
+def test_a_cursor_that_is_not_ours_is_refused(text: str) -> None:
+    with pytest.raises(PermanentError, match="reset it"):
+        Cursor.parse(text)
+
+
+def test_a_cursor_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(PermanentError, match="newer scicat_dagster"):
+        Cursor.parse('{"version": 2, "offsets": {}}')

@@ -1,0 +1,108 @@
+"""A facility with one real NeXus file, its schema and the SciCat stand-in, for tests of the orchestration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from scicat_dagster.definitions import build_definitions
+from scicat_dagster.demo.catalogue import CatalogueServer, Store
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.settings import load_configuration
+
+DATA = Path(__file__).parent.parent / "data"
+FILE_TIME = 1_730_000_000
+
+
+@dataclass
+class SmallFacility:
+    """A facility in a temporary folder; ``configure`` changes its configuration file."""
+
+    directory: Path
+    server: CatalogueServer
+    instance: dg.DagsterInstance
+    kafka: dict[str, object]
+    password: str = "pwd"
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "data" / "raw" / "small-coda.hdf"
+
+    @property
+    def schema(self) -> Path:
+        return self.directory / "schemas" / "small-coda.imsc.yml"
+
+    @property
+    def store(self) -> Store:
+        return self.server.store
+
+    def facility(self, **ingestion: object) -> Facility:
+        """The resource that ops and sensors get, from a configuration file with these ingestion keys."""
+        config = self.directory / "config.yml"
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "scicat": {
+                        "host": self.server.api_root,
+                        "username": "ingestor",
+                        "password": self.password,
+                    },
+                    "kafka": self.kafka,
+                    "ingestion": {
+                        "file_handling": {"data_directory": str(self.directory / "data")},
+                        **ingestion,
+                    },
+                }
+            )
+        )
+        return Facility(load_configuration(config, {}), wait_seconds=0.0)
+
+    def ingest(
+        self, facility: Facility, file: Path | None = None, **run: object
+    ) -> dg.ExecuteInProcessResult:
+        """Run the job for one file; failed ops are not tried again, so that no test waits for that."""
+        key = str(file or self.file)
+        self.instance.add_dynamic_partitions("nexus_files", [key])
+        definitions = build_definitions(facility.configuration, facility)
+        try:
+            return definitions.resolve_job_def("ingest_file").execute_in_process(
+                instance=self.instance,
+                partition_key=key,
+                tags={"dagster/max_retries": "0"},
+                raise_on_error=False,
+                **run,  # type: ignore[arg-type]
+            )
+        finally:
+            facility.close()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallFacility]:
+    for folder in ("schemas", "data/raw"):
+        (tmp_path / folder).mkdir(parents=True)
+    with (
+        CatalogueServer(tmp_path / "catalogue.sqlite") as server,
+        dg.DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}}) as instance,
+    ):
+        server.store.add_proposal(
+            "443503",
+            title="CODA",
+            pi_firstname="Ada",
+            pi_lastname="Lovelace",
+            pi_email="ada@example.org",
+            owner_group="ess_proposal_443503",
+        )
+        server.store.add_instrument("ODIN")
+        facility = SmallFacility(tmp_path, server, instance, kafka={})
+        shutil.copy(DATA / "small-coda.imsc.yml", facility.schema)
+        shutil.copy(DATA / "small-coda.hdf", facility.file)
+        # Long ago, so that nothing waits to see whether it is still being written.
+        os.utime(facility.file, (FILE_TIME, FILE_TIME))
+        yield facility

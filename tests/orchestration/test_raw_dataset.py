@@ -1,0 +1,243 @@
+"""One run of one file: what it leaves in the catalogue, in Dagster and on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from scicat_dagster.messages import FileWritten
+from tests.orchestration.conftest import SmallFacility
+
+ASSET = dg.AssetKey("raw_dataset")
+PID = "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
+OPS = ["wait_for_file", "extract_metadata", "describe_files", "build_dataset", "register_dataset"]
+
+
+def announcement(file: Path) -> dict[str, Any]:
+    written = FileWritten(
+        file_path=str(file),
+        job_id="f22acb1c-950b-11ef-a3ef-fa163e9aae0a",
+        topic="coda",
+        partition=1,
+        offset=17,
+        announced_at_ms=1_730_000_000_000,
+    )
+    config = {"config": {"announcement": written.model_dump_json()}}
+    return {"ops": {"raw_dataset": {"ops": {"wait_for_file": config}}}}
+
+
+def materialization(small: SmallFacility) -> dict[str, Any]:
+    event = small.instance.get_latest_materialization_event(ASSET)
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> tuple[str, dict[str, Any]]:
+    """The op that failed, and what its failure says."""
+    event = next(event for event in result.all_events if event.is_step_failure)
+    said = event.step_failure_data.user_failure_data
+    assert said is not None
+    return str(event.step_key), {name: value.value for name, value in said.metadata.items()}
+
+
+def breaks(small: SmallFacility, **changes: Any) -> None:
+    schema = yaml.safe_load(small.schema.read_text())
+    schema["variables"].update(changes)
+    small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
+
+
+def test_a_file_becomes_one_dataset_with_one_block(small: SmallFacility) -> None:
+    result = small.ingest(small.facility(), run_config=announcement(small.file))
+
+    assert result.success
+    (dataset,) = small.store.datasets()
+    assert dataset["pid"] == PID
+    (block,) = small.store.origdatablocks(PID)
+    assert [file["path"] for file in block["dataFileList"]] == [
+        "raw/small-coda.hdf",
+        "ingestor/small-coda.b2b",
+        "ingestor/small-coda.message.json",
+        "ingestor/small-coda.message.b2b",
+    ]
+    assert small.store.poisoned() == {}
+
+
+def test_the_materialization_tells_what_was_registered(small: SmallFacility) -> None:
+    small.ingest(small.facility(), run_config=announcement(small.file))
+
+    shown = materialization(small)
+    assert shown["pid"] == PID
+    assert shown["SciCat"] == f"{small.server.url}/datasets/{PID.replace('/', '%2F')}"
+    assert shown["schema"] == "Test Coda Metadata Schema"
+    assert shown["schema id"] == "628b28d6-9c26-11ef-948d-0b2d405fc82f"
+    assert shown["proposal"] == "443503"
+    assert shown["instrument"] == "ODIN"
+    assert shown["number of files"] == 4
+    assert shown["file size in bytes"] == small.file.stat().st_size
+    assert shown["seconds from message to registration"] > 0
+    assert shown["dataset"]["pid"] == PID
+    assert shown["dataset"]["scientificMetadata"]["run_number"]["value"] == 31010
+
+
+def test_the_run_can_be_found_by_instrument_and_proposal(small: SmallFacility) -> None:
+    result = small.ingest(small.facility())
+
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["scicat/instrument"] == "ODIN"
+    assert run.tags["scicat/proposal"] == "443503"
+
+
+def test_the_run_consists_of_the_five_ops(small: SmallFacility) -> None:
+    result = small.ingest(small.facility())
+
+    ran = {event.step_key for event in result.all_events if event.is_step_success}
+    assert ran == {f"raw_dataset.{name}" for name in OPS}
+
+
+def test_the_data_file_is_left_alone_and_its_checksum_lies_beside_it(small: SmallFacility) -> None:
+    before = (small.file.read_bytes(), small.file.stat().st_mtime_ns)
+
+    small.ingest(small.facility(), run_config=announcement(small.file))
+
+    assert (small.file.read_bytes(), small.file.stat().st_mtime_ns) == before
+    beside = small.directory / "data" / "ingestor"
+    (block,) = small.store.origdatablocks(PID)
+    assert (beside / "small-coda.b2b").read_text() == block["dataFileList"][0]["chk"]
+    assert json.loads((beside / "small-coda.message.json").read_text())["offset"] == 17
+
+
+def test_running_a_file_twice_changes_nothing(small: SmallFacility) -> None:
+    small.ingest(small.facility(), run_config=announcement(small.file))
+    before = (small.store.datasets(), small.store.origdatablocks(PID))
+
+    assert small.ingest(small.facility()).success
+
+    assert (small.store.datasets(), small.store.origdatablocks(PID)) == before
+    assert materialization(small)["this run created"] == "nothing; both were there"
+
+
+def test_a_dataset_that_a_crash_left_without_its_block_gets_it(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+    (dataset,) = small.store.datasets()
+    small.store.clear()
+    small.store.insert_dataset(dataset)
+    small.store.add_proposal(
+        "443503",
+        title="CODA",
+        pi_firstname="Ada",
+        pi_lastname="Lovelace",
+        pi_email="ada@example.org",
+        owner_group="ess_proposal_443503",
+    )
+
+    assert small.ingest(small.facility()).success
+
+    assert small.store.count_datasets() == 1
+    assert small.store.count_origdatablocks(PID) == 1
+
+
+def test_a_variable_that_fails_is_shown_and_does_not_stop_the_file(small: SmallFacility) -> None:
+    breaks(small, run_number={"source": "NXS", "path": "/entry/nowhere", "value_type": "integer"})
+
+    assert small.ingest(small.facility()).success
+
+    shown = materialization(small)
+    table = {record.data["what"]: record.data["why"] for record in shown["what failed and why"].records}
+    assert table["variables.run_number"] == "There is no dataset at /entry/nowhere."
+    assert "It needs <run_number>" in str(table["schema.run_number (run_number)"])
+
+
+def test_a_broken_schema_fails_the_file_with_reason_and_remedy(small: SmallFacility) -> None:
+    breaks(small, pid={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
+
+    result = small.ingest(small.facility())
+
+    op, said = failure(result)
+    assert op == "raw_dataset.extract_metadata"
+    assert "unknown operator 'shout'" in said["reason"]
+    assert str(small.schema) in said["reason"]
+    assert "Correct the schema file" in said["what to do"]
+    assert said["kind"] == "permanent"
+    assert small.store.count_datasets() == 0
+
+
+def test_a_permanent_failure_is_not_retried(small: SmallFacility) -> None:
+    breaks(small, pid={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
+
+    result = small.ingest(small.facility())
+
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_failed_file_is_registered_by_re_execution_once_its_schema_is_corrected(
+    small: SmallFacility,
+) -> None:
+    good = small.schema.read_text()
+    breaks(small, pid={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
+    assert not small.ingest(small.facility()).success
+    small.schema.write_text(good)
+
+    assert small.ingest(small.facility()).success
+
+    assert small.store.count_datasets() == small.store.count_origdatablocks() == 1
+
+
+def test_missing_mandatory_fields_are_all_named(small: SmallFacility) -> None:
+    small.store.clear()
+
+    _, said = failure(small.ingest(small.facility()))
+
+    for name in ("owner", "contactEmail", "principalInvestigator"):
+        assert f"{name}: It needs" in said["reason"]
+    assert "Proposal: 443503 not found" in said["reason"]
+
+
+def test_a_file_that_is_no_hdf5_file_fails_and_says_so(small: SmallFacility) -> None:
+    other = small.file.with_name("notes.hdf")
+    other.write_text("not HDF5")
+    os.utime(other, (1_730_000_000, 1_730_000_000))
+
+    op, said = failure(small.ingest(small.facility(), other))
+
+    assert op == "raw_dataset.wait_for_file"
+    assert "is no complete HDF5 file" in said["reason"]
+
+
+def test_a_partition_outside_the_data_directory_is_refused(small: SmallFacility) -> None:
+    op, said = failure(small.ingest(small.facility(), Path("/etc/passwd")))
+
+    assert op == "raw_dataset.wait_for_file"
+    assert "outside the data directory" in said["reason"]
+
+
+def test_a_dry_run_registers_nothing_and_shows_what_it_would_post(small: SmallFacility) -> None:
+    result = small.ingest(small.facility(dry_run=True))
+
+    assert result.success
+    assert small.store.count_datasets() == 0
+    assert not (small.directory / "data" / "ingestor").exists()
+    assert small.instance.get_latest_materialization_event(ASSET) is None
+    (observed,) = small.instance.fetch_observations(ASSET, limit=5).records
+    assert observed.asset_observation is not None
+    posted = observed.asset_observation.metadata["would be posted"].value
+    assert isinstance(posted, dict)
+    assert posted["dataset"]["pid"] == PID
+
+
+def test_no_secret_is_in_any_event_of_a_run_that_cannot_log_in(small: SmallFacility) -> None:
+    small.password = "s3cr3t-Pa55"
+
+    result = small.ingest(small.facility())
+
+    assert "401" in failure(result)[1]["reason"]
+    assert "s3cr3t-Pa55" not in "".join(str(entry) for entry in small.instance.all_logs(result.run_id))

@@ -1,0 +1,238 @@
+"""The sensor: what a tick requests, reports and remembers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from confluent_kafka import Producer
+from streaming_data_types import serialise_wrdn
+
+from scicat_dagster.definitions import build_definitions
+from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.messages import KafkaMessage, Position
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.sensors import plan_tick, wrdn_sensor
+from tests.brokers import unique_name
+from tests.orchestration.conftest import SmallFacility
+
+
+def wrdn(path: object, job_id: str = "job", *, error: bool = False, metadata: str | None = None) -> bytes:
+    return bytes(serialise_wrdn("writer", job_id, error, str(path), metadata=metadata))
+
+
+class Announcements:
+    """The topic of a small facility, and the sensor that reads it."""
+
+    def __init__(self, small: SmallFacility, broker: LoopbackBroker) -> None:
+        self.small = small
+        self.topic = unique_name("coda")
+        broker.create_topic(self.topic, 1)
+        small.kafka.update(topics=self.topic, bootstrap_servers=broker.bootstrap_servers)
+        self.facility: Facility = small.facility()
+        # Long enough for a message that is there; a tick without any is not part of these tests.
+        self.facility.wait_seconds = 10.0
+        self._producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
+
+    def send(self, *values: bytes | None) -> None:
+        for value in values:
+            self._producer.produce(self.topic, value)
+        assert self._producer.flush(30) == 0
+
+    def tick(self, cursor: str | None = None) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            instance=self.small.instance, cursor=cursor, resources={"facility": self.facility}
+        )
+        result = wrdn_sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+
+@pytest.fixture
+def announcements(small: SmallFacility, loopback_broker: LoopbackBroker) -> Iterator[Announcements]:
+    made = Announcements(small, loopback_broker)
+    yield made
+    made.facility.close()
+
+
+def requested(result: dg.SensorResult) -> list[str | None]:
+    return [request.partition_key for request in result.run_requests or []]
+
+
+def added(result: dg.SensorResult) -> list[str]:
+    return [key for change in result.dynamic_partitions_requests or [] for key in change.partition_keys]
+
+
+def test_a_written_file_is_requested_as_one_run(announcements: Announcements) -> None:
+    file = announcements.small.file
+    announcements.send(wrdn(file, "job-1", metadata='{"a": null}'))
+
+    result = announcements.tick()
+
+    (request,) = result.run_requests or []
+    assert request.partition_key == str(file)
+    assert request.run_key == f"{announcements.topic}:0:0"
+    assert request.tags == {
+        "scicat/job_id": "job-1",
+        "kafka/topic": announcements.topic,
+        "kafka/partition": "0",
+        "kafka/offset": "0",
+    }
+    assert added(result) == [str(file)]
+
+
+def test_what_the_sensor_requests_can_be_run_as_it_is(announcements: Announcements) -> None:
+    small = announcements.small
+    announcements.send(wrdn(small.file, metadata='{"deep": [[null, {"x": 1.5}]], "": ""}'))
+    (request,) = announcements.tick().run_requests or []
+
+    result = small.ingest(small.facility(), run_config=request.run_config)
+
+    assert result.success
+    assert small.store.count_datasets() == 1
+
+
+def test_the_cursor_goes_on_behind_the_last_message(announcements: Announcements) -> None:
+    announcements.send(wrdn(announcements.small.file), b"....x5f2....")
+    first = announcements.tick()
+    announcements.send(wrdn("/elsewhere.hdf"), wrdn(announcements.small.file, "job-2"))
+
+    second = announcements.tick(first.cursor)
+
+    assert [request.run_key for request in second.run_requests or []] == [f"{announcements.topic}:0:3"]
+
+
+def test_a_tick_that_is_repeated_requests_the_same_run_keys(announcements: Announcements) -> None:
+    announcements.send(wrdn(announcements.small.file))
+
+    once, again = announcements.tick(), announcements.tick()
+
+    keys = [[request.run_key for request in tick.run_requests or []] for tick in (once, again)]
+    assert keys[0] == keys[1] != []
+
+
+def test_two_messages_for_one_file_in_a_tick_request_it_once_with_the_last(
+    announcements: Announcements,
+) -> None:
+    file = announcements.small.file
+    announcements.send(wrdn(file, "first"), wrdn(file, "second"), wrdn(file, "third"))
+
+    result = announcements.tick()
+
+    assert added(result) == requested(result) == [str(file)]
+    assert (result.run_requests or [])[0].tags["scicat/job_id"] == "third"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "tombstone"),
+        (b"", "no schema id"),
+        (b"\x10\x00\x00\x00wrdn\xff\xff", "broken wrdn"),
+        (wrdn("data/relative.hdf"), "not absolute"),
+        (wrdn("/data/../etc/passwd"), "climbs"),
+        (wrdn("/etc/passwd"), "outside the data directory"),
+        (wrdn("/nul\x00.hdf"), "control characters"),
+        (wrdn("/ok.hdf", job_id=" "), "no job id"),
+    ],
+)
+def test_a_message_that_cannot_lead_to_a_file_is_an_event(
+    announcements: Announcements, value: bytes | None, reason: str
+) -> None:
+    file = announcements.small.file
+    announcements.send(value, wrdn(file))
+
+    result = announcements.tick()
+
+    (event,) = result.asset_events
+    assert isinstance(event, dg.AssetObservation)
+    assert event.asset_key == dg.AssetKey("rejected_messages")
+    metadata = {name: entry.value for name, entry in event.metadata.items()}
+    assert reason in str(metadata["reason"])
+    assert metadata["what to do"]
+    assert (metadata["topic"], metadata["partition"], metadata["offset"]) == (announcements.topic, 0, 0)
+    assert base64.b64decode(str(metadata["message (base64)"])) == (value or b"")
+    assert requested(result) == [str(file)]
+
+
+def test_a_failure_of_the_file_writer_is_an_event_that_names_the_file(announcements: Announcements) -> None:
+    file = announcements.small.file
+    announcements.send(wrdn(file, error=True))
+
+    result = announcements.tick()
+
+    (event,) = result.asset_events
+    assert event.metadata["file"].value == str(file)
+    assert requested(result) == []
+
+
+def test_messages_that_kafka_deleted_are_an_event_with_their_number(
+    announcements: Announcements, loopback_broker: LoopbackBroker
+) -> None:
+    announcements.send(b"....x5f2", b"....x5f2", wrdn(announcements.small.file))
+    loopback_broker.delete_records(announcements.topic, 0, 2)
+
+    result = announcements.tick(f'{{"version": 1, "offsets": {{"{announcements.topic}": {{"0": 0}}}}}}')
+
+    (event,) = result.asset_events
+    assert event.metadata["lost messages"].value == 2
+    assert requested(result) == [str(announcements.small.file)]
+
+
+def test_a_broker_that_is_away_fails_the_tick_with_words(
+    announcements: Announcements, loopback_broker: LoopbackBroker
+) -> None:
+    loopback_broker.set_down()
+
+    with pytest.raises(Exception, match="does not answer"):
+        announcements.tick()
+
+
+def test_without_topics_the_tick_says_so(small: SmallFacility) -> None:
+    context = dg.build_sensor_context(instance=small.instance, resources={"facility": small.facility()})
+
+    result = wrdn_sensor(context)
+
+    assert isinstance(result, dg.SkipReason)
+    assert "no Kafka topics" in str(result.skip_message)
+
+
+def test_foreign_messages_are_counted_by_schema() -> None:
+    messages = [
+        KafkaMessage(Position("t", 0, offset), b"....%s...." % schema)
+        for offset, schema in enumerate([b"x5f2", b"pl72", b"x5f2"])
+    ]
+
+    plan = plan_tick(messages)
+
+    assert plan.ignored == {"x5f2": 2, "pl72": 1}
+    assert (plan.written, plan.rejected) == ([], [])
+
+
+def test_the_sensor_runs_from_the_start(small: SmallFacility) -> None:
+    definitions = build_definitions(small.facility().configuration)
+
+    sensor = definitions.resolve_sensor_def("wrdn_sensor")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
+    repository = build_definitions(small.facility().configuration).get_repository_def()
+
+    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
+        "raw_dataset",
+        "rejected_messages",
+    }
+    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {"ingest_file"}
+    assert [sensor.name for sensor in repository.sensor_defs] == ["wrdn_sensor"]
+
+
+def test_paths_with_odd_characters_are_partition_keys(announcements: Announcements) -> None:
+    directory = announcements.small.directory / "data"
+    odd: list[Path] = [directory / name for name in ("a b.hdf", "100%.hdf", "#1.hdf", "Å–ü.hdf")]
+    announcements.send(*(wrdn(path, f"job {index}") for index, path in enumerate(odd)))
+
+    assert requested(announcements.tick()) == [str(path) for path in odd]
