@@ -91,14 +91,15 @@ def canonical_path(text: str, data_directory: str = "") -> str:
     parts = [part for part in text.split("/") if part not in {"", "."}]
     if ".." in parts:
         raise ValueError(f"The path {text!r} climbs with `..`.")
-    if not parts or text.endswith("/"):
+    if not parts or text.endswith(("/", "/.")):
         raise ValueError(f"The path {text!r} names a directory.")
     if len(os.fsencode(text)) > _LONGEST_PATH or any(
         len(os.fsencode(part)) > _LONGEST_NAME for part in parts
     ):
         raise ValueError(f"The path {text[:80]!r}… is longer than a file system allows.")
     path = PurePosixPath("/", *parts)
-    if data_directory and not path.is_relative_to(os.path.normpath(data_directory)):
+    # normpath keeps two leading slashes, which POSIX allows to mean something else.
+    if data_directory and not path.is_relative_to("/" + os.path.normpath(data_directory).lstrip("/")):
         raise ValueError(f"The path {text!r} lies outside the data directory {data_directory!r}.")
     return str(path)
 
@@ -238,7 +239,10 @@ def _plan_sidecars(
         own = _text_checksum(text, settings.file_hash_algorithm) if settings.compute_file_hash else None
         plan(name, text, own)
         if keeps_checksums and own:
-            plan(f"{Path(name).stem}.{settings.hash_file_extension}", own, None)
+            stem = Path(name).stem
+            # Not the name of the data file's own checksum.
+            stem = name if stem == path.stem else stem
+            plan(f"{stem}.{settings.hash_file_extension}", own, None)
 
     now = _utc(datetime.now(UTC).timestamp())
     owner = (

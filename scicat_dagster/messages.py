@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 from streaming_data_types import deserialise_wrdn
 
 from scicat_dagster.files import canonical_path
@@ -20,6 +20,7 @@ LARGEST_METADATA_BYTES = 256 * 1024
 """More than any file writer sends; it would travel in every run's configuration."""
 
 _LONGEST_JOB_ID = 200
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
 
 @dataclass(frozen=True, order=True)
@@ -155,6 +156,9 @@ def _decoded(metadata: str | None) -> JsonValue:
         return None
     try:
         decoded: JsonValue = json.loads(metadata, parse_constant=lambda _: None)
+        # JSON that nothing behind us takes: numbers beyond a double, halves of surrogates, deep nesting.
+        json.dumps(decoded, allow_nan=False, ensure_ascii=False).encode()
+        _JSON.validate_python(decoded)
     except (ValueError, RecursionError):
         return metadata
     return decoded

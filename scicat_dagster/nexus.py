@@ -8,6 +8,7 @@ values *mean* belongs to :mod:`scicat_dagster.schemas`; sizes and checksums of f
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -34,6 +35,9 @@ MOST_ELEMENTS = 1_000_000
 MOST_BYTES = 16 * 1024 * 1024
 """More than a catalogue's metadata can hold (its request limit is 16 MiB)."""
 
+MOST_TEXTS = 50_000
+
+_MOST_CHUNK_BYTES = 256 * 1024 * 1024
 _MOST_LINKS = 32
 _LONGEST_UNIT = 256
 
@@ -264,11 +268,13 @@ def _contents(dataset: h5py.Dataset, where: str) -> Any:
     size = dataset.size * dataset.dtype.itemsize
     if size > MOST_BYTES:
         raise ValueError(f"{where} holds {size} bytes, more than metadata can hold ({MOST_BYTES}).")
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _MOST_CHUNK_BYTES:
+        raise ValueError(f"{where} is stored in chunks that are too large to be read for one value.")
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return _texts(dataset, where)
-    raw = dataset[()]
-    if raw.dtype.kind not in "biuf":
+    if dataset.dtype.kind not in "biuf":
         raise TypeError(f"{where} is of the type {dataset.dtype}, which metadata cannot hold.")
+    raw = dataset[()]
     if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
         raw = raw.astype(np.float64)
     return raw.tolist()
@@ -276,6 +282,8 @@ def _contents(dataset: h5py.Dataset, where: str) -> Any:
 
 def _texts(dataset: h5py.Dataset, where: str) -> Any:
     # One at a time: thousands of entries may share one long text, which reading them together would multiply.
+    if dataset.size > MOST_TEXTS:
+        raise ValueError(f"{where} holds {dataset.size} texts; metadata can hold {MOST_TEXTS}.")
     total = 0
     texts = []
     for index in np.ndindex(dataset.shape):
@@ -301,7 +309,10 @@ def _text(raw: Any) -> str:
 def _unit(dataset: h5py.Dataset, where: str) -> str:
     if "units" not in dataset.attrs:
         return ""
-    if h5py.h5a.open(dataset.id, b"units").get_storage_size() > _LONGEST_UNIT:
+    attribute = h5py.h5a.open(dataset.id, b"units")
+    if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        return ""
+    if attribute.get_storage_size() > _LONGEST_UNIT:
         raise ValueError(f"The units attribute of {where} is too large to be a unit.")
     unit = dataset.attrs["units"]
     if isinstance(unit, np.ndarray) and unit.size == 1:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -32,6 +31,7 @@ from pydantic import (
 )
 
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.yaml_file import UnreadableError, read_yaml
 
 CONFIGURATION_VARIABLE = "SCICAT_INGESTOR_CONFIG"
 """The environment variable that holds the path of the configuration file."""
@@ -58,6 +58,7 @@ class ConfigurationError(PermanentError):
 
 
 def _comma_separated(value: object) -> object:
+    value = _text(value)
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -70,9 +71,17 @@ def _text(value: object) -> object:
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+def _header_value(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value().strip()
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("holds characters that no HTTP header can")
+    return SecretStr(value)
+
+
 Text = Annotated[str, BeforeValidator(_text)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated)]
 Secret = Annotated[SecretStr, BeforeValidator(_text)]
+HeaderSecret = Annotated[Secret, AfterValidator(_header_value)]
 
 
 def _known_algorithm(name: str) -> str:
@@ -184,11 +193,11 @@ class ScicatSettings(_Section):
     """Where the catalogue is and how we log in: with a token, or (new) with a user name and password."""
 
     host: Annotated[str, AfterValidator(_api_root)]
-    token: Secret = SecretStr("")
+    token: HeaderSecret = SecretStr("")
     username: Text = ""
     password: Secret = SecretStr("")
     frontend: Annotated[str, AfterValidator(lambda url: _api_root(url) if url else url)] = ""
-    additional_headers: dict[str, Secret] = Field(default_factory=dict)
+    additional_headers: dict[str, HeaderSecret] = Field(default_factory=dict)
     timeout: NonNegativeFloat = 0
     stream: bool = True
     verify: bool = True
@@ -261,7 +270,7 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> Configurat
         key does not allow.
     """
     path = path.absolute()
-    raw = _read_yaml(path)
+    raw = _read_sections(path)
     mistakes: list[str] = []
     filled = _fill_placeholders(raw, environment, place="", mistakes=mistakes)
     if mistakes:
@@ -281,25 +290,14 @@ def unknown_keys(configuration: Configuration) -> tuple[str, ...]:
     return tuple(warning for warning in configuration.warnings if " is not a known key" in warning)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_sections(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(path, (f"it cannot be read ({error.strerror}).",)) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(path, ("it is not UTF-8 text.",)) from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(path, (f"it is not YAML: {yaml_mistake(error)}.",)) from None
+        raw = read_yaml(path)
+    except UnreadableError as error:
+        raise ConfigurationError(path, (f"{error}.",)) from None
     if not isinstance(raw, dict):
         raise ConfigurationError(path, ("it must hold sections such as `kafka:` and `scicat:`.",))
     return raw
-
-
-def yaml_mistake(error: yaml.YAMLError) -> str:
-    """Where and what, without the line itself, which may hold a secret."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "unreadable"
-    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
 
 
 def _fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str, mistakes: list[str]) -> Any:

@@ -7,6 +7,7 @@ child. Here belong starting, watching and stopping them. What they are is in the
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files as package_files
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import dagster as dg
 import requests
 
 from scicat_dagster.demo.broker import LoopbackBroker
-from scicat_dagster.demo.catalogue.accounts import demo_accounts
+from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.facility import people
@@ -143,14 +144,18 @@ def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
         Dagster does not come up.
     """
     directory = directory.absolute()
-    _lay_out(directory)
+    lay_out(directory)
     with ExitStack() as stack:
-        catalogue = stack.enter_context(CatalogueServer(directory / "catalogue.sqlite", port=_port(28080)))
-        _seed(catalogue.store)
+        password = secrets.token_urlsafe()
+        accounts = Accounts(replace(account, password=password) for account in demo_accounts())
+        catalogue = stack.enter_context(
+            CatalogueServer(directory / "catalogue.sqlite", accounts, port=_port(28080))
+        )
+        seed(catalogue.store)
         broker = stack.enter_context(LoopbackBroker(_port(29092)))
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
-        environment = _environment(directory, catalogue, broker)
+        environment = _environment(directory, catalogue, broker, password)
         # Dagster's instance reads the facility's limit of runs from the same environment.
         os.environ.update(environment)
         port = _port(port)
@@ -212,7 +217,14 @@ def _wait(stop: threading.Event, seconds: float) -> None:
     stop.wait(seconds)
 
 
-def _lay_out(directory: Path) -> None:
+def lay_out(directory: Path) -> None:
+    """Put the facility's configuration, its schemas and an empty DAGSTER_HOME below ``directory``.
+
+    Raises
+    ------
+    DemoError
+        There is one already.
+    """
     home = directory / "dagster"
     if home.exists():
         raise DemoError(f"{directory} holds an earlier demo. Remove it, or name another directory.")
@@ -224,7 +236,8 @@ def _lay_out(directory: Path) -> None:
     shutil.copytree(facility / "schemas", directory / "schemas")
 
 
-def _seed(store: Store) -> None:
+def seed(store: Store) -> None:
+    """Make the facility's proposals and instruments known to the catalogue."""
     for proposal in people.PROPOSALS:
         body = people.scicat_proposal(proposal)
         store.add_proposal(
@@ -240,8 +253,9 @@ def _seed(store: Store) -> None:
         store.add_instrument(instrument.name, unique_name=instrument.directory)
 
 
-def _environment(directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker) -> dict[str, str]:
-    password = next(account.password for account in demo_accounts() if account.username == "ingestor")
+def _environment(
+    directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker, password: str
+) -> dict[str, str]:
     return {
         "DAGSTER_HOME": str(directory / "dagster"),
         CONFIGURATION_VARIABLE: str(directory / "config.yml"),

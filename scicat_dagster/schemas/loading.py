@@ -12,13 +12,12 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from scicat_dagster.errors import Notice, PermanentError
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.selection import parse_selector
-from scicat_dagster.settings import yaml_mistake
+from scicat_dagster.yaml_file import UnreadableError, read_yaml
 
 SUFFIXES = (".imsc.yml", ".imsc.yaml", ".imsc.json")
 
@@ -145,15 +144,9 @@ def is_schema_file(path: Path) -> bool:
 def read_schema_file(path: Path) -> SchemaFile:
     """One schema file. Never raises: what is wrong with it is in ``mistakes``."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return SchemaFile(path, None, (f"It cannot be read: {error.strerror}.",))
-    except UnicodeDecodeError:
-        return SchemaFile(path, None, ("It is not UTF-8 text.",))
-    except yaml.YAMLError as error:
-        return SchemaFile(path, None, (f"It is not YAML: {yaml_mistake(error)}.",))
-    except RecursionError:
-        return SchemaFile(path, None, ("It is nested too deeply.",))
+        raw = read_yaml(path)
+    except UnreadableError as error:
+        return SchemaFile(path, None, (f"It{str(error).removeprefix('it')}.",))
     if not isinstance(raw, dict):
         return SchemaFile(path, None, ("It must hold keys such as `id`, `selector` and `schema`.",))
     try:

@@ -19,8 +19,8 @@ from pydantic import JsonValue, ValidationError
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.scicat.errors import explain, server_words, unreachable
+from scicat_dagster.errors import IngestionError, PermanentError, TransientError
+from scicat_dagster.scicat.errors import RefusedError, explain, server_words, unreachable
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
 from scicat_dagster.settings import ScicatSettings
 
@@ -64,10 +64,13 @@ class ScicatClient:
         self._expires_at: float | None = None
         self._session = requests.Session()
         self._session.verify = settings.verify
-        for name, value in settings.additional_headers.items():
-            self._session.headers[name] = value.get_secret_value()
+        # Answers are never repeated here, whatever their Retry-After says: Dagster decides when to try again.
         repeated_reads = Retry(
-            total=2, status=0, backoff_factor=0.2, allowed_methods=frozenset({"GET", "HEAD"})
+            total=2,
+            status=0,
+            backoff_factor=0.2,
+            allowed_methods=frozenset({"GET", "HEAD"}),
+            respect_retry_after_header=False,
         )
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=repeated_reads))
@@ -90,16 +93,16 @@ class ScicatClient:
         TransientError
             The server could not answer.
         """
-        response = self._send("GET", self._absolute(url), f"asking for {url}")
-        if response.status_code in {403, 404} and self._logged_in():
-            raise LookupError(f"SciCat answered {response.status_code} for {url}: {server_words(response)}")
-        if 400 <= response.status_code < 500 and response.status_code not in {403, 404, 408, 425, 429}:
-            raise LookupError(f"SciCat answered {response.status_code} for {url}: {server_words(response)}")
+        doing = f"asking for {url}"
+        response = self._ask("GET", url, doing)
         if not response.ok:
-            raise self._explained(response, f"asking for {url}")
+            failure = self._explained(response, doing)
+            if isinstance(failure, RefusedError):
+                raise LookupError(failure.what)
+            raise failure
         if not response.content:
             raise LookupError(f"SciCat answered nothing for {url}.")
-        return self._json(response, f"asking for {url}")
+        return self._json(response, doing)
 
     def create_dataset(self, body: dict[str, JsonValue]) -> DatasetRecord:
         """Create a dataset.
@@ -114,7 +117,7 @@ class ScicatClient:
             The server could not answer; it may have created the dataset all the same.
         """
         doing = "creating the dataset"
-        response = self._write(self._settings.api_endpoints.datasets, body, doing)
+        response = self._ask("POST", self._datasets, doing, body)
         if response.status_code == 409:
             raise ConflictError(server_words(response), remedy="Look at the dataset that has this pid.")
         return self._record(response, doing, DatasetRecord)
@@ -125,7 +128,7 @@ class ScicatClient:
         Raises as :meth:`create_dataset`; in particular after a 500 the block may be stored.
         """
         doing = "creating the origdatablock"
-        response = self._write(self._settings.api_endpoints.origdatablocks, body, doing)
+        response = self._ask("POST", self._settings.api_endpoints.origdatablocks, doing, body)
         return self._record(response, doing, OrigDatablockRecord)
 
     def dataset(self, pid: str) -> DatasetRecord | None:
@@ -139,8 +142,8 @@ class ScicatClient:
             The server could not answer.
         """
         doing = f"asking for the dataset {pid}"
-        response = self._send("GET", self._absolute(f"{self._datasets}/{quote(pid, safe='')}"), doing)
-        if response.status_code == 404 and self._logged_in():
+        response = self._ask("GET", f"{self._datasets}/{quote(pid, safe='')}", doing)
+        if response.status_code == 404:
             return None
         return self._record(response, doing, DatasetRecord)
 
@@ -166,12 +169,14 @@ class ScicatClient:
 
     def whoami(self) -> str | None:
         """The name of the account that the server takes us for; None for an anonymous caller."""
-        response = self._send("GET", self._absolute("auth/whoami"), "asking who we are")
+        doing = "asking who we are"
+        self._log_in_if_due()
+        response = self._request("GET", self._absolute("auth/whoami"), doing, None, self._token)
         if not response.ok:
-            raise explain(response, "asking who we are")
+            raise explain(response, doing)
         if not response.content:
             return None
-        answer = self._json(response, "asking who we are")
+        answer = self._json(response, doing)
         return str(answer.get("username") or answer.get("_id")) if isinstance(answer, dict) else None
 
     @property
@@ -181,35 +186,62 @@ class ScicatClient:
     def _absolute(self, url: str) -> str:
         return url if url.startswith(("https://", "http://")) else f"{self._settings.host}/{url.lstrip('/')}"
 
-    def _write(self, endpoint: str, body: dict[str, JsonValue], doing: str) -> requests.Response:
-        """A POST; once more if it was refused only because our login had run out."""
-        url = self._absolute(endpoint)
-        response = self._send("POST", url, doing, body)
-        if response.status_code == 403 and self.whoami() is None and self._renew_login():
-            response = self._send("POST", url, doing, body)
-        return response
+    def _is_ours(self, url: str) -> bool:
+        ours, theirs = urlsplit(self._settings.host), urlsplit(url)
+        return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
 
-    def _send(
+    def _ask(
         self, method: str, url: str, doing: str, body: dict[str, JsonValue] | None = None
     ) -> requests.Response:
-        self._log_in_if_due()
-        return self._request(method, url, doing, body, self._bearer_for(url))
+        """The answer to a request by somebody whom the server knows.
 
-    def _request(
-        self, method: str, url: str, doing: str, body: Any, auth: requests.auth.AuthBase
-    ) -> requests.Response:
+        An answer that an anonymous caller would get as well is believed only when the server knows us; when
+        it does not, the login is renewed and the request repeated, once. Repeating a write is safe here: the
+        server has refused it.
+
+        Raises
+        ------
+        PermanentError
+            The token has run out and there is no password to renew it with.
+        TransientError
+            The server could not answer, or does not know us in spite of a new login.
+        """
+        url = self._absolute(url)
+        self._log_in_if_due()
+        response = self._request(method, url, doing, body, self._token)
+        if not _would_answer_anybody(response) or not self._is_ours(url) or self.whoami() is not None:
+            return response
+        if not self._settings.username:
+            raise _token_expired()
+        self._log_in()
+        response = self._request(method, url, doing, body, self._token)
+        if _would_answer_anybody(response) and self.whoami() is None:
+            raise TransientError(
+                f"SciCat took us for nobody when {doing}, although we had just logged in.",
+                remedy="It is tried again; look at the server's clock and token lifetime if it goes on.",
+            )
+        return response
+
+    def _request(self, method: str, url: str, doing: str, body: Any, token: str) -> requests.Response:
         now = self._clock()
         if now - self._last_use > IDLE_SECONDS:
             self._session.close()
         seconds = self._settings.timeout_seconds
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        # A schema may name any URL; our token and our headers are for our server only.
+        ours = self._is_ours(url)
+        if ours:
+            extra = self._settings.additional_headers
+            headers |= {name: value.get_secret_value() for name, value in extra.items()}
         try:
-            return self._session.request(
+            response = self._session.request(
                 method,
                 url,
                 data=None if body is None else json.dumps(body, allow_nan=False).encode(),
-                headers={"Accept": "application/json"}
-                | ({} if body is None else {"Content-Type": "application/json"}),
-                auth=auth,
+                headers=headers,
+                auth=_Bearer(token if ours else ""),
                 timeout=(min(seconds, 10.0), seconds),
                 allow_redirects=False,
             )
@@ -217,12 +249,9 @@ class ScicatClient:
             raise unreachable(error, doing) from None
         finally:
             self._last_use = self._clock()
-
-    def _bearer_for(self, url: str) -> _Bearer:
-        # A schema may name any URL; our token is for our server only.
-        ours, theirs = urlsplit(self._settings.host), urlsplit(url)
-        is_ours = (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
-        return _Bearer(self._token if is_ours else "")
+        if 300 <= response.status_code < 400:
+            raise explain(response, doing)
+        return response
 
     def _log_in_if_due(self) -> None:
         if not self._settings.username:
@@ -232,19 +261,13 @@ class ScicatClient:
         ):
             self._log_in()
 
-    def _renew_login(self) -> bool:
-        if not self._settings.username:
-            return False
-        self._log_in()
-        return True
-
     def _log_in(self) -> None:
         doing = f"logging in as {self._settings.username}"
         body = {
             "username": self._settings.username,
             "password": self._settings.password.get_secret_value(),
         }
-        response = self._request("POST", self._absolute("auth/login"), doing, body, _Bearer(""))
+        response = self._request("POST", self._absolute("auth/login"), doing, body, "")
         if not response.ok:
             raise explain(response, doing)
         answer = self._json(response, doing)
@@ -257,41 +280,16 @@ class ScicatClient:
         self._token = token
         self._expires_at = self._clock() + lifetime if isinstance(lifetime, int | float) else None
 
-    def _logged_in(self) -> bool:
-        """Whether the server knows us; renews the login where it can, else says that it has run out.
-
-        Raises
-        ------
-        TransientError
-            The login had run out and is renewed: what was asked has to be asked again.
-        PermanentError
-            The token has run out and there is no password to renew it with.
-        """
-        if self.whoami() is not None:
-            return True
-        if self._renew_login():
-            raise TransientError("The login to SciCat had run out.", remedy="It is renewed and tried again.")
-        raise _token_expired()
-
-    def _explained(self, response: requests.Response, doing: str) -> Exception:
-        """Like ``errors.explain``, but tells the three meanings of a 403 apart."""
-        if response.status_code != 403:
-            return explain(response, doing)
-        if self.whoami() is None:
-            if self._settings.username:
+    def _explained(self, response: requests.Response, doing: str) -> IngestionError:
+        """Like ``errors.explain``, but tells a missing right from a database that is down: both are a 403."""
+        if response.status_code == 403:
+            endpoint = self._absolute(self._settings.health_endpoint)
+            health = self._request("GET", endpoint, "asking for its health", None, "")
+            if health.status_code >= 500:
                 return TransientError(
-                    f"SciCat took us for nobody when {doing}, although we had logged in.",
-                    remedy="It is tried again; look at the server's clock and token lifetime if it goes on.",
+                    f"SciCat's database is down: {server_words(health)}",
+                    remedy="It is tried again; look at the SciCat server.",
                 )
-            return _token_expired()
-        health = self._request(
-            "GET", self._absolute(self._settings.health_endpoint), "asking for its health", None, _Bearer("")
-        )
-        if health.status_code >= 500:
-            return TransientError(
-                f"SciCat's database is down: {server_words(health)}",
-                remedy="It is tried again; look at the SciCat server.",
-            )
         return explain(response, doing)
 
     def _json(self, response: requests.Response, doing: str) -> JsonValue:
@@ -313,13 +311,18 @@ class ScicatClient:
     def _records(
         self, endpoint: str, where: dict[str, Any], doing: str, kind: type[_Record]
     ) -> list[_Record]:
-        response = self._send("GET", self._absolute(f"{endpoint}?filter={quote(_filter(where))}"), doing)
+        response = self._ask("GET", f"{endpoint}?filter={quote(_filter(where))}", doing)
         if not response.ok:
             raise self._explained(response, doing)
         answer = self._json(response, doing)
         if not isinstance(answer, list):
             raise _unexpected(doing)
         return [_parsed(item, doing, kind) for item in answer]
+
+
+def _would_answer_anybody(response: requests.Response) -> bool:
+    """Whether an anonymous caller would be answered so: refused, not found, or an empty list."""
+    return response.status_code in {403, 404} or (response.ok and response.content.strip() == b"[]")
 
 
 def _parsed(answer: JsonValue, doing: str, kind: type[_Record]) -> _Record:

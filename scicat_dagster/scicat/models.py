@@ -29,7 +29,7 @@ class FileRecord(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     path: str
-    size: int
+    size: int | float
     chk: str | None = None
 
 

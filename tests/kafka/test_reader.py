@@ -162,7 +162,8 @@ def test_several_topics_are_read_together(any_broker: Broker, topic: str) -> Non
 def test_a_burst_of_5000_messages_is_read_whole(any_broker: Broker, topic: str) -> None:
     produce(any_broker, topic, *(str(number).encode() for number in range(5000)))
     with reader(any_broker, topic) as announcements:
-        cursor, values = Cursor(), []
+        cursor = Cursor()
+        values: list[bytes | None] = []
         while len(values) < 5000:
             batch = announcements.read(cursor, most=1000, wait_seconds=10)
             assert 0 < len(batch.messages) <= 1000

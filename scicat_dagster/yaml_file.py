@@ -1,0 +1,70 @@
+"""Reading a YAML file that a person wrote, and saying what is wrong with it without quoting it.
+
+A configuration file may hold secrets, and PyYAML's own messages repeat parts of what they refuse.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_LARGEST_FILE = 4 * 1024 * 1024
+
+_FIXED_WORDS: dict[type[yaml.YAMLError], str] = {
+    yaml.composer.ComposerError: "an alias (*name) has no anchor (&name)",
+    yaml.constructor.ConstructorError: "a tag (!name) or a key is not understood",
+    yaml.scanner.ScannerError: "a character is where it cannot be (quote texts that begin with @`%&*!|>)",
+    yaml.parser.ParserError: "something is missing or too much here",
+    yaml.reader.ReaderError: "it holds characters that YAML does not allow",
+}
+
+
+class UnreadableError(ValueError):
+    """A file that is no YAML; the text says why, and where, but not what stands there."""
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML (or JSON) file.
+
+    Raises
+    ------
+    UnreadableError
+        It cannot be read, is larger than any such file, or is not YAML.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise UnreadableError(f"it is larger than {_LARGEST_FILE // 1024} KiB")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UnreadableError(f"it cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UnreadableError("it is not UTF-8 text") from None
+    try:
+        content = yaml.safe_load(text)
+        # An anchor that holds itself would be walked through for ever.
+        _depth(content, 0)
+    except yaml.YAMLError as error:
+        raise UnreadableError(f"it is not YAML: {_words(error)}") from None
+    except RecursionError:
+        raise UnreadableError(
+            "it is YAML that is nested too deeply, or an anchor in it holds itself"
+        ) from None
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
+        raise UnreadableError("it is not YAML: a date, number or tagged value is malformed") from None
+    return content
+
+
+def _words(error: yaml.YAMLError) -> str:
+    words = _FIXED_WORDS.get(type(error), "it cannot be parsed")
+    mark = getattr(error, "problem_mark", None)
+    return f"{words}, line {mark.line + 1}, column {mark.column + 1}" if mark else words
+
+
+def _depth(value: Any, depth: int) -> None:
+    if depth > 200:
+        raise RecursionError
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        _depth(child, depth + 1)

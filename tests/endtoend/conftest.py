@@ -1,0 +1,172 @@
+"""A whole facility as real processes: SciCat stand-in, Kafka, code server, daemon and webserver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import requests
+
+from scicat_dagster.demo.catalogue import CatalogueServer
+from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
+from scicat_dagster.demo.laptop import lay_out, seed
+from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from tests.brokers import Broker, KafkaCluster, free_ports
+
+RAW_DATASET = dg.AssetKey("raw_dataset")
+REJECTED = dg.AssetKey("rejected_messages")
+
+
+class WatchedAccounts(Accounts):
+    """The demo's accounts with a password that is easy to find, and every token that was given out."""
+
+    password = "Pa55word-that-nobody-may-see"
+
+    def __init__(self) -> None:
+        super().__init__(replace(account, password=self.password) for account in demo_accounts())
+        self.tokens: list[str] = []
+
+    def log_in(self, tokens: TokenStore, username: object, password: object) -> tuple[Account, str] | None:
+        found = super().log_in(tokens, username, password)
+        if found is not None:
+            self.tokens.append(found[1])
+        return found
+
+
+@dataclass
+class Processes:
+    """A facility's folder and the processes that work on it."""
+
+    directory: Path
+    server: CatalogueServer
+    accounts: WatchedAccounts
+    broker: Broker
+    instance: dg.DagsterInstance
+    environment: Mapping[str, str]
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def data_directory(self) -> Path:
+        return self.directory / "data"
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start one of Dagster's processes; all are stopped in the end."""
+        log = (self.directory / f"{len(self.running)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=self.directory,
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.running.append(process)
+        return process
+
+    def start_dagster(self) -> None:
+        """A code server and the daemon, as in production."""
+        (port,) = free_ports(1)
+        self.start("dagster", "api", "grpc", "-m", "scicat_dagster.definitions", "-p", str(port))
+        workspace = self.directory / "workspace.yaml"
+        workspace.write_text(
+            f"load_from: [{{grpc_server: {{host: 127.0.0.1, port: {port}, location_name: scicat}}}}]\n"
+        )
+        self.start("dagster._daemon", "run", "-w", str(workspace))
+
+    def start_webserver(self) -> str:
+        """The UI's address, once it answers."""
+        (port,) = free_ports(1)
+        self.start(
+            "dagster_webserver",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-w",
+            str(self.directory / "workspace.yaml"),
+        )
+        url = f"http://127.0.0.1:{port}"
+
+        def up() -> bool:
+            try:
+                return requests.get(f"{url}/server_info", timeout=2).ok
+            except requests.ConnectionError:
+                return False
+
+        self.wait_for(up, "the webserver", seconds=60)
+        return url
+
+    def wait_for(self, condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"Not within {seconds:.0f} s: {what}\n{self.logs()[-6000:]}")
+            for process in self.running:
+                assert process.poll() is None, f"{process.args!r} ended\n{self.logs()[-6000:]}"
+            time.sleep(0.2)
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log")))
+
+    def registered(self) -> set[str]:
+        return self.instance.get_materialized_partitions(RAW_DATASET)
+
+    def failed_runs(self) -> list[dg.DagsterRun]:
+        return list(self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])))
+
+    def unfinished_runs(self) -> int:
+        unfinished = [
+            dg.DagsterRunStatus.QUEUED,
+            dg.DagsterRunStatus.NOT_STARTED,
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+        ]
+        return len(self.instance.get_run_ids(dg.RunsFilter(statuses=unfinished)))
+
+    def stop(self) -> None:
+        for process in reversed(self.running):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(process.pid, number)
+                    process.wait(timeout=15)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+        self.running.clear()
+
+
+@contextmanager
+def facility_processes(directory: Path, broker: Broker) -> Iterator[Processes]:
+    lay_out(directory)
+    accounts = WatchedAccounts()
+    with CatalogueServer(directory / "catalogue.sqlite", accounts) as server:
+        seed(server.store)
+        environment = {
+            "DAGSTER_HOME": str(directory / "dagster"),
+            CONFIGURATION_VARIABLE: str(directory / "config.yml"),
+            "SCICAT_DEMO_PASSWORD": accounts.password,
+            "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
+            "SCICAT_DEMO_SCICAT_PORT": str(server.port),
+            "SCICAT_DEMO_KAFKA_PORT": broker.bootstrap_servers.rpartition(":")[2],
+        }
+        with dg.DagsterInstance.from_config(str(directory / "dagster")) as instance:
+            processes = Processes(directory, server, accounts, broker, instance, environment)
+            try:
+                yield processes
+            finally:
+                processes.stop()
+
+
+@pytest.fixture
+def on_apache_kafka(tmp_path: Path, apache_kafka: KafkaCluster) -> Iterator[Processes]:
+    with facility_processes(tmp_path, apache_kafka) as processes:
+        yield processes

@@ -1,0 +1,740 @@
+"""Registering converges: whatever fails and however often it is repeated, one dataset with one block.
+
+Against the stand-in over HTTP, which fails as ``faults`` lets it. Single requests and what their answers mean
+are ``test_client``'s; the plans of ``faults`` themselves are tested at the end.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store, create_app
+from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, Random, Scripted
+from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.errors import RefusedError
+from scicat_dagster.scicat.registration import Registration, register
+from scicat_dagster.settings import IngestionSettings, ScicatSettings
+
+PASSWORD = "pwd"
+PID = "20.500.12269/one"
+FILE = "/data/443503/raw/one.nxs"
+SHORT = 0.3
+PATIENT = 20.0
+MOST_CALLS = 6
+
+INGESTOR = Account(
+    "ingestor", PASSWORD, ("ingestor",),
+    may_create_datasets=True, may_create_any_group=True, may_read_all=True,
+)  # fmt: skip
+BLIND = Account("blind", PASSWORD, ("blind",), may_create_datasets=True, may_create_any_group=True)
+PLAIN = Account("plain", PASSWORD, ("plain",))
+
+ANY_CHECK = IngestionSettings()
+NO_METADATA_CHECK = IngestionSettings(check_if_dataset_exists_by_metadata=False)
+
+
+class Exchangeable:
+    """A plan that a test can exchange, and what was asked meanwhile."""
+
+    def __init__(self) -> None:
+        self.plan: Plan = Scripted()
+        self.calls: list[Call] = []
+
+    def fault(self, call: Call) -> FaultKind | None:
+        self.calls.append(call)
+        return self.plan.fault(call)
+
+
+@dataclass
+class Catalogue:
+    """A running stand-in, and clients of it."""
+
+    server: CatalogueServer
+    store: Store
+    faults: Faults
+    plans: Exchangeable
+    stack: ExitStack
+
+    def client(self, username: str = "ingestor", timeout: float = PATIENT) -> ScicatClient:
+        given = {
+            "host": self.server.api_root,
+            "username": username,
+            "password": PASSWORD,
+            "timeout": timeout,
+        }
+        client = ScicatClient(ScicatSettings.model_validate(given))
+        self.stack.callback(client.close)
+        return client
+
+    def script(self, *steps: tuple[FaultKind, str, str]) -> Scripted:
+        script = Scripted(*steps)
+        self.plans.plan = script
+        return script
+
+    def posted(self, path: str) -> int:
+        return sum((call.method, call.path) == ("POST", path) for call in self.plans.calls)
+
+    @property
+    def holds(self) -> tuple[int, int]:
+        """How many datasets and blocks there are."""
+        return self.store.count_datasets(), self.store.count_origdatablocks()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
+    accounts = Accounts((INGESTOR, BLIND, PLAIN))
+    plans = Exchangeable()
+    with Store(tmp_path_factory.mktemp("catalogue") / "catalogue.sqlite") as store:
+        faults = Faults(create_app(store, accounts), plans, store, slow_seconds=0.01)
+        with CatalogueServer(store, accounts, app=faults) as server, faults:
+            yield Catalogue(server, store, faults, plans, ExitStack())
+
+
+@pytest.fixture
+def catalogue(running: Catalogue) -> Iterator[Catalogue]:
+    running.store.clear()
+    running.script()
+    running.plans.calls.clear()
+    running.faults.counts.clear()
+    with ExitStack() as stack:
+        yield Catalogue(running.server, running.store, running.faults, running.plans, stack)
+
+
+def built(
+    file: str = FILE,
+    *,
+    pid: str | None = PID,
+    job: str | None = "a1b2c3d4-0000-4000-8000-000000000001",
+    folder: str = "/data/443503",
+    size: int = 1000,
+    checksum: str | None = "abab",
+    absolute: bool = False,
+    **changes: Any,
+) -> BuiltDataset:
+    path = file if absolute else str(PurePosixPath(file).relative_to(folder))
+    listed: dict[str, Any] = {"path": path, "size": size, "time": "2026-01-15T09:30:00.000Z"}
+    if checksum is not None:
+        listed["chk"] = checksum
+    sidecar = {"path": "ingestor/one.b2b", "size": 4, "time": "2026-01-15T09:30:01.000Z"}
+    metadata = {} if job is None else {"job_id": {"value": job, "unit": "", "human_name": "Job"}}
+    dataset: dict[str, Any] = {
+        "type": "raw",
+        "datasetName": "Run 12",
+        "owner": "Ada Lovelace",
+        "contactEmail": "ada@example.com",
+        "sourceFolder": folder,
+        "creationTime": "2026-01-15T09:30:00.000Z",
+        "principalInvestigator": "Ada Lovelace",
+        "creationLocation": "ESS:CODA",
+        "ownerGroup": "ess_proposal_443503",
+        "accessGroups": [],
+        "size": size + 4,
+        "numberOfFiles": 2,
+        "scientificMetadata": metadata,
+        **changes,
+    }
+    if pid is not None:
+        dataset["pid"] = pid
+    block: dict[str, Any] = {
+        "datasetId": pid,
+        "size": size + 4,
+        "chkAlg": "blake2b",
+        "dataFileList": [listed, sidecar],
+        "ownerGroup": "ess_proposal_443503",
+        "accessGroups": [],
+    }
+    return BuiltDataset(dataset=dataset, origdatablock=block, data_file=file)
+
+
+def until_registered(
+    call: Callable[[], Registration], most: int = MOST_CALLS
+) -> tuple[Registration, list[TransientError]]:
+    """Repeats a registration as Dagster's retries would, and gives what it met on the way."""
+    met: list[TransientError] = []
+    for _ in range(most):
+        try:
+            return call(), met
+        except TransientError as error:
+            assert error.what
+            assert error.remedy
+            met.append(error)
+    raise AssertionError(f"Not registered after {most} calls: {met[-1]}")
+
+
+# Without failures
+
+
+@pytest.mark.parametrize("pid", [PID, None])
+def test_registering_twice_makes_one_dataset_with_one_block(catalogue: Catalogue, pid: str | None) -> None:
+    client = catalogue.client()
+
+    first = register(built(pid=pid), client, ANY_CHECK)
+    second = register(built(pid=pid), client, ANY_CHECK)
+
+    assert catalogue.holds == (1, 1)
+    stored = catalogue.store.datasets()[0]
+    assert first == Registration(pid=stored["pid"], created_dataset=True, created_origdatablock=True)
+    assert second == Registration(pid=stored["pid"], created_dataset=False, created_origdatablock=False)
+    assert (stored["size"], stored["numberOfFiles"]) == (1004, 2)
+    assert catalogue.store.origdatablocks(stored["pid"])[0]["datasetId"] == stored["pid"]
+    if pid is not None:
+        assert stored["pid"] == pid
+
+
+def test_registering_twice_without_looking_at_metadata_makes_one_dataset(catalogue: Catalogue) -> None:
+    for _ in range(2):
+        register(built(job=None), catalogue.client(), NO_METADATA_CHECK)
+
+    assert catalogue.holds == (1, 1)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_file_is_recognised_however_it_was_listed(catalogue: Catalogue, absolute: bool) -> None:
+    register(built(absolute=not absolute), catalogue.client(), ANY_CHECK)
+
+    again = register(built(absolute=absolute), catalogue.client(), ANY_CHECK)
+
+    assert not again.created_origdatablock
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_file_whose_source_folder_is_another_now_gets_no_second_block(catalogue: Catalogue) -> None:
+    register(built(folder="/data/443503"), catalogue.client(), ANY_CHECK)
+
+    again = register(built(folder="/data/443503/raw"), catalogue.client(), ANY_CHECK)
+
+    assert not again.created_origdatablock
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_changed_file_is_noticed_although_its_source_folder_is_another_now(catalogue: Catalogue) -> None:
+    register(built(folder="/data/443503"), catalogue.client(), ANY_CHECK)
+
+    with pytest.raises(PermanentError, match="changed since"):
+        register(built(folder="/data/443503/raw", size=2000), catalogue.client(), ANY_CHECK)
+
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_file_that_was_registered_under_another_pid_is_found_by_its_metadata(catalogue: Catalogue) -> None:
+    register(built(pid="older"), catalogue.client(), ANY_CHECK)
+
+    again = register(built(), catalogue.client(), ANY_CHECK)
+
+    assert again.pid == "older"
+    assert catalogue.holds == (1, 1)
+
+
+def test_two_files_of_one_job_are_two_datasets(catalogue: Catalogue) -> None:
+    register(built(), catalogue.client(), ANY_CHECK)
+    register(built("/data/443503/raw/two.nxs", pid="two"), catalogue.client(), ANY_CHECK)
+
+    assert catalogue.holds == (2, 2)
+    assert [catalogue.store.count_origdatablocks(pid) for pid in (PID, "two")] == [1, 1]
+
+
+def test_two_files_of_one_job_without_pids_are_two_datasets(catalogue: Catalogue) -> None:
+    for _ in range(2):
+        register(built(pid=None), catalogue.client(), ANY_CHECK)
+        register(built("/data/443503/raw/two.nxs", pid=None), catalogue.client(), ANY_CHECK)
+
+    assert catalogue.holds == (2, 2)
+
+
+# What was there before
+
+
+@pytest.mark.parametrize("pid", [PID, None])
+@pytest.mark.parametrize("settings", [ANY_CHECK, NO_METADATA_CHECK])
+def test_a_dataset_that_a_crash_left_without_its_block_gets_it(
+    catalogue: Catalogue, pid: str | None, settings: IngestionSettings
+) -> None:
+    if pid is None and not settings.check_if_dataset_exists_by_metadata:
+        pytest.skip("Refused; see below.")
+    catalogue.script((FaultKind.INTERNAL_ERROR, "POST", "origdatablocks"))
+    with pytest.raises(TransientError):
+        register(built(pid=pid), catalogue.client(), settings)
+    assert catalogue.holds == (1, 0)
+
+    done = register(built(pid=pid), catalogue.client(), settings)
+
+    assert (done.created_dataset, done.created_origdatablock) == (False, True)
+    assert catalogue.holds == (1, 1)
+
+
+def test_duplicate_blocks_are_noticed_and_not_added_to(catalogue: Catalogue) -> None:
+    client = catalogue.client()
+    register(built(), client, ANY_CHECK)
+    client.create_origdatablock(built().origdatablock)
+
+    done = register(built(), client, ANY_CHECK)
+
+    assert catalogue.holds == (1, 2)
+    identifiers = [block["_id"] for block in catalogue.store.origdatablocks(PID)]
+    assert [notice.subject for notice in done.notices] == ["origdatablocks"]
+    assert all(identifier in done.notices[0].reason for identifier in identifiers)
+
+
+def test_blocks_of_further_files_are_left_alone(catalogue: Catalogue) -> None:
+    client = catalogue.client()
+    register(built(), client, ANY_CHECK)
+    client.create_origdatablock(built("/data/443503/raw/further.nxs").origdatablock)
+
+    done = register(built(), client, ANY_CHECK)
+
+    assert done.notices == ()
+    assert catalogue.holds == (1, 2)
+
+
+@pytest.mark.parametrize("settings", [ANY_CHECK, NO_METADATA_CHECK])
+@pytest.mark.parametrize("has_block", [True, False])
+def test_a_pid_of_another_file_is_refused_and_both_are_named(
+    catalogue: Catalogue, settings: IngestionSettings, has_block: bool
+) -> None:
+    client = catalogue.client()
+    theirs = built("/data/1/raw/theirs.nxs", folder="/data/1", job="theirs", datasetName="Their run")
+    client.create_dataset(theirs.dataset)
+    if has_block:
+        client.create_origdatablock(theirs.origdatablock)
+
+    with pytest.raises(PermanentError) as refused:
+        register(built(), client, settings)
+
+    said = f"{refused.value} {refused.value.details}"
+    assert PID in refused.value.what
+    assert all(part in said for part in ("Their run", "/data/1", FILE))
+    assert "pid" in refused.value.remedy
+    assert catalogue.holds == (1, int(has_block))
+
+
+@pytest.mark.parametrize("changed", [{"size": 1001}, {"checksum": "cdcd"}])
+def test_a_file_that_changed_since_it_was_registered_is_refused(
+    catalogue: Catalogue, changed: dict[str, Any]
+) -> None:
+    register(built(), catalogue.client(), ANY_CHECK)
+
+    with pytest.raises(PermanentError, match="changed since") as refused:
+        register(built(**changed), catalogue.client(), ANY_CHECK)
+
+    assert "1000 bytes, abab" in refused.value.details["registered"]
+    assert refused.value.details["on disk"] != refused.value.details["registered"]
+    assert refused.value.remedy
+    assert catalogue.holds == (1, 1)
+    assert catalogue.store.datasets()[0]["size"] == 1004
+
+
+def test_a_file_that_has_no_checksum_now_is_still_the_same(catalogue: Catalogue) -> None:
+    register(built(), catalogue.client(), ANY_CHECK)
+
+    assert not register(built(checksum=None), catalogue.client(), ANY_CHECK).created_origdatablock
+
+
+def test_a_pid_is_not_taken_again_where_nobody_can_read_it(catalogue: Catalogue) -> None:
+    first = register(built(), catalogue.client("blind"), ANY_CHECK)
+    assert (first.created_dataset, first.created_origdatablock) == (True, True)
+
+    with pytest.raises(PermanentError, match="may not read it") as refused:
+        register(built(), catalogue.client("blind"), ANY_CHECK)
+
+    assert PID in refused.value.what
+    assert "right to read" in refused.value.remedy
+    assert catalogue.holds == (1, 1)
+
+
+@pytest.mark.parametrize("settings", [ANY_CHECK, NO_METADATA_CHECK])
+@pytest.mark.parametrize("job", [None, ""])
+def test_a_dataset_that_could_not_be_recognised_is_refused(
+    catalogue: Catalogue, settings: IngestionSettings, job: str | None
+) -> None:
+    with pytest.raises(PermanentError, match="twice") as refused:
+        register(built(pid=None, job=job), catalogue.client(), settings)
+
+    assert "job_id" in refused.value.remedy
+    assert catalogue.posted("datasets") == 0
+
+
+def test_a_dataset_without_pid_is_refused_where_its_metadata_is_not_looked_at(catalogue: Catalogue) -> None:
+    with pytest.raises(PermanentError, match="twice") as refused:
+        register(built(pid=None), catalogue.client(), NO_METADATA_CHECK)
+
+    assert "check_if_dataset_exists_by_metadata" in refused.value.remedy
+    assert catalogue.posted("datasets") == 0
+
+
+def test_a_missing_right_is_refused_and_posts_nothing(catalogue: Catalogue) -> None:
+    with pytest.raises(RefusedError, match="Forbidden resource"):
+        register(built(), catalogue.client("plain"), ANY_CHECK)
+
+    assert catalogue.holds == (0, 0)
+
+
+def test_what_the_server_refuses_is_permanent_and_leaves_nothing(catalogue: Catalogue) -> None:
+    with pytest.raises(RefusedError, match="property foo should not exist"):
+        register(built(foo="bar"), catalogue.client(), ANY_CHECK)
+
+    assert catalogue.holds == (0, 0)
+
+
+# With failures
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is in the catalogue before, and with which pid and settings a file is registered."""
+
+    dataset: bool
+    block: bool
+    pid: str | None
+    settings: IngestionSettings
+    requests: tuple[tuple[str, str], ...]
+    """The requests of a registration without failures, without the login."""
+
+    def prepare(self, catalogue: Catalogue) -> None:
+        client = catalogue.client()
+        if self.dataset:
+            pid = client.create_dataset(self.built.dataset).pid
+            if self.block:
+                client.create_origdatablock({**self.built.origdatablock, "datasetId": pid})
+        catalogue.plans.calls.clear()
+
+    @property
+    def built(self) -> BuiltDataset:
+        return built(pid=self.pid)
+
+
+LOGIN = ("POST", "auth/login")
+SEARCH = ("GET", "datasets")
+READ = ("GET", "datasets/.+")
+BLOCKS = ("GET", "origdatablocks")
+CREATE = ("POST", "datasets")
+ADD = ("POST", "origdatablocks")
+
+SITUATIONS = {
+    "new": Situation(False, False, PID, ANY_CHECK, (SEARCH, CREATE, ADD)),
+    "half": Situation(True, False, PID, ANY_CHECK, (SEARCH, BLOCKS, ADD)),
+    "half, by pid": Situation(True, False, PID, NO_METADATA_CHECK, (CREATE, READ, BLOCKS, ADD)),
+    "whole": Situation(True, True, PID, ANY_CHECK, (SEARCH, BLOCKS)),
+    "whole, by pid": Situation(True, True, PID, NO_METADATA_CHECK, (CREATE, READ, BLOCKS)),
+    "new, no pid": Situation(False, False, None, ANY_CHECK, (SEARCH, CREATE, ADD)),
+    "half, no pid": Situation(True, False, None, ANY_CHECK, (SEARCH, BLOCKS, ADD)),
+    "whole, no pid": Situation(True, True, None, ANY_CHECK, (SEARCH, BLOCKS)),
+}
+UNANSWERED = {FaultKind.STORED_THEN_TIMEOUT}
+UNHARMED = {FaultKind.SLOW, FaultKind.TOKEN_EXPIRED}
+
+
+def fits(kind: FaultKind, request: tuple[str, str]) -> bool:
+    return kind.fits(Call(request[0], request[1]))
+
+
+CASES = [
+    pytest.param(name, request, kind, id=f"{name}: {kind.name} at {' '.join(request)}")
+    for name, situation in SITUATIONS.items()
+    for request in (LOGIN, *situation.requests)
+    for kind in FaultKind
+    if fits(kind, request) and (request != LOGIN or name == "new")
+]
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_a_registration_sends_these_requests(catalogue: Catalogue, name: str) -> None:
+    situation = SITUATIONS[name]
+    situation.prepare(catalogue)
+
+    register(situation.built, catalogue.client(), situation.settings)
+
+    sent = [(call.method, call.path) for call in catalogue.plans.calls]
+    as_named = {(method, READ[1] if path.startswith("datasets/") else path) for method, path in sent}
+    assert as_named == {LOGIN, *situation.requests}
+
+
+@pytest.mark.parametrize(("name", "request_", "kind"), CASES)
+def test_a_fault_at_any_request_ends_with_one_dataset_and_one_block(
+    catalogue: Catalogue, name: str, request_: tuple[str, str], kind: FaultKind
+) -> None:
+    situation = SITUATIONS[name]
+    situation.prepare(catalogue)
+    script = catalogue.script((kind, *request_))
+    client = catalogue.client(timeout=SHORT if kind in UNANSWERED else PATIENT)
+
+    done, met = until_registered(lambda: register(situation.built, client, situation.settings))
+
+    assert script.remaining == ()
+    assert catalogue.faults.counts == {kind: 1}
+    assert catalogue.holds == (1, 1)
+    assert done.pid == catalogue.store.datasets()[0]["pid"]
+    assert done.notices == ()
+    assert len(met) <= 1
+    # Reads that are not answered are repeated by the client itself.
+    if kind not in UNHARMED | UNANSWERED:
+        assert len(met) == 1
+
+
+@pytest.mark.parametrize("request_", [CREATE, ADD])
+@pytest.mark.parametrize("kind", [kind for kind in FaultKind if fits(kind, ("GET", "auth/whoami"))])
+def test_a_fault_while_asking_who_we_are_ends_with_one_dataset_and_one_block(
+    catalogue: Catalogue, request_: tuple[str, str], kind: FaultKind
+) -> None:
+    script = catalogue.script((FaultKind.TOKEN_EXPIRED, *request_), (kind, "GET", "auth/whoami"))
+    client = catalogue.client(timeout=SHORT if kind in UNANSWERED else PATIENT)
+
+    until_registered(lambda: register(built(), client, ANY_CHECK))
+
+    assert script.remaining == ()
+    assert catalogue.holds == (1, 1)
+
+
+@pytest.mark.parametrize("request_", [CREATE, ADD])
+@pytest.mark.parametrize("kind", [kind for kind in FaultKind if fits(kind, LOGIN)])
+def test_a_fault_while_logging_in_again_ends_with_one_dataset_and_one_block(
+    catalogue: Catalogue, request_: tuple[str, str], kind: FaultKind
+) -> None:
+    client = catalogue.client(timeout=SHORT if kind in UNANSWERED else PATIENT)
+    client.dataset(PID)
+    script = catalogue.script((FaultKind.TOKEN_EXPIRED, *request_), (kind, *LOGIN))
+
+    until_registered(lambda: register(built(), client, ANY_CHECK))
+
+    assert script.remaining == ()
+    assert catalogue.holds == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FaultKind if fits(kind, ("GET", "health"))])
+def test_a_fault_while_asking_for_the_health_ends_with_one_dataset_and_one_block(
+    catalogue: Catalogue, kind: FaultKind
+) -> None:
+    script = catalogue.script((FaultKind.DATABASE_DOWN, *CREATE), (kind, "GET", "health"))
+    client = catalogue.client(timeout=SHORT if kind in UNANSWERED else PATIENT)
+
+    until_registered(lambda: register(built(), client, ANY_CHECK))
+
+    assert script.remaining == ()
+    assert catalogue.holds == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.STORED_THEN_ERROR, FaultKind.RESET])
+def test_a_dataset_that_may_have_been_stored_and_cannot_be_read_is_left_to_a_person(
+    catalogue: Catalogue, kind: FaultKind
+) -> None:
+    catalogue.script((kind, *CREATE))
+    client = catalogue.client("blind")
+    with pytest.raises(TransientError):
+        register(built(), client, ANY_CHECK)
+
+    with pytest.raises(PermanentError, match="may not read it") as refused:
+        register(built(), client, ANY_CHECK)
+
+    assert "right to read" in refused.value.remedy
+    assert catalogue.holds == (1, 0)
+
+
+def test_faults_at_every_request_one_after_the_other(catalogue: Catalogue) -> None:
+    stored = (FaultKind.STORED_THEN_ERROR, FaultKind.TOKEN_EXPIRED, FaultKind.RESET)
+    steps = [(kind, *request) for request in (LOGIN, SEARCH, CREATE, BLOCKS, ADD) for kind in stored]
+    script = catalogue.script(*steps)
+    client = catalogue.client()
+
+    until_registered(lambda: register(built(), client, ANY_CHECK), most=20)
+
+    assert catalogue.holds == (1, 1)
+    assert len(script.remaining) < len(steps) / 2
+
+
+def test_a_server_that_is_away_between_the_two_writes(tmp_path: Path) -> None:
+    accounts = Accounts((INGESTOR,))
+    with Store(tmp_path / "catalogue.sqlite") as store, ExitStack() as stack:
+        script = Scripted((FaultKind.UNAVAILABLE, *ADD))
+        faults = Faults(create_app(store, accounts), script, store)
+        server = CatalogueServer(store, accounts, app=faults)
+        with server:
+            client = Catalogue(server, store, faults, Exchangeable(), stack).client()
+            with pytest.raises(TransientError):
+                register(built(), client, ANY_CHECK)
+        with pytest.raises(TransientError, match="cannot be reached"):
+            register(built(), client, ANY_CHECK)
+        assert (store.count_datasets(), store.count_origdatablocks()) == (1, 0)
+
+        with server:
+            done = register(built(), client, ANY_CHECK)
+
+        assert (done.created_dataset, done.created_origdatablock) == (False, True)
+        assert (store.count_datasets(), store.count_origdatablocks()) == (1, 1)
+
+
+@pytest.mark.parametrize("pid", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_many_files_under_faults_by_chance(catalogue: Catalogue, seed: int, pid: bool) -> None:
+    likely = {kind: 0.04 for kind in FaultKind}
+    plan = Random(seed, {**likely, FaultKind.STORED_THEN_TIMEOUT: 0.01}, most_in_a_row=2)
+    catalogue.plans.plan = plan
+    client = catalogue.client(timeout=SHORT)
+    files = [
+        built(f"/data/443503/raw/{number}.nxs", pid=f"pid/{number}" if pid else None, job=f"job {number}")
+        for number in range(4)
+    ]
+
+    for file in files * 2:
+        until_registered(lambda file=file: register(file, client, ANY_CHECK), most=60)  # type: ignore[misc]
+
+    plan.stop()
+    assert catalogue.faults.counts.total() > 3
+    assert catalogue.holds == (4, 4)
+    listed = [
+        block["dataFileList"][0]["path"]
+        for dataset in catalogue.store.datasets()
+        for block in catalogue.store.origdatablocks(dataset["pid"])
+    ]
+    assert sorted(listed) == [f"raw/{number}.nxs" for number in range(4)]
+
+
+# At the same time
+
+
+class Meeting:
+    """Lets a client add a block only when the other has seen the blocks, or added one itself, or is done."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._changed = threading.Condition()
+        self._ready: set[int] = set()
+        self._lists: dict[int, int] = {}
+        self._done = False
+
+    def one_is_done(self) -> None:
+        with self._changed:
+            self._done = True
+            self._changed.notify_all()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, port = (scope["method"], scope["path"].rpartition("/")[2]), scope["client"][1]
+        if request == ADD:
+            await run_in_threadpool(self._wait_for_the_other, port)
+        await self._app(scope, receive, send)
+        if request == BLOCKS:
+            with self._changed:
+                self._lists[port] = self._lists.get(port, 0) + 1
+                # Twice: for whether the dataset is ours, and for what is missing in it.
+                if self._lists[port] == 2:
+                    self._ready.add(port)
+                    self._changed.notify_all()
+
+    def _wait_for_the_other(self, port: int) -> None:
+        with self._changed:
+            self._ready.add(port)
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: self._done or self._ready - {port}, PATIENT)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_two_registrations_at_the_same_time_make_one_dataset_with_one_block(
+    tmp_path: Path, half: bool
+) -> None:
+    accounts = Accounts((INGESTOR,))
+    with Store(tmp_path / "catalogue.sqlite") as store, ExitStack() as stack:
+        meeting = Meeting(create_app(store, accounts))
+        faults = Faults(meeting, Scripted(), store)
+        with CatalogueServer(store, accounts, app=faults) as server:
+            catalogue = Catalogue(server, store, faults, Exchangeable(), stack)
+            clients = [catalogue.client() for _ in range(2)]
+            if half:
+                clients[0].create_dataset(built().dataset)
+
+            def run(client: ScicatClient) -> Registration:
+                try:
+                    return until_registered(lambda: register(built(), client, ANY_CHECK))[0]
+                finally:
+                    meeting.one_is_done()
+
+            with ThreadPoolExecutor(2) as threads:
+                done = list(threads.map(run, clients))
+
+        assert [registration.pid for registration in done] == [PID, PID]
+        assert sum(registration.created_dataset for registration in done) == (0 if half else 1)
+        assert store.count_datasets() == 1
+        assert store.count_origdatablocks() == 1
+
+
+def test_two_registrations_one_after_the_other_by_two_clients(catalogue: Catalogue) -> None:
+    done = [register(built(), catalogue.client(), ANY_CHECK) for _ in range(2)]
+
+    assert [registration.created_origdatablock for registration in done] == [True, False]
+    assert catalogue.holds == (1, 1)
+
+
+# The plans
+
+
+def test_a_script_is_used_up_step_by_step() -> None:
+    script = Scripted((FaultKind.HTML, "POST", "datasets"), (FaultKind.RESET, "POST", "datasets|proposals"))
+
+    assert script.fault(Call("GET", "datasets")) is None
+    assert script.fault(Call("POST", "datasets/one")) is None
+    assert script.fault(Call("POST", "datasets")) is FaultKind.HTML
+    assert script.fault(Call("POST", "datasets")) is FaultKind.RESET
+    assert script.fault(Call("POST", "datasets")) is None
+    assert script.remaining == ()
+
+
+def test_a_fault_of_one_route_does_not_happen_to_another() -> None:
+    script = Scripted((FaultKind.LOGIN_DOWN, "POST", ".*"), (FaultKind.DATABASE_DOWN, "GET", ".*"))
+
+    assert script.fault(Call("POST", "datasets")) is None
+    assert script.fault(Call("GET", "datasets")) is None
+    assert script.fault(Call("GET", "health")) is FaultKind.DATABASE_DOWN
+    assert script.fault(Call("POST", "auth/login")) is FaultKind.LOGIN_DOWN
+
+
+CALLS = [Call("POST", "datasets", pid=str(number % 7)) for number in range(300)]
+
+
+def decisions(plan: Plan, calls: list[Call] = CALLS) -> list[FaultKind | None]:
+    return [plan.fault(call) for call in calls]
+
+
+def test_chance_is_the_same_for_the_same_seed() -> None:
+    likely = {FaultKind.RESET: 0.3, FaultKind.HTML: 0.2}
+
+    first = decisions(Random(1, likely))
+
+    assert decisions(Random(1, likely)) == first
+    assert decisions(Random(2, likely)) != first
+    assert {kind: 60 <= first.count(kind) <= 120 for kind in (FaultKind.RESET, FaultKind.HTML)} == {
+        FaultKind.RESET: True,
+        FaultKind.HTML: first.count(FaultKind.HTML) >= 60,
+    }
+    assert 30 <= first.count(FaultKind.HTML) <= 90
+
+
+def test_chance_leaves_a_request_alone_after_so_many_faults() -> None:
+    plan = Random(1, {FaultKind.RESET: 1.0}, most_in_a_row=2)
+
+    one = [plan.fault(Call("POST", "datasets", pid="one")) for _ in range(6)]
+    other = plan.fault(Call("POST", "datasets", pid="other"))
+
+    assert one == [FaultKind.RESET, FaultKind.RESET, None] * 2
+    assert other is FaultKind.RESET
+
+
+def test_chance_can_be_stopped() -> None:
+    plan = Random(1, {FaultKind.RESET: 1.0})
+    assert decisions(plan, CALLS[:3]) == [FaultKind.RESET] * 3
+
+    plan.stop()
+
+    assert decisions(plan) == [None] * len(CALLS)
+
+
+@pytest.mark.parametrize("likely", [{FaultKind.RESET: 0.6, FaultKind.HTML: 0.6}, {FaultKind.RESET: -0.1}])
+def test_impossible_chances_are_refused(likely: dict[FaultKind, float]) -> None:
+    with pytest.raises(ValueError, match="at most 1"):
+        Random(1, likely)
