@@ -38,6 +38,7 @@ MANDATORY = (
 )
 """Without any of these a raw dataset is refused, or (with an empty owner) the server fails."""
 
+_DEEPEST_VALUE = 64
 _NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
 _EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,.]+(\.[^@\s;,.]+)+")
 
@@ -50,6 +51,12 @@ def _email(text: str) -> str:
 
 def _emails(text: str) -> str:
     return "; ".join(_email(part) for part in text.split(";"))
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
 
 
 def _date(text: str) -> str:
@@ -65,7 +72,7 @@ def _number_as_text(value: object) -> object:
 
 
 Text = Annotated[str, BeforeValidator(_number_as_text)]
-Filled = Annotated[Text, Field(min_length=1)]
+Filled = Annotated[Text, AfterValidator(_filled)]
 Date = Annotated[str, AfterValidator(_date)]
 
 
@@ -138,12 +145,12 @@ def build_dataset(
         larger than a server accepts.
     """
     notices = list(evaluation.notices)
-    values = _high_level(schema, evaluation, notices)
+    values, reasons = _high_level(schema, evaluation, notices)
     metadata = _scientific_metadata(schema, evaluation, notices)
     if sample_id is not None:
         values.setdefault("sampleId", sample_id)
     _apply_defaults(values, defaults)
-    pid = _pid(schema, values.pop("pid", None), metadata, files, defaults, job_id_key, notices)
+    pid = _pid(schema, values.pop("pid", None), metadata, files, defaults, job_id_key, reasons)
     values |= {
         "size": sum(file.size for file in files.all_files),
         "numberOfFiles": len(files.all_files),
@@ -151,7 +158,7 @@ def build_dataset(
     }
     if pid is not None:
         values["pid"] = pid
-    dataset = _validated(values, notices)
+    dataset = _validated(values, reasons, notices)
     body = dataset.model_dump(mode="json", exclude_none=True)
     _check_size(body)
     return BuiltDataset(
@@ -162,16 +169,21 @@ def build_dataset(
     )
 
 
-def _high_level(schema: Schema, evaluation: Evaluation, notices: list[Notice]) -> dict[str, Any]:
+def _high_level(
+    schema: Schema, evaluation: Evaluation, notices: list[Notice]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields that could be built, and why the others could not, by the API's names."""
     values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
     for key, assignment in schema.assignments.items():
         if assignment.field_type == "high_level":
             try:
                 rendered = render(assignment.value, evaluation.values)
                 values[assignment.machine_name] = _plain(convert(rendered.value, assignment.type))
-            except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+            except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+                reasons[assignment.machine_name] = evaluation.why(error)
                 notices.append(_failed(key, assignment, evaluation.why(error)))
-    return values
+    return values, reasons
 
 
 def _scientific_metadata(
@@ -183,7 +195,7 @@ def _scientific_metadata(
             try:
                 rendered = render(assignment.value, evaluation.values)
                 value = _plain(convert(rendered.value, assignment.type))
-            except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+            except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 notices.append(_failed(key, assignment, evaluation.why(error)))
                 continue
             entries[assignment.machine_name] = {
@@ -199,14 +211,16 @@ def _failed(key: str, assignment: FieldAssignment, reason: str) -> Notice:
     return Notice(subject=f"schema.{key} ({assignment.machine_name})", reason=reason)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """The value as strict JSON: what has no JSON number becomes null."""
+    if depth > _DEEPEST_VALUE:
+        raise ValueError("The value is nested too deeply.")
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{type(value).__name__} is nothing that metadata can hold")
@@ -231,16 +245,20 @@ def _pid(
     files: FileDescription,
     defaults: DatasetSettings,
     job_id_key: str,
-    notices: list[Notice],
+    reasons: dict[str, str],
 ) -> str | None:
     """The pid to send, or None where the server has to make it."""
     if not defaults.allow_dataset_pid:
         return None
-    assigned = [item for item in schema.assignments.values() if item.machine_name == "pid"]
+    assigned = [
+        item
+        for item in schema.assignments.values()
+        if item.field_type == "high_level" and item.machine_name == "pid"
+    ]
     if assigned and not given and not defaults.generate_dataset_pid:
-        reasons = [notice.reason for notice in notices if notice.subject.endswith("(pid)")]
+        reason = reasons.get("pid", "it is empty.")
         raise PermanentError(
-            f"The schema {schema.name} assigns a pid that cannot be built: {' '.join(reasons) or 'empty.'}",
+            f"The schema {schema.name} assigns a pid that cannot be built: {reason}",
             remedy="Correct the schema or the file; without its pid a file could be registered twice.",
         )
     if given and not defaults.generate_dataset_pid:
@@ -251,7 +269,7 @@ def _pid(
     return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
 
 
-def _validated(values: dict[str, Any], notices: list[Notice]) -> RawDataset:
+def _validated(values: dict[str, Any], reasons: dict[str, str], notices: list[Notice]) -> RawDataset:
     """The dataset without the optional fields that the server would refuse, which are noted."""
     try:
         return RawDataset.model_validate(values)
@@ -264,18 +282,19 @@ def _validated(values: dict[str, Any], notices: list[Notice]) -> RawDataset:
     if missing:
         raise PermanentError(
             "Mandatory fields cannot be built: "
-            + " ".join(f"{name}: {_why_missing(name, reason, notices)}" for name, reason in missing.items()),
+            + " ".join(
+                f"{name}: {_why_missing(reason, reasons.get(name))}" for name, reason in missing.items()
+            ),
             remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute the run.",
         )
     notices.extend(Notice(subject=f"dataset.{name}", reason=reason) for name, reason in refused.items())
     return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
 
 
-def _why_missing(name: str, reason: str, notices: list[Notice]) -> str:
-    for notice in notices:
-        if notice.subject.endswith(f"({name})"):
-            return notice.reason if notice.reason.endswith(".") else f"{notice.reason}."
-    return "the schema does not assign it." if reason == "Field required" else f"{reason}."
+def _why_missing(refused: str, not_built: str | None) -> str:
+    if not_built is not None:
+        return f"{not_built.rstrip('.')}."
+    return "the schema does not assign it." if refused == "Field required" else f"{refused}."
 
 
 def _check_size(body: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.assets import raw_dataset, rejected_messages
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.later import retry_later_sensor
+from scicat_dagster.orchestration.reports import every_morning, failed_files_report, report_failures
 from scicat_dagster.orchestration.sensors import wrdn_sensor
 from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration, load_configuration
 
@@ -18,9 +20,10 @@ from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration, load_
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
     """The definitions of one facility; tests hand in their own ``facility``."""
     return dg.Definitions(
-        assets=[raw_dataset, rejected_messages],
-        jobs=[ingest_file],
-        sensors=[wrdn_sensor],
+        assets=[raw_dataset, rejected_messages, failed_files_report],
+        jobs=[ingest_file, report_failures],
+        sensors=[wrdn_sensor, retry_later_sensor],
+        schedules=[every_morning],
         resources={"facility": facility or Facility(configuration)},
         executor=dg.in_process_executor,
     )

@@ -41,7 +41,21 @@ class IngestionError(Exception):
 
 
 class TransientError(IngestionError):
-    """Worth another try without anybody doing anything: a network, a mount, a server that is away."""
+    """Worth another try without anybody doing anything: a network, a mount, a server that is away.
+
+    ``retry_after_seconds`` is how long to wait at least, where that is known.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        remedy: str,
+        details: dict[str, str] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(what, remedy=remedy, details=details)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class PermanentError(IngestionError):

@@ -5,6 +5,7 @@ A configuration file may hold secrets, and PyYAML's own messages repeat parts of
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def read_yaml(path: Path) -> Any:
     except UnicodeDecodeError:
         raise UnreadableError("it is not UTF-8 text") from None
     try:
-        content = yaml.safe_load(text)
+        content = _parse(text)
         # An anchor that holds itself would be walked through for ever.
         _depth(content, 0)
     except yaml.YAMLError as error:
@@ -54,6 +55,14 @@ def read_yaml(path: Path) -> Any:
     except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
         raise UnreadableError("it is not YAML: a date, number or tagged value is malformed") from None
     return content
+
+
+def _parse(text: str) -> Any:
+    # JSON first: what it allows and PyYAML does not are tabs and pairs of escaped surrogates.
+    try:
+        return json.loads(text)
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def _words(error: yaml.YAMLError) -> str:

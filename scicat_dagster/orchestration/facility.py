@@ -29,6 +29,8 @@ class Facility:
     configuration: Configuration
     wait_seconds: float = 4.0
     """How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
+    op_pauses: tuple[float, ...] = (2.0, 4.0, 8.0)
+    """Seconds before each retry of an op: few and short, because a run keeps its place meanwhile."""
     _connections: _Connections | None = field(default=None, repr=False)
 
     @property

@@ -11,15 +11,17 @@ changed    the file was modified while     the run is retried from its beginning
 permanent  schema, mandatory field, 400,   no retries; the partition stays failed with  what the remedy says,
            403 with a valid login, a pid   the reason and the remedy                    then re-execute
            of another file
-other      a bug                           as transient                                 report it
+other      a bug, a killed process         the run is retried from the failed op         report a bug
 =========  ==============================  ===========================================  =====================
 
-``Failure(allow_retries=False)`` stops op retries only; run retries are stopped by a tag on the run.
+What is still failed then and not permanent is requested anew later: see ``later``. Run retries are stopped
+by a tag on the run; ``Failure(allow_retries=False)`` would stop op retries only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
@@ -30,31 +32,45 @@ from scicat_dagster.nexus import FileChangedError
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 RETRY_STRATEGY_TAG = "dagster/retry_strategy"
 
-OP_RETRIES = dg.RetryPolicy(
-    max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
-"""Some 2, 4 and 8 seconds: short, because the run keeps its place in the queue meanwhile."""
+FAILURE_TAG = "scicat/failure"
+"""On a failed run: the kind of its failure."""
+
+LONGEST_PAUSE_SECONDS = 60.0
+"""The most that a server's Retry-After can make an op wait."""
 
 
 @contextmanager
-def explained(context: dg.OpExecutionContext) -> Iterator[None]:
-    """Turn the domain's failures into Dagster's, with the reason and the remedy as metadata."""
+def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterator[None]:
+    """Turn the domain's failures into Dagster's, with the reason and the remedy as metadata.
+
+    ``pauses`` are the seconds to wait before each retry of the op after a transient failure, give or take a
+    half, so that many files do not come back at once. A retry policy would lose the failure's metadata in
+    the end, and could not wait as long as the server asks.
+    """
     try:
         yield
     except FileChangedError as error:
-        context.instance.add_run_tags(context.run_id, {RETRY_STRATEGY_TAG: "ALL_STEPS"})
-        raise _failure(error, kind="changed", retry_op=False) from error
+        _tag(context, {FAILURE_TAG: "changed", RETRY_STRATEGY_TAG: "ALL_STEPS"})
+        raise _failure(error, kind="changed") from error
     except PermanentError as error:
-        context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: "false"})
-        raise _failure(error, kind="permanent", retry_op=False) from error
+        _tag(context, {FAILURE_TAG: "permanent", RETRY_RUN_TAG: "false"})
+        raise _failure(error, kind="permanent") from error
     except TransientError as error:
-        # A run that a person re-executed carries the tags of the one before.
-        if context.run.tags.get(RETRY_RUN_TAG) == "false":
-            context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: "true"})
-        raise _failure(error, kind="transient", retry_op=True) from error
+        # Also where an earlier failure said otherwise: a re-executed run carries the tags of the one before.
+        _tag(context, {FAILURE_TAG: "transient", RETRY_RUN_TAG: "true"})
+        if context.retry_number < len(pauses):
+            pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+            pause = min(max(pause, error.retry_after_seconds or 0.0), LONGEST_PAUSE_SECONDS)
+            context.log.warning("%s Tried again in %.1f s.", error, pause)
+            raise dg.RetryRequested(max_retries=len(pauses), seconds_to_wait=pause) from error
+        raise _failure(error, kind="transient") from error
 
 
-def _failure(error: IngestionError, *, kind: str, retry_op: bool) -> dg.Failure:
+def _tag(context: dg.OpExecutionContext, tags: dict[str, str]) -> None:
+    context.instance.add_run_tags(context.run_id, tags)
+
+
+def _failure(error: IngestionError, *, kind: str) -> dg.Failure:
     return dg.Failure(
         description=error.what,
         metadata={
@@ -63,5 +79,5 @@ def _failure(error: IngestionError, *, kind: str, retry_op: bool) -> dg.Failure:
             "kind": dg.MetadataValue.text(kind),
             **{name: dg.MetadataValue.text(text) for name, text in error.details.items()},
         },
-        allow_retries=retry_op,
+        allow_retries=False,
     )

@@ -19,7 +19,7 @@ from scicat_dagster.ingestion import ExtractedMetadata
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.nexus import CompleteFile, wait_until_complete
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.failures import OP_RETRIES, explained
+from scicat_dagster.orchestration.failures import explained
 from scicat_dagster.orchestration.metadata import dataset_metadata
 from scicat_dagster.scicat.registration import register
 
@@ -45,14 +45,13 @@ class AnnouncedFile(BaseModel):
 
 @dg.op(
     description="Wait until the file writer is done: the file opens, and its size and time stand still.",
-    retry_policy=OP_RETRIES,
     tags={"dagster/priority": "10"},
 )
 def wait_for_file(
     context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: AnnouncementConfig
 ) -> AnnouncedFile:
     handling = facility.settings.ingestion.file_handling
-    with explained(context):
+    with explained(context, facility.op_pauses):
         announcement = _announcement(config)
         path = _partition_path(context.partition_key, handling.data_directory)
         return AnnouncedFile(
@@ -62,12 +61,11 @@ def wait_for_file(
 
 @dg.op(
     description="Choose the schema of the file and evaluate its variables on the file and the catalogue.",
-    retry_policy=OP_RETRIES,
 )
 def extract_metadata(
     context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], announced: AnnouncedFile
 ) -> ExtractedMetadata:
-    with explained(context):
+    with explained(context, facility.op_pauses):
         return ingestion.extract_metadata(
             announced.file,
             facility.schemas(),
@@ -79,12 +77,11 @@ def extract_metadata(
 
 @dg.op(
     description="Measure the file: size, time, owner, checksum; write checksum and announcement beside it.",
-    retry_policy=OP_RETRIES,
 )
 def describe_files(
     context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], announced: AnnouncedFile
 ) -> FileDescription:
-    with explained(context):
+    with explained(context, facility.op_pauses):
         description = ingestion.describe_files(announced.file, facility.settings, announced.announcement)
         if not facility.settings.ingestion.dry_run:
             write_sidecars(description)
@@ -93,7 +90,6 @@ def describe_files(
 
 @dg.op(
     description="Put the dataset and its file list together as the catalogue wants them.",
-    retry_policy=OP_RETRIES,
 )
 def build_dataset(
     context: dg.OpExecutionContext,
@@ -101,7 +97,7 @@ def build_dataset(
     metadata: ExtractedMetadata,
     files: FileDescription,
 ) -> BuiltDataset:
-    with explained(context):
+    with explained(context, facility.op_pauses):
         built = ingestion.build(metadata, files, facility.settings)
     tags = {
         "scicat/instrument": metadata.instrument,
@@ -115,7 +111,6 @@ def build_dataset(
 
 @dg.op(
     description="Make sure that the catalogue holds the dataset and its origdatablock, each exactly once.",
-    retry_policy=OP_RETRIES,
     # Nothing to store: an IO manager would take the partition key, a path, for a place to write to.
     out=dg.Out(dg.Nothing, is_required=False),
 )
@@ -137,7 +132,7 @@ def register_dataset(
             )
         )
         return
-    with explained(context):
+    with explained(context, facility.op_pauses):
         registration = register(built, facility.catalogue, facility.settings.ingestion)
     announced_at = announced.announcement.announced_at_ms if announced.announcement else None
     yield dg.Output(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal, get_args
 
 ValueType = Literal[
@@ -31,6 +30,7 @@ ValueType = Literal[
 VALUE_TYPES: tuple[str, ...] = get_args(ValueType)
 
 _LONGEST_COLLECTION_TEXT = 1 << 20
+_DEEPEST_COLLECTION = 64
 
 
 def convert(value: Any, value_type: ValueType) -> Any:
@@ -39,7 +39,7 @@ def convert(value: Any, value_type: ValueType) -> Any:
     Raises
     ------
     ValueError, TypeError
-        It is none, and cannot be made one without guessing.
+            It is none, and cannot be made one. A number becomes an integer as in Python: its fraction is cut.
     """
     if value is None and value_type != "none":
         raise ValueError("there is no value")
@@ -47,18 +47,26 @@ def convert(value: Any, value_type: ValueType) -> Any:
 
 
 def parse_collection(text: str) -> Any:
-    """A list or dictionary that is given as its JSON or Python text."""
-    if len(text) > _LONGEST_COLLECTION_TEXT:
-        raise ValueError("is too long to be read as a list or dict")
+    """A list or dictionary that is given as its JSON or Python text, as plain JSON."""
+    if len(text) > _LONGEST_COLLECTION_TEXT or _nesting(text) > _DEEPEST_COLLECTION:
+        raise ValueError("is too long or too deeply nested to be read as a list or dict")
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         pass
     try:
-        parsed = ast.literal_eval(text.strip())
+        # Python's text may hold what is no JSON: bytes, sets, complex numbers.
+        return json.loads(json.dumps(ast.literal_eval(text.strip())))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise ValueError(f"{_short(text)} is no list or dict") from None
-    return list(parsed) if isinstance(parsed, tuple) else parsed
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _string(value: Any) -> str:
@@ -107,12 +115,13 @@ def _list_of(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 def _date(value: Any) -> str:
     """ISO 8601 with an offset, from ISO text (UTC where it says none) or from seconds since 1970."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ValueError(f"{value} is no date")
         try:
             return datetime.fromtimestamp(value, UTC).isoformat()
         except (OverflowError, ValueError, OSError):
-            raise ValueError(f"{value} seconds since 1970 is no date") from None
+            raise ValueError(f"{_short(value)} seconds since 1970 is no date") from None
+    # YAML makes a date of an unquoted text that looks like one.
+    if isinstance(value, date):
+        value = value.isoformat()
     if not isinstance(value, str):
         raise TypeError(f"{_short(value)} is no date")
     try:

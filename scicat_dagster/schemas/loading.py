@@ -12,7 +12,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from scicat_dagster.errors import Notice, PermanentError
 from scicat_dagster.schemas.models import Schema
@@ -182,7 +182,7 @@ def _usable(file: SchemaFile) -> Schema:
 
 def _broken(path: Path, raw: dict[Any, Any], mistakes: tuple[str, ...]) -> SchemaFile:
     """A broken schema with what can still be read of it."""
-    order, selector = raw.get("order"), raw.get("selector")
+    selector = raw.get("selector")
     try:
         parse_selector(selector)
     except ValueError:
@@ -191,10 +191,18 @@ def _broken(path: Path, raw: dict[Any, Any], mistakes: tuple[str, ...]) -> Schem
         path,
         None,
         mistakes,
-        order=order if isinstance(order, int) else None,
+        order=_order(raw.get("order")),
         name=str(raw.get("name", "")),
         selector=selector,
     )
+
+
+def _order(raw: Any) -> int | None:
+    """The order as a good schema would have it, which may be written as a text or as 10.0."""
+    try:
+        return TypeAdapter(int).validate_python(raw)
+    except ValidationError:
+        return None
 
 
 def _mistakes(error: ValidationError) -> tuple[str, ...]:

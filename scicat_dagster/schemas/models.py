@@ -50,6 +50,14 @@ Text = Annotated[str, BeforeValidator(_scalar_text)]
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_default(cls, raw: Any) -> Any:
+        """A key without a value has its default, as in the configuration file."""
+        if not isinstance(raw, dict):
+            return raw
+        return {key: value for key, value in raw.items() if value is not None or key == "value"}
+
 
 class NexusVariable(_Part):
     """A value in the NeXus file; a path component with ``*`` is searched as a regular expression."""
@@ -87,8 +95,8 @@ class ValueVariable(_Part):
     value: Any
     operator: str = ""
     field: str | int | None = None
-    pattern: str | None = None
-    replacement: str | None = None
+    pattern: Text | None = None
+    replacement: Text | None = None
     value_type: ValueType
 
     @property

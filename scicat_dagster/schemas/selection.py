@@ -78,7 +78,7 @@ def _expanded(raw: dict[Any, Any]) -> _Condition:
     known = {"source", "operand_1", "operator", "operand_2"}
     if unknown := set(raw) - known:
         raise ValueError(f"selector has the unknown keys {sorted(map(str, unknown))}")
-    if raw.get("operand_2") is None:
+    if raw.get("operand_2") in (None, ""):
         raise ValueError("selector lacks operand_2, the text that the path is compared with")
     return _condition(
         str(raw.get("source", raw.get("operand_1", ""))),

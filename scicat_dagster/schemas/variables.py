@@ -64,7 +64,7 @@ def evaluate_variables(
         The storage or the catalogue failed; nothing can be said about the file now.
     """
     evaluation = Evaluation(values=dict(built_in))
-    answers: dict[str, JsonValue] = {}
+    answers: dict[str, JsonValue | LookupError] = {}
     for name, variable in schema.variables.items():
         try:
             match variable:
@@ -93,12 +93,17 @@ def _from_catalogue(
     variable: ScicatVariable,
     values: Mapping[str, Value],
     catalogue: Catalogue,
-    answers: dict[str, JsonValue],
+    answers: dict[str, JsonValue | LookupError],
 ) -> Value:
     url = str(render(variable.url, values).value)
     if url not in answers:
-        answers[url] = catalogue.fetch(url)
+        try:
+            answers[url] = catalogue.fetch(url)
+        except LookupError as error:
+            answers[url] = error
     answer = answers[url]
+    if isinstance(answer, LookupError):
+        raise answer
     if variable.field == "":
         return Value(answer)
     if isinstance(answer, dict) and str(variable.field) in answer:

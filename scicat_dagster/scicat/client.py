@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -62,6 +64,7 @@ class ScicatClient:
         self._last_use = clock()
         self._token = settings.token.get_secret_value()
         self._expires_at: float | None = None
+        self._server_time = datetime.now(UTC)
         self._session = requests.Session()
         self._session.verify = settings.verify
         # Answers are never repeated here, whatever their Retry-After says: Dagster decides when to try again.
@@ -160,6 +163,23 @@ class ScicatClient:
         endpoint = self._settings.api_endpoints.origdatablocks
         return self._records(endpoint, {"datasetId": pid}, doing, OrigDatablockRecord)
 
+    def delete_origdatablock(self, identifier: str) -> None:
+        """Remove an origdatablock. Many servers let nobody do this: then it raises RefusedError."""
+        doing = f"removing the origdatablock {identifier}"
+        endpoint = self._settings.api_endpoints.origdatablocks
+        response = self._ask("DELETE", f"{endpoint}/{quote(identifier, safe='')}", doing)
+        if not response.ok and response.status_code != 404:
+            raise self._explained(response, doing)
+
+    def seconds_since(self, moment: datetime) -> float:
+        """How long ago something was by the server's own clock, as of its latest answer."""
+        return (self._server_time - moment).total_seconds()
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long a request of ours may be under way."""
+        return self._settings.timeout_seconds
+
     def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
         """The samples of a proposal, as the catalogue has them."""
         where = {"proposalId": {"inq": [proposal_id]}}
@@ -251,6 +271,7 @@ class ScicatClient:
             self._last_use = self._clock()
         if 300 <= response.status_code < 400:
             raise explain(response, doing)
+        self._server_time = _date_of(response)
         return response
 
     def _log_in_if_due(self) -> None:
@@ -284,11 +305,15 @@ class ScicatClient:
         """Like ``errors.explain``, but tells a missing right from a database that is down: both are a 403."""
         if response.status_code == 403:
             endpoint = self._absolute(self._settings.health_endpoint)
-            health = self._request("GET", endpoint, "asking for its health", None, "")
-            if health.status_code >= 500:
+            asking = "asking for its health"
+            health = self._request("GET", endpoint, asking, None, "")
+            # A 404 is a health_endpoint that is wrong, and says nothing about the database.
+            if health.ok:
+                self._json(health, asking)
+            elif health.status_code != 404:
                 return TransientError(
-                    f"SciCat's database is down: {server_words(health)}",
-                    remedy="It is tried again; look at the SciCat server.",
+                    f"SciCat is not healthy: {server_words(health)}",
+                    remedy="It is tried again; look at the SciCat server and its database.",
                 )
         return explain(response, doing)
 
@@ -318,6 +343,13 @@ class ScicatClient:
         if not isinstance(answer, list):
             raise _unexpected(doing)
         return [_parsed(item, doing, kind) for item in answer]
+
+
+def _date_of(response: requests.Response) -> datetime:
+    try:
+        return parsedate_to_datetime(response.headers.get("Date", "")).replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.now(UTC)
 
 
 def _would_answer_anybody(response: requests.Response) -> bool:

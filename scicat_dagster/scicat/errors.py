@@ -17,14 +17,6 @@ _TRANSIENT = frozenset({408, 425, 429})
 _LONGEST_QUOTE = 2000
 
 
-class TransientAnswerError(TransientError):
-    """The server could not answer properly now; whether it did what was asked is unknown."""
-
-    def __init__(self, what: str, *, remedy: str, details: dict[str, str] | None = None) -> None:
-        super().__init__(what, remedy=remedy, details=details)
-        self.retry_after_seconds: float | None = None
-
-
 class RefusedError(PermanentError):
     """The server understood the request and refuses it."""
 
@@ -56,6 +48,7 @@ def server_words(response: requests.Response) -> str:
 def explain(response: requests.Response, doing: str) -> IngestionError:
     """The failure that an answer stands for; ``doing`` says what was asked, as in "creating the dataset"."""
     status = response.status_code
+    # The status in the details tells that the server has answered: nothing is under way any more.
     details = {"status": f"{status} {response.reason}", "answer": server_words(response)}
     what = f"SciCat answered {status} when {doing}: {details['answer']}"
     if 300 <= status < 400:
@@ -66,18 +59,19 @@ def explain(response: requests.Response, doing: str) -> IngestionError:
             details=details,
         )
     if status >= 500 or status in _TRANSIENT:
-        failure = TransientAnswerError(
-            what, remedy="It is tried again; look at the SciCat server if it goes on.", details=details
+        return TransientError(
+            what,
+            remedy="It is tried again; look at the SciCat server if it goes on.",
+            details=details,
+            retry_after_seconds=_retry_after(response),
         )
-        failure.retry_after_seconds = _retry_after(response)
-        return failure
     return RefusedError(what, remedy=_REMEDIES.get(status, _REMEDIES[400]), details=details)
 
 
-def unreachable(error: requests.RequestException, doing: str) -> TransientAnswerError:
+def unreachable(error: requests.RequestException, doing: str) -> TransientError:
     """The failure that a broken connection or a time-out stands for."""
     kind = "did not answer in time" if isinstance(error, requests.Timeout) else "cannot be reached"
-    return TransientAnswerError(
+    return TransientError(
         f"SciCat {kind} when {doing} ({type(error).__name__}).",
         remedy="It is tried again; look at the network and the SciCat server if it goes on.",
     )

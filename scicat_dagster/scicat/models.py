@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,7 @@ class DatasetRecord(BaseModel):
     sourceFolder: str = ""  # noqa: N815 - the API's names
     datasetName: str = ""  # noqa: N815
     scientificMetadata: dict[str, Any] = Field(default_factory=dict)  # noqa: N815
+    createdAt: datetime | None = None  # noqa: N815
 
     def metadata_value(self, key: str) -> Any:
         """The value of an entry of the scientific metadata, or None."""
@@ -42,3 +44,4 @@ class OrigDatablockRecord(BaseModel):
     datasetId: str  # noqa: N815
     chkAlg: str | None = None  # noqa: N815
     dataFileList: tuple[FileRecord, ...] = ()  # noqa: N815
+    createdAt: datetime | None = None  # noqa: N815

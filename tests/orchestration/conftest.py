@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +62,12 @@ class SmallFacility:
                 }
             )
         )
-        return Facility(load_configuration(config, {}), wait_seconds=0.0)
+        return Facility(load_configuration(config, {}), wait_seconds=0.0, op_pauses=(0.0,))
 
     def ingest(
-        self, facility: Facility, file: Path | None = None, **run: object
+        self, facility: Facility, file: Path | None = None, run_config: Mapping[str, object] | None = None
     ) -> dg.ExecuteInProcessResult:
-        """Run the job for one file; failed ops are not tried again, so that no test waits for that."""
+        """Run the job for one file; ops are tried again once and at once, so that no test waits for that."""
         key = str(file or self.file)
         self.instance.add_dynamic_partitions("nexus_files", [key])
         definitions = build_definitions(facility.configuration, facility)
@@ -76,8 +76,8 @@ class SmallFacility:
                 instance=self.instance,
                 partition_key=key,
                 tags={"dagster/max_retries": "0"},
+                run_config=run_config,
                 raise_on_error=False,
-                **run,  # type: ignore[arg-type]
             )
         finally:
             facility.close()

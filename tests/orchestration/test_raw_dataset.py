@@ -127,7 +127,8 @@ def test_a_dataset_that_a_crash_left_without_its_block_gets_it(small: SmallFacil
     small.ingest(small.facility())
     (dataset,) = small.store.datasets()
     small.store.clear()
-    small.store.insert_dataset(dataset)
+    # Long ago, so that whoever created it can no longer be about to add the block.
+    small.store.insert_dataset({**dataset, "createdAt": "2026-01-15T09:30:00.000Z"})
     small.store.add_proposal(
         "443503",
         title="CODA",
@@ -211,6 +212,20 @@ def test_a_file_that_is_no_hdf5_file_fails_and_says_so(small: SmallFacility) -> 
 
     assert op == "raw_dataset.wait_for_file"
     assert "is no complete HDF5 file" in said["reason"]
+
+
+def test_a_transient_failure_is_tried_again_and_then_says_why(small: SmallFacility) -> None:
+    one_look = small.facility(file_handling={"data_file_open_max_tries": 1})
+    result = small.ingest(one_look, small.file.with_name("late.hdf"))
+
+    assert len([event for event in result.all_events if event.is_step_up_for_retry]) == 1
+    _, said = failure(result)
+    assert "late.hdf is not there" in said["reason"]
+    assert "mounted" in said["what to do"]
+    assert said["kind"] == "transient"
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["scicat/failure"] == "transient"
 
 
 def test_a_partition_outside_the_data_directory_is_refused(small: SmallFacility) -> None:

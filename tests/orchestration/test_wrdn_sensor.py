@@ -225,9 +225,12 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
     assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
         "raw_dataset",
         "rejected_messages",
+        "failed_files_report",
     }
-    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {"ingest_file"}
-    assert [sensor.name for sensor in repository.sensor_defs] == ["wrdn_sensor"]
+    jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    assert jobs == {"ingest_file", "report_failures"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {"wrdn_sensor", "retry_later_sensor"}
+    assert [schedule.name for schedule in repository.schedule_defs] == ["report_failures_daily"]
 
 
 def test_paths_with_odd_characters_are_partition_keys(announcements: Announcements) -> None:

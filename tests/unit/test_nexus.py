@@ -162,8 +162,12 @@ def test_a_file_that_is_replaced_between_two_looks_is_not_complete(path: Path, a
     other = path.with_name("other")
     other.write_bytes(path.read_bytes())
     os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def replace(_: float) -> None:
+        other.replace(path)
+
     with pytest.raises(TransientError, match="still being written"):
-        look_at(path, lambda _: other.replace(path) and None)
+        look_at(path, replace)
 
 
 def test_a_file_is_waited_for_as_long_as_the_delays_say(path: Path, aged: Age) -> None:

@@ -77,6 +77,7 @@ def create_app(store: Store, accounts: Accounts) -> Starlette:
         ("GET", "/datasets/{id}/thumbnail", catalogue.get_thumbnail),
         ("POST", "/origdatablocks", catalogue.post_origdatablock),
         ("GET", "/origdatablocks", catalogue.list_origdatablocks),
+        ("DELETE", "/origdatablocks/{id}", catalogue.delete_origdatablock),
         ("GET", "/proposals", catalogue.list_proposals),
         ("POST", "/proposals", catalogue.post_proposal),
         ("GET", "/proposals/{id}", catalogue.get_proposal),
@@ -315,6 +316,16 @@ class _Catalogue:
         if deleted is None:
             raise _dataset_not_found(call.id)
         return JsonAnswer(documents.deleted_dataset(deleted))
+
+    def delete_origdatablock(self, call: _Call) -> Response:
+        # Not recorded; like that of a dataset.
+        account = call.known_caller()
+        if not account.may_delete:
+            raise forbidden()
+        deleted = self._store.delete_origdatablock(call.id, instant=now(), user=account.username)
+        if deleted is None:
+            raise usual_error(HTTPStatus.NOT_FOUND, "Not Found", named=False)
+        return JsonAnswer(deleted)
 
     def post_origdatablock(self, call: _Call) -> Response:
         account = call.known_caller()

@@ -227,6 +227,11 @@ class Faults:
             for loop, event in self._held:
                 loop.call_soon_threadsafe(event.set)
 
+    def forget(self) -> None:
+        """Begin again: nothing was counted, and the database is up."""
+        self.counts.clear()
+        self._refused_writes = 0
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI wants it."""
         path = _path(scope)
@@ -247,17 +252,19 @@ class Faults:
             return
         if kind is FaultKind.TOKEN_EXPIRED:
             await run_in_threadpool(self._store.expire_tokens)
+        app = self._app
+        if call.path == HEALTH and self._refused_writes:
+            # Not before the client could hear of it is the database up again.
+            self._refused_writes -= kind not in _NEVER_HEARD
+            app = _unhealthy()
         if kind in _AFTERWARDS:
-            await self._afterwards(kind, scope, receive, send)
+            await self._afterwards(kind, app, scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
 
     def _instead(self, kind: FaultKind | None, call: Call) -> Response | None:
         """The answer to a request that is not carried out; None for one that is."""
         match kind:
-            case None if call.path == HEALTH and self._refused_writes:
-                self._refused_writes -= 1
-                return _unhealthy()
             case FaultKind.INTERNAL_ERROR:
                 return unhandled_error().answer()
             case FaultKind.BAD_GATEWAY:
@@ -279,14 +286,16 @@ class Faults:
                 return forbidden().answer()
         return None
 
-    async def _afterwards(self, kind: FaultKind, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _afterwards(
+        self, kind: FaultKind, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Carry the request out and then do to its answer what the fault is."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
             messages.append(message)
 
-        await self._app(scope, receive, keep)
+        await app(scope, receive, keep)
         if kind is FaultKind.RESET:
             await _send_half(messages, send)
             return
@@ -318,6 +327,7 @@ class Faults:
 
 
 _AFTERWARDS = (FaultKind.RESET, FaultKind.STORED_THEN_TIMEOUT, FaultKind.STORED_THEN_ERROR, FaultKind.SLOW)
+_NEVER_HEARD = (FaultKind.RESET, FaultKind.STORED_THEN_TIMEOUT)
 
 
 def _path(scope: Scope) -> str | None:

@@ -189,13 +189,20 @@ class Store:
                 files=len(document["dataFileList"]),
                 document=_text(document),
             )
-            connection.execute(
-                "UPDATE datasets SET document = json_set(document,"
-                " '$.size', (SELECT sum(size) FROM origdatablocks WHERE dataset = :pid),"
-                " '$.numberOfFiles', (SELECT sum(files) FROM origdatablocks WHERE dataset = :pid),"
-                " '$.updatedAt', :instant, '$.updatedBy', :user) WHERE id = :pid",
-                {"pid": pid, "instant": document["createdAt"], "user": document["createdBy"]},
-            )
+            _sum_up(connection, pid, instant=document["createdAt"], user=document["createdBy"])
+
+    def delete_origdatablock(self, identifier: str, *, instant: str, user: str) -> JsonObject | None:
+        """Remove a block, and what it added to its dataset; the answer is what it was, or None."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT document FROM origdatablocks WHERE id = ?", (identifier,)
+            ).fetchone()
+            if row is None:
+                return None
+            document: JsonObject = json.loads(row[0])
+            connection.execute("DELETE FROM origdatablocks WHERE id = ?", (identifier,))
+            _sum_up(connection, document["datasetId"], instant=instant, user=user)
+            return document
 
     def origdatablocks(self, pid: str) -> list[JsonObject]:
         """The blocks of a dataset, oldest first."""
@@ -446,6 +453,17 @@ def _insert(connection: sqlite3.Connection, table: str, **columns: object) -> No
         connection.execute(statement, tuple(columns.values()))
     except sqlite3.IntegrityError as error:
         raise AlreadyStoredError(str(error)) from None
+
+
+def _sum_up(connection: sqlite3.Connection, pid: str, *, instant: str, user: str) -> None:
+    """Give a dataset the size and the number of files of all its blocks."""
+    connection.execute(
+        "UPDATE datasets SET document = json_set(document,"
+        " '$.size', (SELECT coalesce(sum(size), 0) FROM origdatablocks WHERE dataset = :pid),"
+        " '$.numberOfFiles', (SELECT coalesce(sum(files), 0) FROM origdatablocks WHERE dataset = :pid),"
+        " '$.updatedAt', :instant, '$.updatedBy', :user) WHERE id = :pid",
+        {"pid": pid, "instant": instant, "user": user},
+    )
 
 
 def _text(value: object) -> str:

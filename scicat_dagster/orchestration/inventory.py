@@ -1,0 +1,112 @@
+"""Which files failed and are not repaired, read from Dagster's own runs: for the asset, the sensor, the CLI.
+
+What a failure is, and what Dagster does with it at once, belongs to ``failures``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from scicat_dagster.orchestration.failures import FAILURE_TAG
+
+PARTITION_TAG = "dagster/partition"
+ROUND_TAG = "scicat/retry_round"
+
+LOOK_BACK = timedelta(days=30)
+"""Failures that nobody repaired for longer are no longer listed here; the partitions stay failed."""
+
+_PAGE = 500
+_FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A file whose latest run failed. ``since`` and ``last`` are when its runs first and last failed."""
+
+    path: str
+    since: datetime
+    last: datetime
+    runs: int
+    run_id: str
+    kind: str
+    """``permanent``, ``transient``, ``changed``; ``crash`` where the run ended without a word of ours."""
+    round: int
+    """How many times it was requested anew because its failure was not permanent."""
+    run_config: dict[str, Any]
+
+
+def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:
+    """The files that failed and are neither repaired nor being worked on, longest-standing first."""
+    histories: dict[str, list[dg.RunRecord]] = {}
+    for record in _failed_runs(instance, (now or datetime.now(UTC)) - LOOK_BACK):
+        histories.setdefault(record.dagster_run.tags[PARTITION_TAG], []).append(record)
+    found = [
+        _failed_file(path, records)
+        for path, records in histories.items()
+        if _is_still_failed(instance, path, records[0])
+    ]
+    return sorted(found, key=lambda file: file.since)
+
+
+def reason_of(instance: dg.DagsterInstance, run_id: str) -> tuple[str, str]:
+    """Why a run failed, and what a person can do."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        data = entry.get_dagster_event().step_failure_data
+        if data.user_failure_data is not None:
+            said = {name: str(value.value) for name, value in data.user_failure_data.metadata.items()}
+            return said.get("reason", data.user_failure_data.description or ""), said.get("what to do", "")
+        if data.error is not None:
+            return data.error.message.strip(), "Report this: it is a bug."
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
+        return (
+            f"The run ended without a word: {entry.get_dagster_event().message}",
+            "See whether its process was killed, for instance for lack of memory; then re-execute the run.",
+        )
+    return "The run was cancelled.", "Re-execute the run."
+
+
+def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.RunRecord]:
+    """Failed and cancelled runs of single files, newest first."""
+    cursor = None
+    while True:
+        page: Sequence[dg.RunRecord] = instance.get_run_records(
+            dg.RunsFilter(statuses=_FAILED, created_after=after), limit=_PAGE, cursor=cursor
+        )
+        yield from (record for record in page if PARTITION_TAG in record.dagster_run.tags)
+        if len(page) < _PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
+
+
+def _is_still_failed(instance: dg.DagsterInstance, path: str, latest_failure: dg.RunRecord) -> bool:
+    (latest,) = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: path}), limit=1)
+    if latest.dagster_run.run_id != latest_failure.dagster_run.run_id:
+        return False
+    tags = latest.dagster_run.tags
+    # Dagster has promised to retry it, and has not got round to it.
+    return not (tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags)
+
+
+def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
+    latest = records[0].dagster_run
+    return FailedFile(
+        path=path,
+        since=_failed_at(records[-1]),
+        last=_failed_at(records[0]),
+        runs=len(records),
+        run_id=latest.run_id,
+        kind=latest.tags.get(FAILURE_TAG, "crash"),
+        round=int(latest.tags.get(ROUND_TAG, "0")),
+        run_config=dict(latest.run_config),
+    )
+
+
+def _failed_at(record: dg.RunRecord) -> datetime:
+    if record.end_time is None:
+        return record.create_timestamp.astimezone(UTC)
+    return datetime.fromtimestamp(record.end_time, UTC)

@@ -1,0 +1,64 @@
+"""Trying again later: a sensor that requests files anew whose failure was not permanent.
+
+Op and run retries cover a minute or two. A catalogue that is down for an evening, or storage that is mounted
+only in the morning, is what this is for; meanwhile nothing waits in a worker.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from scicat_dagster.orchestration.inventory import ROUND_TAG, FailedFile, failed_files
+from scicat_dagster.orchestration.jobs import ingest_file
+
+FIRST_PAUSE = timedelta(minutes=5)
+LONGEST_PAUSE = timedelta(hours=6)
+MOST_ROUNDS = 24
+"""Some five days. After that the file stays failed until a person re-executes it."""
+
+MOST_REQUESTS_PER_TICK = 100
+
+
+def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
+    """The files to request anew now: not permanent, and their pause, which doubles each round, is over."""
+    return [
+        file
+        for file in failed
+        if file.kind != "permanent" and file.round < MOST_ROUNDS and now - file.last >= pause(file.round)
+    ]
+
+
+def pause(round_: int) -> timedelta:
+    """How long to wait after the failure of a round."""
+    factor: int = 2 ** min(round_, 16)
+    return min(FIRST_PAUSE * factor, LONGEST_PAUSE)
+
+
+@dg.sensor(
+    job=ingest_file,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests files anew whose failure was not permanent: 5 minutes after the last retry, then "
+    "after 10, 20, … up to every 6 hours, for some five days.",
+)
+def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    now = datetime.now(UTC)
+    failed = failed_files(context.instance, now)
+    wanted = due(failed, now)[:MOST_REQUESTS_PER_TICK]
+    if not wanted:
+        permanent = sum(file.kind == "permanent" for file in failed)
+        return dg.SkipReason(
+            f"{len(failed)} failed files: {permanent} wait for a person, none is due to be tried again."
+        )
+    return dg.SensorResult(run_requests=[_run_request(file) for file in wanted])
+
+
+def _run_request(file: FailedFile) -> dg.RunRequest:
+    return dg.RunRequest(
+        # Once for each failed run, also when a tick is repeated.
+        run_key=file.run_id,
+        partition_key=file.path,
+        run_config=file.run_config,
+        tags={ROUND_TAG: str(file.round + 1)},
+    )

@@ -1,0 +1,67 @@
+"""Reports for people: assets without partitions whose materialization is a table."""
+
+import dagster as dg
+
+from scicat_dagster.orchestration.assets import GROUP
+from scicat_dagster.orchestration.inventory import failed_files, reason_of
+
+MOST_ROWS = 500
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"table"},
+    description="The files that failed and are not repaired: since when, why, what to do, and how many runs. "
+    "Materialized each morning; `scicat-dagster failures` shows the same at any time.",
+)
+def failed_files_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    failed = failed_files(context.instance)
+    records = []
+    for file in failed[:MOST_ROWS]:
+        reason, remedy = reason_of(context.instance, file.run_id)
+        records.append(
+            dg.TableRecord(
+                {
+                    "file": file.path,
+                    "since": file.since.isoformat(timespec="seconds"),
+                    "kind": file.kind,
+                    "reason": reason,
+                    "what to do": remedy,
+                    "runs": file.runs,
+                }
+            )
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "failed files": len(failed),
+            "waiting for a person": sum(file.kind == "permanent" for file in failed),
+            "table": dg.MetadataValue.table(records, schema=_SCHEMA),
+        }
+    )
+
+
+_SCHEMA = dg.TableSchema(
+    [
+        dg.TableColumn("file", "string"),
+        dg.TableColumn("since", "string"),
+        dg.TableColumn("kind", "string"),
+        dg.TableColumn("reason", "string"),
+        dg.TableColumn("what to do", "string"),
+        dg.TableColumn("runs", "int"),
+    ]
+)
+
+report_failures = dg.define_asset_job(
+    "report_failures",
+    selection=dg.AssetSelection.assets(failed_files_report),
+    executor_def=dg.in_process_executor,
+    description="Bring the report of failed files up to date.",
+)
+
+every_morning = dg.ScheduleDefinition(
+    name="report_failures_daily",
+    job=report_failures,
+    cron_schedule="0 6 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The report of failed files, at six each morning.",
+)

@@ -1,0 +1,286 @@
+"""The shape of a schema file: what is accepted, and that every mistake in one is found and named."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from scicat_dagster.schemas.conversion import VALUE_TYPES
+from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, NexusVariable, Schema, ValueVariable
+from scicat_dagster.schemas.operators import OPERATORS
+
+Document = dict[str, Any]
+
+
+def mistake(document: Document) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Schema.model_validate(document)
+    return str(caught.value)
+
+
+def value_variable(**changes: Any) -> Document:
+    return {"source": "VALUE", "value": "x", "value_type": "string", **changes}
+
+
+def with_variable(document: Document, variable: Document, name: str = "it") -> Document:
+    return {**document, "variables": {name: variable}}
+
+
+def with_field(document: Document, **changes: Any) -> Document:
+    changed = copy.deepcopy(document)
+    changed["schema"]["it"] = {
+        "field_type": "high_level",
+        "machine_name": "description",
+        "value": "x",
+        "type": "string",
+        **changes,
+    }
+    return changed
+
+
+def test_the_smallest_schema_has_the_documented_defaults(schema_document: Document) -> None:
+    del schema_document["instrument"], schema_document["variables"]
+    schema = Schema.model_validate(schema_document)
+    assert schema.instrument == ""
+    assert schema.variables == {}
+    assert schema.sample_attachment.query_sample_name is False
+    assert schema.sample_attachment.sample_name_path == "/entry/sample/name"
+    assert schema.sample_attachment.proposal_id_path == "/entry/experiment_identifier"
+
+
+def test_a_schema_says_which_files_it_is_for(schema_document: Document) -> None:
+    schema = Schema.model_validate({**schema_document, "selector": "filename:contains:odin"})
+    assert schema.selects()("/data/odin/run.hdf")
+    assert not schema.selects()("/data/dream/run.hdf")
+
+
+def test_numbers_where_text_is_meant_are_their_text(schema_document: Document) -> None:
+    document = with_field({**schema_document, "id": 7, "name": 8, "instrument": 9}, unit=1)
+    schema = Schema.model_validate(document)
+    assert (schema.id, schema.name, schema.instrument) == ("7", "8", "9")
+    assert schema.assignments["it"].unit == "1"
+
+
+@pytest.mark.parametrize("key", ["id", "name", "order", "selector", "schema"])
+def test_what_is_mandatory_is_missed_by_name(schema_document: Document, key: str) -> None:
+    del schema_document[key]
+    assert key in mistake(schema_document)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("id", ""), ("name", ""), ("order", "first"), ("schema", {}), ("schema", []), ("variables", ["a"])],
+)
+def test_what_is_of_the_wrong_kind_is_refused_by_name(
+    schema_document: Document, key: str, value: object
+) -> None:
+    assert key in mistake({**schema_document, key: value})
+
+
+def test_a_wrong_selector_is_refused(schema_document: Document) -> None:
+    assert "unknown operator 'like'" in mistake({**schema_document, "selector": "filename:like:x"})
+
+
+@pytest.mark.parametrize("name", BUILT_IN_VARIABLES)
+def test_built_in_names_cannot_be_defined_again(schema_document: Document, name: str) -> None:
+    assert name in mistake(with_variable(schema_document, value_variable(), name))
+
+
+def test_the_built_in_variables_are_these() -> None:
+    assert set(BUILT_IN_VARIABLES) == {
+        "ingestor_run_id", "data_file_path", "data_file_name", "now", "ingestor_files_directory",
+        "ingestor_metadata_schema_id", "message_job_id", "message_service_id", "message_metadata",
+    }  # fmt: skip
+
+
+# --- Variables
+
+
+@pytest.mark.parametrize("value_type", VALUE_TYPES)
+def test_every_value_type_is_known(schema_document: Document, value_type: str) -> None:
+    document = with_variable(schema_document, {"source": "NXS", "path": "/x", "value_type": value_type})
+    variable = Schema.model_validate(document).variables["it"]
+    assert variable.value_type == value_type
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ({"source": "NXS", "path": "/x", "value_type": "text"}, "value_type"),
+        ({"source": "NXS", "value_type": "string"}, "path"),
+        ({"source": "NXS", "path": "/x"}, "value_type"),
+        ({"source": "NXS", "path": "/entry/user_(*/name", "value_type": "string[]"}, "no regular expression"),
+        ({"source": "SC", "value_type": "string"}, "url"),
+        ({"source": "VALUE", "value_type": "string"}, "value"),
+        ({"source": "FILE", "value_type": "string"}, "FILE"),
+        ({"value": "x", "value_type": "string"}, "source"),
+        (value_variable(operator="reverse"), "unknown operator 'reverse'"),
+        (value_variable(operator=5), "unknown operator 5"),
+        (value_variable(operator="getitem"), "needs `field`"),
+        (value_variable(operator="str-replace", pattern="x"), "needs `replacement`"),
+        (value_variable(operator="str_replace", replacement="x"), "needs `pattern`"),
+        (value_variable(operator="split"), "needs `pattern`"),
+        (value_variable(operator="regex"), "needs `pattern`"),
+        (value_variable(operator="regex", pattern="("), "no regular expression"),
+        (value_variable(operator="regex", pattern="a+"), "no group"),
+    ],
+)
+def test_a_variable_that_can_never_work_is_refused(
+    schema_document: Document, variable: Document, reason: str
+) -> None:
+    assert reason in mistake(with_variable(schema_document, variable))
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, *(name.replace("_", "-") for name in OPERATORS)])
+def test_every_operator_is_known_in_both_spellings(schema_document: Document, name: str) -> None:
+    variable = value_variable(operator=name, field=0, pattern="(a)", replacement="")
+    found = Schema.model_validate(with_variable(schema_document, variable)).variables["it"]
+    assert isinstance(found, ValueVariable)
+    assert found.operator == name.replace("-", "_")
+    assert found.arguments.field == 0
+    assert found.arguments.pattern == "(a)"
+    assert found.arguments.replacement == ""
+
+
+@pytest.mark.parametrize("operator", [None, ""])
+def test_no_operator_is_no_operator(schema_document: Document, operator: object) -> None:
+    found = Schema.model_validate(
+        with_variable(schema_document, value_variable(operator=operator))
+    ).variables["it"]
+    assert isinstance(found, ValueVariable)
+    assert found.operator == ""
+
+
+def test_the_key_zero_is_a_key(schema_document: Document) -> None:
+    # 0 is false in Python, and the most frequent index.
+    for field in (0, "0", "pid"):
+        variable = value_variable(operator="getitem", field=field)
+        found = Schema.model_validate(with_variable(schema_document, variable)).variables["it"]
+        assert isinstance(found, ValueVariable)
+        assert found.field == field
+        assert type(found.field) is type(field)
+
+
+def test_a_number_to_be_replaced_is_its_text(schema_document: Document) -> None:
+    variable = value_variable(operator="str-replace", pattern=4, replacement=5)
+    found = Schema.model_validate(with_variable(schema_document, variable)).variables["it"]
+    assert isinstance(found, ValueVariable)
+    assert (found.arguments.pattern, found.arguments.replacement) == ("4", "5")
+
+
+def test_a_star_alone_is_a_wildcard_and_no_expression(schema_document: Document) -> None:
+    document = with_variable(
+        schema_document, {"source": "NXS", "path": "/*/user_*/name", "value_type": "string[]"}
+    )
+    found = Schema.model_validate(document).variables["it"]
+    assert isinstance(found, NexusVariable)
+    assert found.path == "/*/user_*/name"
+
+
+# --- Field assignments
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"field_type": "low_level"}, "field_type"),
+        ({"machine_name": "beamtime"}, "'beamtime' is no field of a SciCat dataset"),
+        ({"machine_name": ""}, "machine_name"),
+        ({"field_type": "scientific_metadata", "machine_name": ""}, "machine_name"),
+        # Texts of another kind would kill the server that they are sent to.
+        ({"field_type": "scientific_metadata", "human_name": ["a"]}, "human_name"),
+        ({"field_type": "scientific_metadata", "human_name": {"a": 1}}, "human_name"),
+        ({"type": "text"}, "type"),
+    ],
+)
+def test_a_field_that_can_never_be_sent_is_refused(
+    schema_document: Document, changes: Document, reason: str
+) -> None:
+    assert reason in mistake(with_field(schema_document, **changes))
+
+
+@pytest.mark.parametrize("key", ["field_type", "machine_name", "value", "type"])
+def test_a_field_without_what_it_needs_is_refused(schema_document: Document, key: str) -> None:
+    document = with_field(schema_document)
+    del document["schema"]["it"][key]
+    assert key in mistake(document)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pid", "type", "datasetName", "description", "keywords", "techniques", "relationships",
+        "datasetlifecycle", "comment", "dataQualityMetrics", "jobParameters", "jobLogData", "isPublished",
+        "runNumber", "startTime", "endTime", "orcidOfOwner", "sourceFolderHost", "dataFormat", "license",
+        "classification", "validationStatus", "sharedWith", "instrumentId", "proposalId", "sampleId",
+        "accessGroups", "instrumentGroup", "scientificMetadataSchema",
+    ],
+)  # fmt: skip
+def test_every_field_of_the_api_may_be_filled(schema_document: Document, name: str) -> None:
+    Schema.model_validate(with_field(schema_document, machine_name=name))
+
+
+def test_any_name_may_be_an_entry_of_the_scientific_metadata(schema_document: Document) -> None:
+    document = with_field(schema_document, field_type="scientific_metadata", machine_name="beamtime")
+    assert Schema.model_validate(document).assignments["it"].machine_name == "beamtime"
+
+
+# --- References
+
+
+def reference_mistakes(document: Document, variables: Document, value: str = "x") -> list[str]:
+    changed = with_field({**document, "variables": variables}, value=value)
+    return Schema.model_validate(changed).reference_mistakes()
+
+
+def test_references_to_what_is_defined_before_are_no_mistake(schema_document: Document) -> None:
+    variables = {
+        "a": {"source": "NXS", "path": "/<not rendered>", "value_type": "string"},
+        "b": value_variable(value=["<a>", {"x": "<data_file_path>"}]),
+        "c": {"source": "SC", "url": "proposals/<b>", "value_type": "string"},
+    }
+    assert reference_mistakes(schema_document, variables, "<a><b><c><now><message_job_id>") == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "value", "expected"),
+    [
+        ({"a": value_variable(value="<a>")}, "x", "variables.a: uses itself (<a>), which is circular"),
+        (
+            {"a": value_variable(value="<b>"), "b": value_variable(value="<a>")},
+            "x",
+            "variables.a: uses <b>, which uses <a>: that is circular",
+        ),
+        (
+            {"a": value_variable(value=["<b>"]), "b": value_variable()},
+            "x",
+            "variables.a: uses <b>, which is defined after it; move it up",
+        ),
+        ({"a": value_variable(value="<gone>")}, "x", "variables.a: uses <gone>, which is not defined"),
+        (
+            {"a": {"source": "SC", "url": "proposals/<gone>", "value_type": "dict"}},
+            "x",
+            "variables.a: uses <gone>, which is not defined",
+        ),
+        ({}, "on <gone>", "schema.it: uses <gone>, which is not defined"),
+    ],
+)
+def test_a_reference_that_can_never_be_resolved_is_found(
+    schema_document: Document, variables: Document, value: str, expected: str
+) -> None:
+    found = reference_mistakes(schema_document, variables, value)
+    assert len(found) == 1
+    assert found[0].startswith(expected)
+
+
+def test_a_longer_circle_is_found(schema_document: Document) -> None:
+    variables = {
+        "a": value_variable(value="<b>"),
+        "b": value_variable(value="<c>"),
+        "c": value_variable(value="<a>"),
+    }
+    found = reference_mistakes(schema_document, variables)
+    assert [line.split(":")[0] for line in found] == ["variables.a", "variables.b"]
