@@ -10,11 +10,16 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from scicat_dagster.orchestration.rejections import RejectedMessage
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,6 +66,83 @@ def validate(config: Path) -> None:
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="A JSON list on standard output, for scripts.")
+def failures(*, as_json: bool) -> None:
+    """List the files that failed and are not repaired, from the Dagster instance in DAGSTER_HOME.
+
+    Exits with 1 when there is one.
+    """
+    from scicat_dagster.orchestration.inventory import failed_files, reason_of
+
+    with _instance() as instance:
+        rows = []
+        for file in failed_files(instance):
+            reason, remedy = reason_of(instance, file.run_id)
+            rows.append(
+                {
+                    "file": file.path,
+                    "since": file.since.isoformat(timespec="seconds"),
+                    "kind": file.kind,
+                    "reason": reason,
+                    "remedy": remedy,
+                    "runs": file.runs,
+                    "run_id": file.run_id,
+                }
+            )
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    for row in [] if as_json else rows:
+        click.echo(f"{row['file']}\n  since {row['since']}, {row['runs']} runs, {row['kind']}")
+        click.echo(f"  {row['reason']}\n  {row['remedy']}")
+    sys.exit(1 if rows else 0)
+
+
+@main.group()
+def messages() -> None:
+    """Look at the messages that were rejected, in the Dagster instance in DAGSTER_HOME."""
+
+
+@messages.command("list")
+def list_messages() -> None:
+    """List rejected messages, newest first: position, time and reason."""
+    from scicat_dagster.orchestration.rejections import rejections
+
+    with _instance() as instance:
+        for message in rejections(instance):
+            when = message.reported_at.isoformat(timespec="seconds")
+            click.echo(f"{message.position}  {when}  {message.reason}")
+
+
+@messages.command()
+@click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
+def show(position: str) -> None:
+    """Show one rejected message whole: the reason, what to do, and its bytes."""
+    message = _rejected(position)
+    click.echo(f"position  {message.position}\nreported  {message.reported_at.isoformat()}")
+    click.echo(f"reason    {message.reason}\nto do     {message.remedy}\nbytes     {message.value!r}")
+
+
+@messages.command()
+@click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
+@click.option(
+    "--config", "-c", required=True, envvar=CONFIGURATION_VARIABLE, type=click.Path(path_type=Path),
+    help="The facility's configuration file.",
+)  # fmt: skip
+def retry(position: str, config: Path) -> None:
+    """Send a rejected message to its topic again, for instance after its cause was corrected."""
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.kafka import send
+    from scicat_dagster.settings import load_configuration
+
+    message = _rejected(position)
+    try:
+        send(load_configuration(config, os.environ).settings.kafka, message.position.topic, message.value)
+    except IngestionError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Sent to {message.position.topic} again.")
+
+
+@main.command()
 @click.option("--files", default=30, show_default=True, type=click.IntRange(1), help="How many to write.")
 @click.option("--exit-when-done", is_flag=True, help="No waiting for you: print a JSON summary and end.")
 @click.option("--pause", default=2.0, show_default=True, help="Seconds from one file to the next.")
@@ -100,6 +182,24 @@ def demo(
     finally:
         if directory is None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _instance() -> DagsterInstance:
+    from dagster import DagsterInstance
+
+    if not os.environ.get("DAGSTER_HOME"):
+        raise click.ClickException("DAGSTER_HOME is not set. Set it to the folder of your Dagster instance.")
+    return DagsterInstance.get()
+
+
+def _rejected(position: str) -> RejectedMessage:
+    from scicat_dagster.orchestration.rejections import rejections
+
+    with _instance() as instance:
+        for message in rejections(instance):
+            if str(message.position) == position:
+                return message
+    raise click.ClickException(f"No rejected message {position}; see `scicat-dagster messages list`.")
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

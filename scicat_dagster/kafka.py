@@ -20,6 +20,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    Producer,
     TopicPartition,
 )
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -146,7 +147,7 @@ class AnnouncementReader:
 
     def _connect(self) -> Consumer:
         self._positions = {}
-        return Consumer(_client_configuration(self._settings) | {"error_cb": self._remember_error})
+        return Consumer(_consumer_configuration(self._settings) | {"error_cb": self._remember_error})
 
     def _remember_error(self, error: KafkaError) -> None:
         self._last_error = error.str()
@@ -241,18 +242,43 @@ class AnnouncementReader:
         )
 
 
-def _client_configuration(settings: KafkaSettings) -> dict[str, Any]:
-    configuration: dict[str, Any] = {
-        "bootstrap.servers": ",".join(settings.bootstrap_servers),
+def send(settings: KafkaSettings, topic: str, value: bytes) -> None:
+    """Put a message on a topic, and return when the brokers have it.
+
+    Raises
+    ------
+    BrokerAwayError
+        They did not confirm it in time.
+    """
+    failures: list[str] = []
+    producer = Producer(_client_configuration(settings) | {"message.timeout.ms": int(PROBE_SECONDS * 2000)})
+    producer.produce(
+        topic, value, on_delivery=lambda error, _: failures.append(error.str()) if error else None
+    )
+    if producer.flush(PROBE_SECONDS * 3) or failures:
+        raise BrokerAwayError(
+            f"Kafka did not take the message for {topic}: {'; '.join(failures) or 'no answer'}.",
+            remedy="See that the brokers run and that the topic exists, then send it again.",
+        )
+
+
+def _consumer_configuration(settings: KafkaSettings) -> dict[str, Any]:
+    return _client_configuration(settings) | {
         "group.id": settings.group_id or _DEFAULT_GROUP,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "allow.auto.create.topics": False,
         # We compare with the watermarks ourselves; a jump must never happen silently.
         "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 100,
+    }
+
+
+def _client_configuration(settings: KafkaSettings) -> dict[str, Any]:
+    configuration: dict[str, Any] = {
+        "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "reconnect.backoff.ms": 1000,
         "reconnect.backoff.max.ms": 10000,
-        "fetch.wait.max.ms": 100,
         "log_level": 2,
     }
     optional = {

@@ -76,7 +76,7 @@ def wrdn_sensor(
         run_requests=[_run_request(written) for written in plan.written],
         dynamic_partitions_requests=_partitions(plan.written),
         asset_events=[
-            *(_rejected_event(rejected) for rejected in plan.rejected),
+            *(rejected_event(rejected) for rejected in plan.rejected),
             *(_gap_event(gap) for gap in batch.gaps),
         ],
         cursor=batch.cursor.model_dump_json(),
@@ -125,7 +125,8 @@ def _run_request(written: FileWritten) -> dg.RunRequest:
     )
 
 
-def _rejected_event(rejected: Rejected) -> dg.AssetObservation:
+def rejected_event(rejected: Rejected) -> dg.AssetObservation:
+    """What the UI keeps of a rejected message: everything, so that it can be looked at and sent again."""
     position = rejected.position
     metadata = {
         "reason": dg.MetadataValue.text(rejected.reason),

@@ -132,7 +132,13 @@ def _add_missing_block(
             remedy="Nothing to do: it is completed when that can no longer be under way.",
             retry_after_seconds=grace - age + 1,
         )
-    ours = client.create_origdatablock({**built.origdatablock, "datasetId": record.pid})
+    try:
+        ours = client.create_origdatablock({**built.origdatablock, "datasetId": record.pid})
+    except TransientError as error:
+        if "status" not in error.details:
+            # Our request may still be under way; nobody is to look for its block before that is over.
+            error.retry_after_seconds = grace
+        raise
     listing = sorted(
         _listing(client.origdatablocks(record.pid), record, built),
         key=lambda block: (block.createdAt or datetime.max.replace(tzinfo=UTC), block.id),

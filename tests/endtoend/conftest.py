@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ import dagster as dg
 import pytest
 import requests
 
-from scicat_dagster.demo.catalogue import CatalogueServer
+from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
+from scicat_dagster.demo.catalogue.faults import Faults, Scripted
 from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
 from tests.brokers import Broker, KafkaCluster, free_ports
@@ -49,10 +51,12 @@ class Processes:
     directory: Path
     server: CatalogueServer
     accounts: WatchedAccounts
+    faults: Scripted
     broker: Broker
     instance: dg.DagsterInstance
     environment: Mapping[str, str]
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    killed: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def data_directory(self) -> Path:
@@ -73,15 +77,40 @@ class Processes:
         self.running.append(process)
         return process
 
-    def start_dagster(self) -> None:
-        """A code server and the daemon, as in production."""
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL, with everything that the process has started."""
+        self.killed.append(process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def run_workers(self, code_server: subprocess.Popen[bytes]) -> list[int]:
+        """The ids of the processes that execute a run now: the code server spawns one for each."""
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (directory / "cmdline").read_bytes()
+                parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == code_server.pid and b"spawn_main" in command:
+                found.append(int(directory.name))
+        return found
+
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        return self.start("dagster._daemon", "run", "-w", str(self.directory / "workspace.yaml"))
+
+    def start_code_server(self, port: int) -> subprocess.Popen[bytes]:
+        return self.start("dagster", "api", "grpc", "-m", "scicat_dagster.definitions", "-p", str(port))
+
+    def start_dagster(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes], int]:
+        """A code server and the daemon, as in production; and the code server's port."""
         (port,) = free_ports(1)
-        self.start("dagster", "api", "grpc", "-m", "scicat_dagster.definitions", "-p", str(port))
+        code_server = self.start_code_server(port)
         workspace = self.directory / "workspace.yaml"
         workspace.write_text(
             f"load_from: [{{grpc_server: {{host: 127.0.0.1, port: {port}, location_name: scicat}}}}]\n"
         )
-        self.start("dagster._daemon", "run", "-w", str(workspace))
+        return code_server, self.start_daemon(), port
 
     def start_webserver(self) -> str:
         """The UI's address, once it answers."""
@@ -112,6 +141,8 @@ class Processes:
             if time.monotonic() > deadline:
                 pytest.fail(f"Not within {seconds:.0f} s: {what}\n{self.logs()[-6000:]}")
             for process in self.running:
+                if process in self.killed:
+                    continue
                 assert process.poll() is None, f"{process.args!r} ended\n{self.logs()[-6000:]}"
             time.sleep(0.2)
 
@@ -148,8 +179,12 @@ class Processes:
 def facility_processes(directory: Path, broker: Broker) -> Iterator[Processes]:
     lay_out(directory)
     accounts = WatchedAccounts()
-    with CatalogueServer(directory / "catalogue.sqlite", accounts) as server:
-        seed(server.store)
+    script = Scripted()
+    with Store(directory / "catalogue.sqlite") as store, ExitStack() as stack:
+        faults = Faults(create_app(store, accounts), script, store, slow_seconds=5.0)
+        server = stack.enter_context(CatalogueServer(store, accounts, app=faults))
+        stack.enter_context(faults)
+        seed(store)
         environment = {
             "DAGSTER_HOME": str(directory / "dagster"),
             CONFIGURATION_VARIABLE: str(directory / "config.yml"),
@@ -159,11 +194,17 @@ def facility_processes(directory: Path, broker: Broker) -> Iterator[Processes]:
             "SCICAT_DEMO_KAFKA_PORT": broker.bootstrap_servers.rpartition(":")[2],
         }
         with dg.DagsterInstance.from_config(str(directory / "dagster")) as instance:
-            processes = Processes(directory, server, accounts, broker, instance, environment)
+            processes = Processes(directory, server, accounts, script, broker, instance, environment)
             try:
                 yield processes
             finally:
                 processes.stop()
+
+
+@pytest.fixture
+def on_loopback(tmp_path: Path, loopback_broker: LoopbackBroker) -> Iterator[Processes]:
+    with facility_processes(tmp_path, loopback_broker) as processes:
+        yield processes
 
 
 @pytest.fixture

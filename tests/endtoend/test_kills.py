@@ -1,0 +1,86 @@
+"""Processes that are killed in the middle of a file: everything converges by itself after a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from scicat_dagster.demo.catalogue.faults import FaultKind
+from scicat_dagster.demo.facility import people
+from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo.file_writer import Announcer, write_files
+from tests.endtoend.conftest import Processes
+
+pytestmark = pytest.mark.endtoend
+
+
+def announce(facility: Processes, files: int) -> set[str]:
+    for name, partitions in people.TOPICS.items():
+        facility.broker.create_topic(name, partitions)
+    plans = [plan_file(seed=11, index=index) for index in range(files)]
+    announcer = Announcer(facility.broker.bootstrap_servers)
+    return {str(path) for path in write_files(plans, facility.data_directory, announcer).files}
+
+
+def shorten_timeouts(facility: Processes) -> None:
+    """So that a registration soon believes that the one before it is over."""
+    config = facility.directory / "config.yml"
+    text = config.read_text()
+    assert "timeout: 10" in text
+    config.write_text(text.replace("timeout: 10", "timeout: 6"))
+
+
+def check_exactly_once(facility: Processes, files: set[str]) -> None:
+    store = facility.server.store
+    listed = sorted(
+        str(Path(str(dataset["sourceFolder"])) / block["dataFileList"][0]["path"])
+        for dataset in store.datasets()
+        for block in store.origdatablocks(str(dataset["pid"]))
+    )
+    assert listed == sorted(files)
+    assert store.count_datasets() == len(files)
+
+
+def test_a_run_worker_killed_between_dataset_and_block_is_made_up_for(on_loopback: Processes) -> None:
+    facility = on_loopback
+    shorten_timeouts(facility)
+    files = announce(facility, 1)
+    # The block's request is refused first, and answered late then: time enough to kill in between.
+    facility.faults.add(
+        (FaultKind.UNAVAILABLE, "POST", "origdatablocks"), (FaultKind.SLOW, "GET", "datasets/.*")
+    )
+    code_server, _, _ = facility.start_dagster()
+    store = facility.server.store
+    facility.wait_for(
+        lambda: store.count_datasets() == 1 and not facility.faults.remaining, "the dataset alone", seconds=90
+    )
+    assert store.count_origdatablocks() == 0
+
+    (worker,) = facility.run_workers(code_server)
+    os.kill(worker, signal.SIGKILL)
+
+    facility.wait_for(lambda: facility.registered() == files, "the retry of the killed run", seconds=150)
+    check_exactly_once(facility, files)
+    assert len(facility.failed_runs()) == 1
+
+
+def test_a_killed_daemon_and_code_server_lose_nothing(on_loopback: Processes) -> None:
+    facility = on_loopback
+    files = announce(facility, 5)
+    code_server, daemon, port = facility.start_dagster()
+    facility.wait_for(lambda: len(facility.registered()) >= 1, "the first file", seconds=90)
+
+    facility.kill(daemon)
+    facility.kill(code_server)
+    facility.start_code_server(port)
+    facility.start_daemon()
+
+    facility.wait_for(
+        lambda: facility.registered() == files and facility.unfinished_runs() == 0,
+        "every file after the restart",
+        seconds=150,
+    )
+    check_exactly_once(facility, files)

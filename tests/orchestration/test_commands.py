@@ -1,0 +1,114 @@
+"""The commands that read Dagster's own records: failures and rejected messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+
+from scicat_dagster.cli import main
+from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.messages import Position, Rejected
+from scicat_dagster.orchestration.rejections import rejections
+from scicat_dagster.orchestration.sensors import rejected_event
+from tests.brokers import read_topic, unique_name
+from tests.orchestration.conftest import SmallFacility
+
+BROKEN = b"\x10\x00\x00\x00wrdn\xff\xfe"
+
+
+@pytest.fixture
+def home(small: SmallFacility, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance in a folder, as the commands find it; the small facility's runs go there."""
+    directory = tmp_path / "home"
+    directory.mkdir()
+    (directory / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(directory)) as instance:
+        small.instance = instance
+        yield instance
+
+
+def invoke(home: dg.DagsterInstance, *arguments: str) -> tuple[int, str]:
+    result = CliRunner(env={"DAGSTER_HOME": home.root_directory}).invoke(main, arguments)
+    return result.exit_code, result.output
+
+
+def rejected(topic: str, offset: int, value: bytes | None = BROKEN) -> Rejected:
+    return Rejected(Position(topic, 0, offset), "It is broken.", "Mend it.", value)
+
+
+def test_without_failures_there_is_nothing_to_list(home: dg.DagsterInstance) -> None:
+    assert invoke(home, "failures") == (0, "")
+    assert invoke(home, "failures", "--json") == (0, "[]\n")
+
+
+def test_a_failed_file_is_listed_with_reason_and_remedy(
+    home: dg.DagsterInstance, small: SmallFacility
+) -> None:
+    small.store.clear()
+    run = small.ingest(small.facility())
+
+    code, text = invoke(home, "failures")
+    assert code == 1
+    assert str(small.file) in text
+    assert "Mandatory fields cannot be built" in text
+    (row,) = json.loads(invoke(home, "failures", "--json")[1])
+    assert row["run_id"] == run.run_id
+    assert (row["file"], row["kind"], row["runs"]) == (str(small.file), "permanent", 1)
+
+
+def test_without_a_home_the_commands_say_what_to_set() -> None:
+    result = CliRunner(env={"DAGSTER_HOME": ""}).invoke(main, ["failures"])
+
+    assert result.exit_code == 1
+    assert "DAGSTER_HOME is not set" in result.output
+
+
+def test_rejected_messages_are_listed_newest_first_and_once(home: dg.DagsterInstance) -> None:
+    for offset in (3, 4, 4, 5):
+        home.report_runless_asset_event(rejected_event(rejected("coda", offset)))
+
+    code, text = invoke(home, "messages", "list")
+
+    assert code == 0
+    assert [line.split()[0] for line in text.splitlines()] == ["coda:0:5", "coda:0:4", "coda:0:3"]
+    assert "It is broken." in text
+
+
+def test_a_rejected_message_is_kept_whole(home: dg.DagsterInstance) -> None:
+    home.report_runless_asset_event(rejected_event(rejected("coda", 7)))
+
+    (message,) = rejections(home)
+    assert message.value == BROKEN
+    code, text = invoke(home, "messages", "show", "coda:0:7")
+    assert code == 0
+    assert repr(BROKEN) in text
+    assert "Mend it." in text
+
+
+def test_a_rejected_message_can_be_sent_again(
+    home: dg.DagsterInstance, small: SmallFacility, loopback_broker: LoopbackBroker
+) -> None:
+    topic = unique_name("coda")
+    loopback_broker.create_topic(topic, 1)
+    small.kafka.update(topics=topic, bootstrap_servers=loopback_broker.bootstrap_servers)
+    small.facility()
+    home.report_runless_asset_event(rejected_event(rejected(topic, 0)))
+
+    code, text = invoke(
+        home, "messages", "retry", f"{topic}:0:0", "--config", str(small.directory / "config.yml")
+    )
+
+    assert code == 0, text
+    assert [record.value for record in read_topic(loopback_broker.bootstrap_servers, topic)] == [BROKEN]
+
+
+def test_an_unknown_position_is_said_so(home: dg.DagsterInstance) -> None:
+    code, text = invoke(home, "messages", "show", "coda:0:99")
+
+    assert code == 1
+    assert "No rejected message coda:0:99" in text
