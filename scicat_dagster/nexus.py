@@ -44,6 +44,10 @@ _LONGEST_UNIT = 256
 Scalar = str | int | float | bool
 
 
+class NotReadyError(TransientError):
+    """The file is not there, or its writer is not done with it: only time helps."""
+
+
 class FileChangedError(TransientError):
     """The file was modified after work on it had begun: everything measured so far must be done again."""
 
@@ -78,8 +82,10 @@ def wait_until_complete(
 
     Raises
     ------
-    TransientError
+    NotReadyError
         It is not there, is locked, is being written or cannot be read yet.
+    TransientError
+        The storage failed.
     PermanentError
         It is no regular file, must not be read, or is broken and has not changed for a minute.
     """
@@ -100,7 +106,7 @@ def look_at(path: Path, sleep: Callable[[float], None] = time.sleep) -> Complete
         pass
     found = _complete_file(path, _status(path))
     if found != _complete_file(path, before):
-        raise TransientError(
+        raise NotReadyError(
             f"{path} is still being written.",
             remedy="Nothing to do while the file writer is busy with it; it is tried again.",
         )
@@ -354,7 +360,7 @@ def _status(path: Path) -> os.stat_result:
 def _why_not_opened(path: Path, error: OSError) -> TransientError | PermanentError:
     if isinstance(error, FileNotFoundError):
         what = f"{path} is a symbolic link to nothing." if path.is_symlink() else f"{path} is not there."
-        return TransientError(
+        return NotReadyError(
             what, remedy="See that the storage is mounted here and that the file writer wrote it."
         )
     if isinstance(error, PermissionError):
@@ -363,7 +369,7 @@ def _why_not_opened(path: Path, error: OSError) -> TransientError | PermanentErr
             remedy="Give the account that runs Dagster the right to read it, then re-execute the run.",
         )
     if isinstance(error, BlockingIOError) or "unable to lock" in str(error) or "already open" in str(error):
-        return TransientError(
+        return NotReadyError(
             f"{path} is still open for writing.", remedy="Nothing to do while it is being written."
         )
     if re.search(r"errno = \d+", str(error)) or error.errno is not None:
@@ -378,7 +384,7 @@ def _broken(path: Path, error: OSError) -> TransientError | PermanentError:
     words = "is empty" if status.st_size == 0 else "is no complete HDF5 file"
     what = f"{path} {words} ({error})."
     if time.time() - status.st_mtime < SETTLED_SECONDS:
-        return TransientError(what, remedy="It is tried again, because it was written only just now.")
+        return NotReadyError(what, remedy="It is tried again, because it was written only just now.")
     return PermanentError(
         what, remedy="Look at the file writer's log; put the right file in place, then re-execute the run."
     )

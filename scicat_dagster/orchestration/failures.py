@@ -3,9 +3,10 @@
 =========  ==============================  ===========================================  =====================
 kind       examples                        what happens                                 what a person does
 =========  ==============================  ===========================================  =====================
-transient  network, 5xx, 429, file not     the op is retried with growing pauses, then  nothing; later,
-           there or still being written,   the run from the failed op, then the         re-execute
-           expired login                   partition stays failed
+transient  network, 5xx, 429, storage,     the op is retried with growing pauses, then  nothing
+           expired login                   the run from the failed op; then later
+waiting    the file is not there, or       the op is retried with growing pauses; then  nothing; see that the
+           still being written             later: other files need the place            file is written
 changed    the file was modified while     the run is retried from its beginning        nothing
            work on it was under way
 permanent  schema, mandatory field, 400,   no retries; the partition stays failed with  what the remedy says,
@@ -14,8 +15,8 @@ permanent  schema, mandatory field, 400,   no retries; the partition stays faile
 other      a bug, a killed process         the run is retried from the failed op         report a bug
 =========  ==============================  ===========================================  =====================
 
-What is still failed then and not permanent is requested anew later: see ``later``. Run retries are stopped
-by a tag on the run; ``Failure(allow_retries=False)`` would stop op retries only.
+"Later" is the sensor in ``later``, which requests anew what failed and is not permanent, for some five days.
+Run retries are stopped by a tag on the run; ``Failure(allow_retries=False)`` would stop op retries only.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.nexus import FileChangedError
+from scicat_dagster.nexus import FileChangedError, NotReadyError
 
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 RETRY_STRATEGY_TAG = "dagster/retry_strategy"
@@ -56,14 +57,16 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
         _tag(context, {FAILURE_TAG: "permanent", RETRY_RUN_TAG: "false"})
         raise _failure(error, kind="permanent") from error
     except TransientError as error:
-        # Also where an earlier failure said otherwise: a re-executed run carries the tags of the one before.
-        _tag(context, {FAILURE_TAG: "transient", RETRY_RUN_TAG: "true"})
+        waiting = isinstance(error, NotReadyError)
+        kind = "waiting" if waiting else "transient"
+        # Also true where an earlier failure said otherwise: a re-executed run carries the tags of its parent.
+        _tag(context, {FAILURE_TAG: kind, RETRY_RUN_TAG: "false" if waiting else "true"})
         if context.retry_number < len(pauses):
             pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             pause = min(max(pause, error.retry_after_seconds or 0.0), LONGEST_PAUSE_SECONDS)
             context.log.warning("%s Tried again in %.1f s.", error, pause)
             raise dg.RetryRequested(max_retries=len(pauses), seconds_to_wait=pause) from error
-        raise _failure(error, kind="transient") from error
+        raise _failure(error, kind=kind) from error
 
 
 def _tag(context: dg.OpExecutionContext, tags: dict[str, str]) -> None:

@@ -13,6 +13,9 @@ from scicat_dagster.orchestration.inventory import ROUND_TAG, FailedFile, failed
 from scicat_dagster.orchestration.jobs import ingest_file
 
 FIRST_PAUSE = timedelta(minutes=5)
+FIRST_PAUSE_FOR_A_FILE = timedelta(minutes=1)
+"""A file that was not ready may be so any moment."""
+
 LONGEST_PAUSE = timedelta(hours=6)
 MOST_ROUNDS = 24
 """Some five days. After that the file stays failed until a person re-executes it."""
@@ -25,22 +28,23 @@ def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
     return [
         file
         for file in failed
-        if file.kind != "permanent" and file.round < MOST_ROUNDS and now - file.last >= pause(file.round)
+        if file.kind != "permanent" and file.round < MOST_ROUNDS and now - file.last >= pause(file)
     ]
 
 
-def pause(round_: int) -> timedelta:
-    """How long to wait after the failure of a round."""
-    factor: int = 2 ** min(round_, 16)
-    return min(FIRST_PAUSE * factor, LONGEST_PAUSE)
+def pause(file: FailedFile) -> timedelta:
+    """How long to wait after the latest failure of a file."""
+    first = FIRST_PAUSE_FOR_A_FILE if file.kind == "waiting" else FIRST_PAUSE
+    factor: int = 2 ** min(file.round, 16)
+    return min(first * factor, LONGEST_PAUSE)
 
 
 @dg.sensor(
     job=ingest_file,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Requests files anew whose failure was not permanent: 5 minutes after the last retry, then "
-    "after 10, 20, … up to every 6 hours, for some five days.",
+    description="Requests files anew whose failure was not permanent: 5 minutes after the last retry (1 when "
+    "the file was not ready), then after twice as long, up to every 6 hours, for some five days.",
 )
 def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     now = datetime.now(UTC)

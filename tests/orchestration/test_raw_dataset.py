@@ -214,7 +214,7 @@ def test_a_file_that_is_no_hdf5_file_fails_and_says_so(small: SmallFacility) -> 
     assert "is no complete HDF5 file" in said["reason"]
 
 
-def test_a_transient_failure_is_tried_again_and_then_says_why(small: SmallFacility) -> None:
+def test_a_file_that_is_not_there_is_looked_for_again_and_then_left_for_later(small: SmallFacility) -> None:
     one_look = small.facility(file_handling={"data_file_open_max_tries": 1})
     result = small.ingest(one_look, small.file.with_name("late.hdf"))
 
@@ -222,10 +222,27 @@ def test_a_transient_failure_is_tried_again_and_then_says_why(small: SmallFacili
     _, said = failure(result)
     assert "late.hdf is not there" in said["reason"]
     assert "mounted" in said["what to do"]
+    assert said["kind"] == "waiting"
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["scicat/failure"] == "waiting"
+    # Its place in the queue is for others; see the sensor that tries again later.
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+
+
+def test_a_catalogue_that_is_away_is_a_transient_failure(small: SmallFacility) -> None:
+    facility = small.facility()
+    small.server.stop()
+
+    result = small.ingest(facility)
+
+    assert len([event for event in result.all_events if event.is_step_up_for_retry]) == 1
+    _, said = failure(result)
+    assert "SciCat cannot be reached" in said["reason"]
     assert said["kind"] == "transient"
     run = small.instance.get_run_by_id(result.run_id)
     assert run is not None
-    assert run.tags["scicat/failure"] == "transient"
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "true"
 
 
 def test_a_partition_outside_the_data_directory_is_refused(small: SmallFacility) -> None:
