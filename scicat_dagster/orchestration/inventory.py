@@ -34,7 +34,7 @@ class FailedFile:
     runs: int
     run_id: str
     kind: str
-    """``permanent``, ``transient``, ``waiting``, ``changed``; ``crash`` where the run ended without a word."""
+    """``permanent``, ``transient``, ``waiting``, ``changed``; ``crash`` where a run ended without words."""
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]

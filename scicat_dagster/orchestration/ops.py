@@ -23,6 +23,10 @@ from scicat_dagster.orchestration.failures import explained
 from scicat_dagster.orchestration.metadata import dataset_metadata
 from scicat_dagster.scicat.registration import register
 
+_SLOWEST_STORAGE = 10_000_000
+"""Bytes in a second."""
+_UNREMARKABLE_SECONDS = 60
+
 
 class AnnouncementConfig(dg.Config):
     """The message that announced the file, as the JSON of a ``FileWritten``; empty when there was none.
@@ -54,9 +58,12 @@ def wait_for_file(
     with explained(context, facility.op_pauses):
         announcement = _announcement(config)
         path = _partition_path(context.partition_key, handling.data_directory)
-        return AnnouncedFile(
-            file=wait_until_complete(path, handling.retry_delays()), announcement=announcement
-        )
+        file = wait_until_complete(path, handling.retry_delays())
+    allowed = context.instance.run_monitoring_max_runtime_seconds
+    if allowed and (longer := seconds_to_read(file.size)) > _UNREMARKABLE_SECONDS:
+        # Dagster's monitoring would take a run that reads a huge file for one that hangs.
+        context.instance.add_run_tags(context.run_id, {"dagster/max_runtime": str(allowed + longer)})
+    return AnnouncedFile(file=file, announcement=announcement)
 
 
 @dg.op(
@@ -146,6 +153,11 @@ def register_dataset(
             seconds_since_announcement=None if announced_at is None else time.time() - announced_at / 1000,
         ),
     )
+
+
+def seconds_to_read(size: int) -> int:
+    """How long reading so many bytes may take on a slow storage; a checksum reads the whole file."""
+    return size // _SLOWEST_STORAGE
 
 
 def _announcement(config: AnnouncementConfig) -> FileWritten | None:

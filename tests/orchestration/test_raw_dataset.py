@@ -11,6 +11,7 @@ import dagster as dg
 import yaml
 
 from scicat_dagster.messages import FileWritten
+from scicat_dagster.orchestration.ops import seconds_to_read
 from tests.orchestration.conftest import SmallFacility
 
 ASSET = dg.AssetKey("raw_dataset")
@@ -92,6 +93,11 @@ def test_the_run_can_be_found_by_instrument_and_proposal(small: SmallFacility) -
     assert run is not None
     assert run.tags["scicat/instrument"] == "ODIN"
     assert run.tags["scicat/proposal"] == "443503"
+
+
+def test_only_huge_files_need_longer_than_other_runs() -> None:
+    assert seconds_to_read(112_587) == 0
+    assert seconds_to_read(100 * 10**9) == 10_000
 
 
 def test_the_run_consists_of_the_five_ops(small: SmallFacility) -> None:
