@@ -136,7 +136,7 @@ def retry(position: str, config: Path) -> None:
 
     message = _rejected(position)
     try:
-        send(load_configuration(config, os.environ).settings.kafka, message.position.topic, message.value)
+        send(load_configuration(config, os.environ).settings.kafka, message.position.topic, [message.value])
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Sent to {message.position.topic} again.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -242,23 +242,28 @@ class AnnouncementReader:
         )
 
 
-def send(settings: KafkaSettings, topic: str, value: bytes) -> None:
-    """Put a message on a topic, and return when the brokers have it.
+def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) -> None:
+    """Put messages on a topic, and return when the brokers have them.
 
     Raises
     ------
     BrokerAwayError
-        They did not confirm it in time.
+        They did not confirm all of them in time.
     """
     failures: list[str] = []
-    producer = Producer(_client_configuration(settings) | {"message.timeout.ms": int(PROBE_SECONDS * 2000)})
-    producer.produce(
-        topic, value, on_delivery=lambda error, _: failures.append(error.str()) if error else None
-    )
-    if producer.flush(PROBE_SECONDS * 3) or failures:
+
+    def note(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error.str())
+
+    seconds = 2 * PROBE_SECONDS
+    producer = Producer(_client_configuration(settings) | {"message.timeout.ms": int(seconds * 1000)})
+    for value in values:
+        producer.produce(topic, value, on_delivery=note)
+    if producer.flush(seconds + 1) or failures:
         raise BrokerAwayError(
-            f"Kafka did not take the message for {topic}: {'; '.join(failures) or 'no answer'}.",
-            remedy="See that the brokers run and that the topic exists, then send it again.",
+            f"Kafka did not take {len(values)} messages for {topic}: {(failures or ['no answer'])[0]}.",
+            remedy="See that the brokers run and that the topic exists, then send them again.",
         )
 
 

@@ -171,6 +171,8 @@ class KafkaSettings(_Section):
     individual_message_commit: bool = True
     enable_auto_commit: bool = True
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    dead_letter_topic: str = ""
+    """New: a topic to which rejected messages are sent as well."""
 
 
 class LoggingSettings(_Section):
@@ -350,6 +352,8 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append("ingestion.file_handling.hash_file_extension: is empty, and save_file_hash is true.")
     if handling.data_directory and not handling.data_directory.startswith("/"):
         found.append("ingestion.file_handling.data_directory: must be an absolute path.")
+    if settings.kafka.dead_letter_topic in settings.kafka.topics:
+        found.append("kafka.dead_letter_topic: is one of kafka.topics, so that it would be read for ever.")
     if settings.kafka.topics and not settings.kafka.bootstrap_servers:
         found.append("kafka.bootstrap_servers: is missing, and kafka.topics are given.")
     return found

@@ -75,7 +75,7 @@ def _tag(context: dg.OpExecutionContext, tags: dict[str, str]) -> None:
 
 def _failure(error: IngestionError, *, kind: str) -> dg.Failure:
     return dg.Failure(
-        description=error.what,
+        description=str(error),
         metadata={
             "reason": dg.MetadataValue.text(error.what),
             "what to do": dg.MetadataValue.text(error.remedy),

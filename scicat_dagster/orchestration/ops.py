@@ -49,7 +49,6 @@ class AnnouncedFile(BaseModel):
 
 @dg.op(
     description="Wait until the file writer is done: the file opens, and its size and time stand still.",
-    tags={"dagster/priority": "10"},
 )
 def wait_for_file(
     context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: AnnouncementConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from scicat_dagster.kafka import Batch, Cursor, Gap
+from scicat_dagster.kafka import Batch, Cursor, Gap, send
 from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
 from scicat_dagster.orchestration.assets import rejected_messages
 from scicat_dagster.orchestration.facility import Facility
@@ -70,6 +70,9 @@ def wrdn_sensor(
         Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=facility.wait_seconds
     )
     plan = plan_tick(batch.messages, facility.settings.ingestion.file_handling.data_directory)
+    dead_letters = facility.settings.kafka.dead_letter_topic
+    if dead_letters and plan.rejected:
+        send(facility.settings.kafka, dead_letters, [rejected.value for rejected in plan.rejected])
     summary = _summary(batch, plan)
     context.log.info(summary)
     return dg.SensorResult(

@@ -16,7 +16,7 @@ from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.messages import KafkaMessage, Position
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.sensors import plan_tick, wrdn_sensor
-from tests.brokers import unique_name
+from tests.brokers import read_topic, unique_name
 from tests.orchestration.conftest import SmallFacility
 
 
@@ -156,6 +156,23 @@ def test_a_message_that_cannot_lead_to_a_file_is_an_event(
     assert (metadata["topic"], metadata["partition"], metadata["offset"]) == (announcements.topic, 0, 0)
     assert base64.b64decode(str(metadata["message (base64)"])) == (value or b"")
     assert requested(result) == [str(file)]
+
+
+def test_rejected_messages_are_sent_to_the_dead_letter_topic_as_well(
+    announcements: Announcements, loopback_broker: LoopbackBroker
+) -> None:
+    dead = unique_name("dead")
+    loopback_broker.create_topic(dead, 1)
+    announcements.small.kafka["dead_letter_topic"] = dead
+    announcements.facility = announcements.small.facility()
+    announcements.facility.wait_seconds = 10.0
+    broken = wrdn("data/relative.hdf")
+    announcements.send(broken, wrdn(announcements.small.file), None)
+
+    announcements.tick()
+
+    letters = read_topic(loopback_broker.bootstrap_servers, dead)
+    assert [letter.value for letter in letters] == [broken, None]
 
 
 def test_a_failure_of_the_file_writer_is_an_event_that_names_the_file(announcements: Announcements) -> None:
