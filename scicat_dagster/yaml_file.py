@@ -13,6 +13,9 @@ import yaml
 
 _LARGEST_FILE = 4 * 1024 * 1024
 
+# libyaml reads the schemas of a facility in a fifth of the time, which every run would spend.
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 _FIXED_WORDS: dict[type[yaml.YAMLError], str] = {
     yaml.composer.ComposerError: "an alias (*name) has no anchor (&name)",
     yaml.constructor.ConstructorError: "a tag (!name) or a key is not understood",
@@ -62,7 +65,7 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_SAFE_LOADER)  # noqa: S506 - both are safe
 
 
 def _words(error: yaml.YAMLError) -> str:
