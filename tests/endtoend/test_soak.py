@@ -1,0 +1,57 @@
+"""A small soak: files, faults, an outage and two kills, and every file accounted for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak import FileFault, Victim, make_plan
+
+pytestmark = pytest.mark.endtoend
+
+FILES = 20
+SEED = 7
+KILLS = 2
+
+
+def test_nothing_is_lost_or_registered_twice_whatever_fails(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.soak", "--directory", str(tmp_path / "soak"),
+            "--timeout", "240", "--files", str(FILES), "--seed", str(SEED), "--kills", str(KILLS),
+        ],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )  # fmt: skip
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    report = json.loads(finished.stdout)
+    broken = [file for file in make_plan(SEED, FILES, KILLS).files if file.fault.permanent]
+    assert report["settled"]
+    assert report["announced"] == FILES
+    assert report["lost"] == report["not_green"] == report["failed_without_fault"] == []
+    assert report["differing"] == {}
+    assert report["registered"] == report["datasets"] == report["origdatablocks"] == FILES - len(broken)
+    assert report["duplicate_datasets"] == report["duplicate_blocks"] == report["unannounced"] == 0
+    assert sum(report["failed_visible"].values()) == len(broken)
+    assert report["rejected"] == report["rejected_expected"] > 0
+    # It did happen.
+    assert sum(report["kills"].values()) == KILLS
+    assert sum(report["faults"].values()) > 0
+    assert report["broker_outages"] == 1
+
+
+def test_a_seed_stands_for_one_plan() -> None:
+    plan = make_plan(SEED, 60, 8)
+
+    assert plan == make_plan(SEED, 60, 8)
+    assert plan != make_plan(SEED + 1, 60, 8)
+    assert len(plan.files) == 60
+    assert {file.fault for file in plan.files} == set(FileFault)
+    assert {kill.victim for kill in plan.kills} == set(Victim)
