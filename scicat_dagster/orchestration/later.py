@@ -13,8 +13,8 @@ from scicat_dagster.orchestration.inventory import ROUND_TAG, FailedFile, failed
 from scicat_dagster.orchestration.jobs import ingest_file
 
 FIRST_PAUSE = timedelta(minutes=5)
-FIRST_PAUSE_FOR_A_FILE = timedelta(minutes=1)
-"""A file that was not ready may be so any moment."""
+FIRST_SHORT_PAUSE = timedelta(minutes=1)
+"""For a file that was not ready and may be so any moment, and for a run that was killed."""
 
 LONGEST_PAUSE = timedelta(hours=6)
 MOST_ROUNDS = 24
@@ -34,7 +34,7 @@ def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
 
 def pause(file: FailedFile) -> timedelta:
     """How long to wait after the latest failure of a file."""
-    first = FIRST_PAUSE_FOR_A_FILE if file.kind == "waiting" else FIRST_PAUSE
+    first = FIRST_SHORT_PAUSE if file.kind in {"waiting", "crash"} else FIRST_PAUSE
     factor: int = 2 ** min(file.round, 16)
     return min(first * factor, LONGEST_PAUSE)
 
@@ -44,7 +44,8 @@ def pause(file: FailedFile) -> timedelta:
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Requests files anew whose failure was not permanent: 5 minutes after the last retry (1 when "
-    "the file was not ready), then after twice as long, up to every 6 hours, for some five days.",
+    "the file was not ready or the run was killed), then after twice as long, up to every 6 hours, for some "
+    "five days.",
 )
 def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     now = datetime.now(UTC)

@@ -14,7 +14,7 @@ from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import Announcer, write_files
 from tests.endtoend.conftest import Processes
 
-pytestmark = pytest.mark.endtoend
+pytestmark = [pytest.mark.endtoend, pytest.mark.timeout(400)]
 
 
 def announce(facility: Processes, files: int) -> set[str]:
@@ -31,6 +31,14 @@ def shorten_timeouts(facility: Processes) -> None:
     text = config.read_text()
     assert "timeout: 10" in text
     config.write_text(text.replace("timeout: 10", "timeout: 6"))
+
+
+def shorten_the_longest_run(facility: Processes) -> None:
+    """A run that was killed together with its code server is found by nothing else."""
+    instance = facility.directory / "dagster" / "dagster.yaml"
+    text = instance.read_text()
+    assert "max_runtime_seconds: 300" in text
+    instance.write_text(text.replace("max_runtime_seconds: 300", "max_runtime_seconds: 30"))
 
 
 def check_exactly_once(facility: Processes, files: set[str]) -> None:
@@ -69,6 +77,8 @@ def test_a_run_worker_killed_between_dataset_and_block_is_made_up_for(on_loopbac
 
 def test_a_killed_daemon_and_code_server_lose_nothing(on_loopback: Processes) -> None:
     facility = on_loopback
+    shorten_timeouts(facility)
+    shorten_the_longest_run(facility)
     files = announce(facility, 5)
     code_server, daemon, port = facility.start_dagster()
     facility.wait_for(lambda: len(facility.registered()) >= 1, "the first file", seconds=90)
@@ -81,6 +91,8 @@ def test_a_killed_daemon_and_code_server_lose_nothing(on_loopback: Processes) ->
     facility.wait_for(
         lambda: facility.registered() == files and facility.unfinished_runs() == 0,
         "every file after the restart",
-        seconds=150,
+        # Should Dagster give its own retry up, because the code server is not back yet, another is requested
+        # when a minute is over.
+        seconds=270,
     )
     check_exactly_once(facility, files)

@@ -12,7 +12,7 @@ import yaml
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.later import (
     FIRST_PAUSE,
-    FIRST_PAUSE_FOR_A_FILE,
+    FIRST_SHORT_PAUSE,
     LONGEST_PAUSE,
     MOST_ROUNDS,
     due,
@@ -106,9 +106,9 @@ def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_
         (failed(ago=2 * FIRST_PAUSE, round_=1), True),
         (failed(ago=LONGEST_PAUSE, round_=20), True),
         (failed(ago=LONGEST_PAUSE * 10, round_=MOST_ROUNDS), False),
-        (failed("waiting", ago=FIRST_PAUSE_FOR_A_FILE), True),
-        (failed("waiting", ago=FIRST_PAUSE_FOR_A_FILE, round_=1), False),
-        (failed("crash", ago=FIRST_PAUSE), True),
+        (failed("waiting", ago=FIRST_SHORT_PAUSE), True),
+        (failed("waiting", ago=FIRST_SHORT_PAUSE, round_=1), False),
+        (failed("crash", ago=FIRST_SHORT_PAUSE), True),
         (failed("changed", ago=FIRST_PAUSE), True),
         (failed("permanent", ago=LONGEST_PAUSE * 10), False),
     ],
@@ -126,7 +126,7 @@ def test_a_file_that_was_not_ready_is_requested_anew_with_its_announcement(small
     assert not run.success
     (file,) = failed_files(small.instance)
     assert file.kind == "waiting"
-    assert due([file], file.last + FIRST_PAUSE_FOR_A_FILE) == [file]
+    assert due([file], file.last + FIRST_SHORT_PAUSE) == [file]
     assert file.run_config == config
 
 
