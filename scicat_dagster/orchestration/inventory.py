@@ -34,10 +34,16 @@ class FailedFile:
     runs: int
     run_id: str
     kind: str
-    """``permanent``, ``transient``, ``waiting``, ``changed``; ``crash`` where a run ended without words."""
+    """``permanent``, ``transient``, ``waiting`` or ``changed``; ``cancelled`` by a person;
+    ``crash`` where the run ended without words."""
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]
+
+    @property
+    def waits_for_a_person(self) -> bool:
+        """Whether trying again without anybody doing anything is useless, or unwanted."""
+        return self.kind in {"permanent", "cancelled"}
 
 
 def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:
@@ -100,10 +106,16 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
         last=_failed_at(records[0]),
         runs=len(records),
         run_id=latest.run_id,
-        kind=latest.tags.get(FAILURE_TAG, "crash"),
+        kind=_kind(latest),
         round=int(latest.tags.get(ROUND_TAG, "0")),
         run_config=dict(latest.run_config),
     )
+
+
+def _kind(run: dg.DagsterRun) -> str:
+    if run.status is dg.DagsterRunStatus.CANCELED:
+        return "cancelled"
+    return run.tags.get(FAILURE_TAG, "crash")
 
 
 def _failed_at(record: dg.RunRecord) -> datetime:

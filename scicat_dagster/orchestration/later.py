@@ -24,11 +24,11 @@ MOST_REQUESTS_PER_TICK = 100
 
 
 def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
-    """The files to request anew now: not permanent, and their pause, which doubles each round, is over."""
+    """The files to request anew now: they wait for no person, and their pause is over."""
     return [
         file
         for file in failed
-        if file.kind != "permanent" and file.round < MOST_ROUNDS and now - file.last >= pause(file)
+        if not file.waits_for_a_person and file.round < MOST_ROUNDS and now - file.last >= pause(file)
     ]
 
 
@@ -52,7 +52,7 @@ def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult |
     failed = failed_files(context.instance, now)
     wanted = due(failed, now)[:MOST_REQUESTS_PER_TICK]
     if not wanted:
-        permanent = sum(file.kind == "permanent" for file in failed)
+        permanent = sum(file.waits_for_a_person for file in failed)
         return dg.SkipReason(
             f"{len(failed)} failed files: {permanent} wait for a person, none is due to be tried again."
         )

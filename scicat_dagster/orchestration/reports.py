@@ -34,7 +34,7 @@ def failed_files_report(context: dg.AssetExecutionContext) -> dg.MaterializeResu
     return dg.MaterializeResult(
         metadata={
             "failed files": len(failed),
-            "waiting for a person": sum(file.kind == "permanent" for file in failed),
+            "waiting for a person": sum(file.waits_for_a_person for file in failed),
             "table": dg.MetadataValue.table(records, schema=_SCHEMA),
         }
     )

@@ -84,6 +84,16 @@ def test_a_run_that_dagster_will_retry_is_not_a_failed_file_yet(
     assert failed_files(small.instance) == []
 
 
+def test_a_run_that_a_person_cancelled_is_listed_and_left_to_people(small: SmallFacility) -> None:
+    run = small.ingest(small.facility()).dagster_run
+    small.instance.report_run_canceled(run)
+
+    (file,) = failed_files(small.instance)
+    assert file.kind == "cancelled"
+    assert file.waits_for_a_person
+    assert "cancelled" in reason_of(small.instance, file.run_id)[0]
+
+
 def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_schema: str) -> None:
     small.ingest(small.facility())
 
@@ -111,6 +121,7 @@ def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_
         (failed("crash", ago=FIRST_SHORT_PAUSE), True),
         (failed("changed", ago=FIRST_PAUSE), True),
         (failed("permanent", ago=LONGEST_PAUSE * 10), False),
+        (failed("cancelled", ago=LONGEST_PAUSE * 10), False),
     ],
 )
 def test_what_is_due_to_be_tried_again(file: FailedFile, is_due: bool) -> None:
