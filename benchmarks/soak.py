@@ -57,7 +57,7 @@ from scicat_dagster.demo.file_writer import (
     write_files,
     written_message,
 )
-from scicat_dagster.demo.laptop import DemoError, lay_out, seed
+from scicat_dagster.demo.laptop import UNFINISHED, DemoError, lay_out, seed
 from scicat_dagster.kafka import Cursor
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.rejections import rejections
@@ -111,13 +111,6 @@ _COMPARED = (
 """What a dataset's entry has to say as if nothing had failed."""
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 class SoakError(Exception):
@@ -488,7 +481,7 @@ def look(facility: Facility) -> Look:
     return Look(
         green=frozenset(instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))),
         failed={file.path: file for file in failed_files(instance)},
-        unfinished=len(instance.get_run_ids(dg.RunsFilter(statuses=_UNFINISHED))),
+        unfinished=len(instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED))),
         runs=instance.get_runs_count(),
         is_behind=_is_behind(facility),
     )

@@ -41,13 +41,14 @@ _STOP_SECONDS = 20
 _LOOK_SECONDS = 1.0
 _MESSAGES_FOR_NO_FILE = (MessageKind.BROKEN, MessageKind.FAILED)
 
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+"""The statuses of a run that waits or works."""
 
 
 class DemoError(Exception):
@@ -120,7 +121,7 @@ class Laptop:
 
     def unfinished_runs(self) -> int:
         """Runs that wait or work, or will be retried."""
-        return len(self.instance.get_run_ids(dg.RunsFilter(statuses=_UNFINISHED))) + self._to_be_retried()
+        return len(self.instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED))) + self._to_be_retried()
 
     def _failed(self) -> set[str]:
         runs = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))

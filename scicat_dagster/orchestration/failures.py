@@ -36,6 +36,9 @@ RETRY_STRATEGY_TAG = "dagster/retry_strategy"
 FAILURE_TAG = "scicat/failure"
 """On a failed run: the kind of its failure."""
 
+FAILED_RUN_TAG = "scicat/failed_run"
+"""Which run the kind is about: a run that is re-executed carries the tags of its parent."""
+
 LONGEST_PAUSE_SECONDS = 60.0
 """The most that a server's Retry-After can make an op wait."""
 
@@ -51,16 +54,16 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
     try:
         yield
     except FileChangedError as error:
-        _tag(context, {FAILURE_TAG: "changed", RETRY_STRATEGY_TAG: "ALL_STEPS"})
+        _tag(context, "changed", {RETRY_STRATEGY_TAG: "ALL_STEPS"})
         raise _failure(error, kind="changed") from error
     except PermanentError as error:
-        _tag(context, {FAILURE_TAG: "permanent", RETRY_RUN_TAG: "false"})
+        _tag(context, "permanent", {RETRY_RUN_TAG: "false"})
         raise _failure(error, kind="permanent") from error
     except TransientError as error:
         waiting = isinstance(error, NotReadyError)
         kind = "waiting" if waiting else "transient"
-        # Also true where an earlier failure said otherwise: a re-executed run carries the tags of its parent.
-        _tag(context, {FAILURE_TAG: kind, RETRY_RUN_TAG: "false" if waiting else "true"})
+        # Said also when it is true, because the parent's tag may say otherwise.
+        _tag(context, kind, {RETRY_RUN_TAG: "false" if waiting else "true"})
         if context.retry_number < len(pauses):
             pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             pause = min(max(pause, error.retry_after_seconds or 0.0), LONGEST_PAUSE_SECONDS)
@@ -69,7 +72,13 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
         raise _failure(error, kind=kind) from error
 
 
-def _tag(context: dg.OpExecutionContext, tags: dict[str, str]) -> None:
+def kind_of(run: dg.DagsterRun) -> str | None:
+    """The kind of a run's own failure; None where it ended without a word of ours."""
+    return run.tags.get(FAILURE_TAG) if run.tags.get(FAILED_RUN_TAG) == run.run_id else None
+
+
+def _tag(context: dg.OpExecutionContext, kind: str, retries: dict[str, str]) -> None:
+    tags = {FAILURE_TAG: kind, FAILED_RUN_TAG: context.run_id, **retries}
     context.instance.add_run_tags(context.run_id, tags)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.orchestration.failures import FAILURE_TAG
+from scicat_dagster.orchestration.failures import kind_of
 
 PARTITION_TAG = "dagster/partition"
 ROUND_TAG = "scicat/retry_round"
@@ -115,7 +115,7 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
 def _kind(run: dg.DagsterRun) -> str:
     if run.status is dg.DagsterRunStatus.CANCELED:
         return "cancelled"
-    return run.tags.get(FAILURE_TAG, "crash")
+    return kind_of(run) or "crash"
 
 
 def _failed_at(record: dg.RunRecord) -> datetime:

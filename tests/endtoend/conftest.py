@@ -20,7 +20,7 @@ from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
 from scicat_dagster.demo.catalogue.faults import Faults, Scripted
-from scicat_dagster.demo.laptop import lay_out, seed
+from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
 from tests.brokers import Broker, KafkaCluster, free_ports
 
@@ -156,13 +156,7 @@ class Processes:
         return list(self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])))
 
     def unfinished_runs(self) -> int:
-        unfinished = [
-            dg.DagsterRunStatus.QUEUED,
-            dg.DagsterRunStatus.NOT_STARTED,
-            dg.DagsterRunStatus.STARTING,
-            dg.DagsterRunStatus.STARTED,
-        ]
-        return len(self.instance.get_run_ids(dg.RunsFilter(statuses=unfinished)))
+        return len(self.instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED)))
 
     def stop(self) -> None:
         for process in reversed(self.running):

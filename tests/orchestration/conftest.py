@@ -43,6 +43,17 @@ class SmallFacility:
     def store(self) -> Store:
         return self.server.store
 
+    def add_proposal(self) -> None:
+        """Make the file's proposal known to the catalogue."""
+        self.store.add_proposal(
+            "443503",
+            title="CODA",
+            pi_firstname="Ada",
+            pi_lastname="Lovelace",
+            pi_email="ada@example.org",
+            owner_group="ess_proposal_443503",
+        )
+
     def facility(self, **ingestion: object) -> Facility:
         """The resource that ops and sensors get, from a configuration file with these ingestion keys."""
         config = self.directory / "config.yml"
@@ -91,16 +102,9 @@ def small(tmp_path: Path) -> Iterator[SmallFacility]:
         CatalogueServer(tmp_path / "catalogue.sqlite") as server,
         dg.DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}}) as instance,
     ):
-        server.store.add_proposal(
-            "443503",
-            title="CODA",
-            pi_firstname="Ada",
-            pi_lastname="Lovelace",
-            pi_email="ada@example.org",
-            owner_group="ess_proposal_443503",
-        )
         server.store.add_instrument("ODIN")
         facility = SmallFacility(tmp_path, server, instance, kafka={})
+        facility.add_proposal()
         shutil.copy(DATA / "small-coda.imsc.yml", facility.schema)
         shutil.copy(DATA / "small-coda.hdf", facility.file)
         # Long ago, so that nothing waits to see whether it is still being written.

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.later import (
     FIRST_PAUSE,
@@ -92,6 +93,21 @@ def test_a_run_that_a_person_cancelled_is_listed_and_left_to_people(small: Small
     assert file.kind == "cancelled"
     assert file.waits_for_a_person
     assert "cancelled" in reason_of(small.instance, file.run_id)[0]
+
+
+def test_a_re_executed_run_that_is_killed_has_not_failed_as_its_parent_did(
+    small: SmallFacility, broken_schema: str
+) -> None:
+    parent = small.ingest(small.facility()).dagster_run
+    child = small.instance.create_run_for_job(
+        build_definitions(small.facility().configuration).resolve_job_def("ingest_file"), tags=parent.tags
+    )
+    small.instance.report_run_failed(child)
+
+    (file,) = failed_files(small.instance)
+    assert file.run_id == child.run_id
+    assert file.kind == "crash"
+    assert not file.waits_for_a_person
 
 
 def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_schema: str) -> None:

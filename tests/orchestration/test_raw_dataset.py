@@ -135,14 +135,7 @@ def test_a_dataset_that_a_crash_left_without_its_block_gets_it(small: SmallFacil
     small.store.clear()
     # Long ago, so that whoever created it can no longer be about to add the block.
     small.store.insert_dataset({**dataset, "createdAt": "2026-01-15T09:30:00.000Z"})
-    small.store.add_proposal(
-        "443503",
-        title="CODA",
-        pi_firstname="Ada",
-        pi_lastname="Lovelace",
-        pi_email="ada@example.org",
-        owner_group="ess_proposal_443503",
-    )
+    small.add_proposal()
 
     assert small.ingest(small.facility()).success
 
