@@ -1,0 +1,21 @@
+"""The command line, one module for each command, which reads its arguments, calls the package and prints."""
+
+from __future__ import annotations
+
+import click
+
+from scicat_dagster.cli.demo import demo
+from scicat_dagster.cli.failures import failures
+from scicat_dagster.cli.messages import messages
+from scicat_dagster.cli.preview import preview
+from scicat_dagster.cli.validate import validate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="scicat_dagster")
+def main() -> None:
+    """Register a facility's NeXus files as SciCat datasets, by Dagster runs that anyone can look at."""
+
+
+for command in (preview, validate, failures, messages, demo):
+    main.add_command(command)

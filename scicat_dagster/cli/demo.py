@@ -1,0 +1,70 @@
+"""``scicat-dagster demo``: a facility on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--files", default=30, show_default=True, type=click.IntRange(1), help="How many to write.")
+@click.option("--exit-when-done", is_flag=True, help="No waiting for you: print a JSON summary and end.")
+@click.option("--pause", default=2.0, show_default=True, help="Seconds from one file to the next.")
+@click.option("--port", default=3000, show_default=True, help="Dagster's; another when it is taken.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False),
+    help="Where to keep everything; a temporary folder, removed in the end, when not given.",
+)  # fmt: skip
+@click.option("--timeout", default=900.0, show_default=True, help="With --exit-when-done, in seconds.")
+def demo(
+    files: int, *, exit_when_done: bool, pause: float, port: int, directory: Path | None, timeout: float
+) -> None:
+    """Run a facility on this machine: Kafka, a SciCat stand-in, a file writer, and Dagster with its UI.
+
+    Ctrl-C ends all of it.
+    """
+    from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
+
+    for number in _ENDING:
+        signal.signal(number, _interrupt)
+    place = directory or Path(tempfile.mkdtemp(prefix="scicat-dagster-demo-"))
+    click.echo("Starting Kafka, SciCat and Dagster …", err=True)
+    try:
+        with running_laptop(place, port) as laptop:
+            click.echo(f"Dagster  {laptop.dagster_url}/locations/", err=True)
+            click.echo(f"SciCat   {laptop.catalogue.url}", err=True)
+            click.echo(f"Files    {laptop.data_directory}", err=True)
+            if exit_when_done:
+                account, agrees = run_headless(laptop, files, timeout_seconds=timeout, report=_progress)
+                click.echo(json.dumps(asdict(account)))
+                sys.exit(0 if agrees else 1)
+            run_with_pages(laptop, files, pause_seconds=pause, report=_progress)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+    finally:
+        if directory is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(*_: Any) -> None:
+    # Once only: an impatient second Ctrl-C must not end the clearing up before all processes are gone.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _progress(line: str) -> None:
+    click.echo(f"         {line}", err=True)

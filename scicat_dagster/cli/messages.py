@@ -1,0 +1,66 @@
+"""``scicat-dagster messages``: the announcements that were rejected."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from scicat_dagster.cli.options import config_option, dagster_instance
+
+if TYPE_CHECKING:
+    from scicat_dagster.orchestration.rejections import RejectedMessage
+
+
+@click.group()
+def messages() -> None:
+    """Look at the messages that were rejected, in the Dagster instance in DAGSTER_HOME."""
+
+
+@messages.command("list")
+def list_messages() -> None:
+    """List rejected messages, newest first: position, time and reason."""
+    from scicat_dagster.orchestration.rejections import rejections
+
+    with dagster_instance() as instance:
+        for message in rejections(instance):
+            when = message.reported_at.isoformat(timespec="seconds")
+            click.echo(f"{message.position}  {when}  {message.reason}")
+
+
+@messages.command()
+@click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
+def show(position: str) -> None:
+    """Show one rejected message whole: the reason, what to do, and its bytes."""
+    message = _rejected(position)
+    click.echo(f"position  {message.position}\nreported  {message.reported_at.isoformat()}")
+    click.echo(f"reason    {message.reason}\nto do     {message.remedy}\nbytes     {message.value!r}")
+
+
+@messages.command()
+@click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
+@config_option
+def retry(position: str, config: Path) -> None:
+    """Send a rejected message to its topic again, for instance after its cause was corrected."""
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.kafka import send
+    from scicat_dagster.settings import load_configuration
+
+    message = _rejected(position)
+    try:
+        send(load_configuration(config, os.environ).settings.kafka, message.position.topic, [message.value])
+    except IngestionError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Sent to {message.position.topic} again.")
+
+
+def _rejected(position: str) -> RejectedMessage:
+    from scicat_dagster.orchestration.rejections import rejections
+
+    with dagster_instance() as instance:
+        for message in rejections(instance):
+            if str(message.position) == position:
+                return message
+    raise click.ClickException(f"No rejected message {position}; see `scicat-dagster messages list`.")
