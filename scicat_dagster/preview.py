@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from scicat_dagster import ingestion
 from scicat_dagster.errors import IngestionError, Notice, PermanentError
 from scicat_dagster.files import canonical_path
+from scicat_dagster.ingestion import ExtractedMetadata, SampleSource
 from scicat_dagster.nexus import look_at
-from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.settings import Configuration, load_configuration
+from scicat_dagster.settings import Configuration, Settings, load_configuration
 
 
 class PreviewSchema(BaseModel):
@@ -81,15 +82,22 @@ def preview_file(file: Path, config: Path, environment: Mapping[str, str]) -> Pr
     return preview
 
 
+def metadata_of(
+    file: str, schemas: SchemaCollection, catalogue: SampleSource, settings: Settings
+) -> ExtractedMetadata:
+    """The metadata of a file that nobody announced; raises as :func:`ingestion.extract_metadata`."""
+    try:
+        path = canonical_path(file, settings.ingestion.file_handling.data_directory)
+    except ValueError as error:
+        raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
+    return ingestion.extract_metadata(look_at(Path(path)), schemas, catalogue, settings)
+
+
 def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) -> None:
     settings = configuration.settings
     preview.warnings += [Notice(subject="configuration", reason=text) for text in configuration.warnings]
-    try:
-        path = canonical_path(preview.file, settings.ingestion.file_handling.data_directory)
-    except ValueError as error:
-        raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
     schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
-    metadata = ingestion.extract_metadata(look_at(Path(path)), schemas, client, settings)
+    metadata = metadata_of(preview.file, schemas, client, settings)
     preview.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
     built = ingestion.build(metadata, ingestion.describe_files(metadata.file, settings), settings)
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock

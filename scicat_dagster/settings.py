@@ -78,9 +78,12 @@ def _header_value(secret: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
-Text = Annotated[str, BeforeValidator(_text)]
-Names = Annotated[tuple[Text, ...], BeforeValidator(_comma_separated)]
-Secret = Annotated[SecretStr, BeforeValidator(_text)]
+# The input types are for the JSON Schema, which tells editors what else may be written.
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | float)]
+Names = Annotated[
+    tuple[Text, ...], BeforeValidator(_comma_separated, json_schema_input_type=Text | tuple[Text, ...])
+]
+Secret = Annotated[SecretStr, BeforeValidator(_text, json_schema_input_type=str | float)]
 HeaderSecret = Annotated[Secret, AfterValidator(_header_value)]
 
 
@@ -111,29 +114,48 @@ class DatasetSettings(_Section):
     """What a dataset gets where its schema says nothing."""
 
     allow_dataset_pid: bool = True
+    """Whether we send a pid. If not, SciCat makes it, and a registered file is recognised by its metadata."""
     generate_dataset_pid: bool = False
+    """Whether the pid is generated, whatever the schema assigns. It is always the same for the same file."""
     dataset_pid_prefix: Text = "20.500.12269"
+    """What is put before a generated pid, and before one that has no prefix."""
     default_instrument_id: Text = ""
+    """SciCat's pid of the instrument, for datasets whose schema assigns none."""
     default_proposal_id: Text = ""
+    """The proposal of datasets whose schema assigns none."""
     default_owner_group: Text = ""
+    """The group that owns datasets whose schema assigns none. SciCat needs one."""
     default_access_groups: Names = ()
+    """The groups that may read datasets whose schema assigns none: a list, or separated by commas."""
 
 
 class FileHandlingSettings(_Section):
     """How the announced file is waited for, measured and listed."""
 
     compute_file_stats: bool = True
+    """Whether owner and permissions of each file are listed."""
     compute_file_hash: bool = True
+    """Whether each file's checksum is computed and listed. The whole file is read for it."""
     file_hash_algorithm: Annotated[str, AfterValidator(_known_algorithm)] = "blake2b"
+    """The checksum: blake3, or one of hashlib's with a length of its own, such as blake2b, sha256 or md5."""
     save_file_hash: bool = True
+    """Whether the checksum is also written to a file beside the data."""
     hash_file_extension: str = "b2b"
+    """The extension of the file that holds the checksum."""
     ingestor_files_directory: str = "../ingestor"
+    """Where our own files go: relative to the folder of each data file, or absolute. Made when missing."""
     message_to_file: bool = True
+    """Whether the announcement is also written to a file beside the data."""
     message_file_extension: str = "message.json"
+    """The extension of the file that holds the announcement."""
     file_path_type: Literal["relative", "absolute"] = "relative"
+    """How files are listed: `relative` to the dataset's sourceFolder, or `absolute`."""
     data_directory: str = ""
+    """The absolute folder that all files are in; announcements of others are rejected. Empty: anywhere."""
     data_file_open_max_tries: PositiveInt = 3
+    """How many times an announced file is tried to be opened before it is tried again later."""
     data_file_open_retry_delay: tuple[NonNegativeFloat, ...] = ()
+    """Seconds to wait after each try to open a file; the last one is repeated. Empty: 3 seconds each."""
 
     def retry_delays(self) -> tuple[float, ...]:
         """Seconds to wait between the tries to open a file; one fewer than there are tries."""
@@ -146,33 +168,57 @@ class IngestionSettings(_Section):
     """What happens to a file on its way to the catalogue."""
 
     dry_run: bool = False
+    """Do everything but write: each run shows what it would post."""
     offline_ingestor_executable: Any = None
+    """Accepted, without effect."""
     max_offline_ingestors: PositiveInt = 10
+    """How many files are worked on at once."""
     offline_ingestors_wait_time: Any = None
+    """Accepted, without effect."""
     schemas_directory: str = "schemas"
+    """The folder of the schemas (`*.imsc.yml`); relative to this file's folder."""
     fallback_schema_file_path: str = ""
+    """The schema of files that no other is for: a path relative to this file's folder, or `ess-fallback`,
+    which comes with the package. Empty: such files fail.
+    """
     check_if_dataset_exists_by_pid: bool = True
+    """Whether a dataset with the same pid is looked for before one is created."""
     check_if_dataset_exists_by_metadata: bool = True
+    """Whether a dataset with the same entry in its scientific metadata is looked for before one is created.
+    """
     check_if_dataset_exists_by_metadata_key: str = "job_id"
+    """The entry of the scientific metadata that identifies a measurement."""
     file_handling: FileHandlingSettings = FileHandlingSettings()
+    """How the announced file is waited for, measured and listed."""
 
 
 class KafkaSettings(_Section):
     """Where the announcements are read."""
 
     topics: Names = ()
+    """The topics with announcements: a list, or separated by commas."""
     group_id: Text = ""
+    """The consumer group to which positions are reported for lag tools. We keep our own position."""
     bootstrap_servers: Names = ()
+    """The brokers as `host:port`: a list, or separated by commas."""
     security_protocol: str = ""
+    """How brokers are talked to: plaintext, ssl, sasl_plaintext or sasl_ssl. Empty: plaintext."""
     sasl_mechanism: str = ""
+    """How we log in with the protocols that begin with sasl, such as SCRAM-SHA-256."""
     sasl_username: Text = ""
+    """The user name to log in with."""
     sasl_password: Secret = SecretStr("")
+    """The password to log in with; better `${NAME}` from the environment."""
     ssl_ca_location: str = ""
+    """The file with the certificates that sign the brokers' ones. Empty: the system's."""
     individual_message_commit: bool = True
+    """Accepted, without effect."""
     enable_auto_commit: bool = True
+    """Accepted, without effect."""
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    """Where the very first start begins: at the `earliest` or the `latest` announcement."""
     dead_letter_topic: str = ""
-    """New: a topic to which rejected messages are sent as well."""
+    """New: a topic to which rejected messages are sent as well. Empty: they are not."""
 
 
 class LoggingSettings(_Section):
@@ -185,26 +231,42 @@ class ApiEndpoints(_Section):
     """Paths of the API's collections, relative to its root."""
 
     datasets: str = "datasets"
+    """Where datasets are."""
     proposals: str = "proposals"
+    """Where proposals are."""
     origdatablocks: str = "origdatablocks"
+    """Where the lists of files are."""
     instruments: str = "instruments"
+    """Where instruments are."""
     samples: str = "samples"
+    """Where samples are."""
 
 
 class ScicatSettings(_Section):
     """Where the catalogue is and how we log in: with a token, or (new) with a user name and password."""
 
     host: Annotated[str, AfterValidator(_api_root)]
+    """The root of the API, such as https://scicat.example.org/api/v3."""
     token: HeaderSecret = SecretStr("")
+    """The token to log in with; better `${NAME}` from the environment."""
     username: Text = ""
+    """New: the account to log in with instead of a token. The login is then renewed by itself."""
     password: Secret = SecretStr("")
+    """New: the account's password; better `${NAME}` from the environment."""
     frontend: Annotated[str, AfterValidator(lambda url: _api_root(url) if url else url)] = ""
+    """New: the address of the catalogue's web pages. Empty: `host` without /api/v3."""
     additional_headers: dict[str, HeaderSecret] = Field(default_factory=dict)
+    """HTTP headers that are sent with each request to SciCat."""
     timeout: NonNegativeFloat = 0
+    """Seconds that one answer may take. 0: 30 seconds."""
     stream: bool = True
+    """Accepted, without effect."""
     verify: bool = True
+    """Whether the server's certificate is verified."""
     health_endpoint: str = "health"
+    """Where SciCat says whether it is healthy, relative to `host`."""
     api_endpoints: ApiEndpoints = ApiEndpoints()
+    """Paths of the API's collections, relative to `host`."""
 
     @property
     def timeout_seconds(self) -> float:
@@ -221,22 +283,34 @@ class HealthCheckSettings(_Section):
     """Where the health endpoint listens."""
 
     host: str = "127.0.0.1"
+    """The address to listen at."""
     port: NonNegativeInt = 8080
+    """The TCP port to listen at."""
 
 
 class Settings(_Section):
     """The whole configuration file."""
 
     nexus_file: str = ""
+    """Accepted, without effect."""
     done_writing_message_file: str = ""
+    """Accepted, without effect."""
     config_file: str = ""
+    """Accepted, without effect."""
     id: Text = ""
+    """The name of this ingestor, for people."""
     dataset: DatasetSettings = DatasetSettings()
+    """What a dataset gets where its schema says nothing."""
     ingestion: IngestionSettings = IngestionSettings()
+    """What happens to a file on its way to the catalogue."""
     kafka: KafkaSettings = KafkaSettings()
+    """Where the announcements are read."""
     logging: LoggingSettings = LoggingSettings()
+    """Accepted, without effect: Dagster's own settings decide what is logged and where."""
     scicat: ScicatSettings
+    """Where the catalogue is and how we log in: with a token, or with a user name and password."""
     health_check: HealthCheckSettings = HealthCheckSettings()
+    """Where the health endpoint listens."""
 
 
 @dataclass(frozen=True)

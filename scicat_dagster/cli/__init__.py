@@ -8,6 +8,7 @@ from scicat_dagster.cli.demo import demo
 from scicat_dagster.cli.failures import failures
 from scicat_dagster.cli.messages import messages
 from scicat_dagster.cli.preview import preview
+from scicat_dagster.cli.schema import schema
 from scicat_dagster.cli.validate import validate
 
 
@@ -17,5 +18,5 @@ def main() -> None:
     """Register a facility's NeXus files as SciCat datasets, by Dagster runs that anyone can look at."""
 
 
-for command in (preview, validate, failures, messages, demo):
+for command in (preview, validate, schema, failures, messages, demo):
     main.add_command(command)

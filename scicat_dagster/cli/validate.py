@@ -11,17 +11,30 @@ import click
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-def validate(config: Path) -> None:
-    """Check the configuration file CONFIG and all its schemas.
+@click.option(
+    "--against", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+    help="A NeXus file: say which schema is for it, what fails, and whether it could be registered. "
+    "May be given several times. What SciCat knows is asked only with --live.",
+)  # fmt: skip
+@click.option(
+    "--live", is_flag=True,
+    help="Ask Kafka for its topics and SciCat for its health, our account, and the instruments and proposals "
+    "that are named; look at the folders. Nothing is written.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for scripts.")
+def validate(config: Path, *, against: tuple[Path, ...], live: bool, as_json: bool) -> None:
+    """Check the configuration file CONFIG and all its schemas, then real files and servers if you like.
 
-    Names file, place and remedy of each mistake; exits with 1 when there is one.
+    Each row says what was looked at and what came of it: ok, warning, mistake (to be corrected), or unchecked
+    (a server or storage did not answer, so that nobody can say now).
+
+    Exits with 0 when nothing is wrong (there may be warnings), with 1 when there is a mistake, and with 2
+    when there is none, but something could not be checked.
     """
-    from scicat_dagster.validation import validate_facility
+    from scicat_dagster.validation.facility import validate_facility, validate_live_facility
+    from scicat_dagster.validation.report import EXIT_CODES
 
-    report = validate_facility(config, os.environ)
-    for mistake in report.mistakes:
-        click.echo(f"mistake  {mistake}")
-    for warning in report.warnings:
-        click.echo(f"warning  {warning}")
-    click.echo(f"{len(report.mistakes)} mistakes, {len(report.warnings)} warnings; checked {report.checked}")
-    sys.exit(1 if report.mistakes else 0)
+    look = validate_live_facility if live else validate_facility
+    report = look(config, os.environ, against)
+    click.echo(report.as_json() if as_json else report.as_text())
+    sys.exit(EXIT_CODES[report.result])

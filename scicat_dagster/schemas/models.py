@@ -44,7 +44,8 @@ def _scalar_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Text = Annotated[str, BeforeValidator(_scalar_text)]
+# The input type is for the JSON Schema, which tells editors what else may be written.
+Text = Annotated[str, BeforeValidator(_scalar_text, json_schema_input_type=str | float)]
 
 
 class _Part(BaseModel):
@@ -63,9 +64,15 @@ class NexusVariable(_Part):
     """A value in the NeXus file; a path component with ``*`` is searched as a regular expression."""
 
     source: Literal["NXS"]
+    """`NXS`: the value is read from the NeXus file."""
     path: str
+    """Where it is in the file, such as /entry/title. A component with * is searched as a regular expression
+    in the names there; * alone is every name.
+    """
     value_type: ValueType
+    """What the value is turned into; types that end in [] and `list` take every value found."""
     unit: Text = ""
+    """The unit, if the file has no `units` attribute there."""
 
     @field_validator("path")
     @classmethod
@@ -83,21 +90,34 @@ class ScicatVariable(_Part):
     """A value that the catalogue answers; ``field`` is a key of the answer, or empty for all of it."""
 
     source: Literal["SC"]
+    """`SC`: SciCat is asked for the value."""
     url: str
+    """What is asked for, relative to the API's root or absolute, such as proposals/<proposal_id>."""
     field: str | int = ""
+    """The key (or the number) of the answer's part; empty is the whole answer."""
     value_type: ValueType
+    """What the value is turned into."""
 
 
 class ValueVariable(_Part):
     """A value put together from others."""
 
     source: Literal["VALUE"]
+    """`VALUE`: the value is put together from others."""
     value: Any
+    """Text, a number, a list or a dict; each <name> in it becomes the value of that variable, which is
+    defined before.
+    """
     operator: str = ""
+    """What is done with the value; hyphen and underscore are the same."""
     field: str | int | None = None
+    """For `getitem`: the key, or the number, of the item."""
     pattern: Text | None = None
+    """For `str_replace` and `split`: the text to find. For `regex`: the expression; its group 1 is taken."""
     replacement: Text | None = None
+    """For `str_replace`: the text to put in its place."""
     value_type: ValueType
+    """What the value is turned into."""
 
     @property
     def arguments(self) -> Arguments:
@@ -136,11 +156,17 @@ class FieldAssignment(_Part):
     """Where a value goes: a field of the dataset, or an entry of its scientific metadata."""
 
     field_type: Literal["high_level", "scientific_metadata"]
+    """`high_level`: a field of the dataset. `scientific_metadata`: an entry of its scientific metadata."""
     machine_name: str = Field(min_length=1)
+    """The name of the field or entry."""
     human_name: str = ""
+    """The entry's name for people; the machine name when not given."""
     value: Any
+    """Text, a number, a list or a dict; each <name> in it becomes the value of that variable."""
     type: ValueType
+    """What the value is turned into."""
     unit: Text = ""
+    """The entry's unit; the variable's when not given."""
 
     @model_validator(mode="after")
     def _known_field(self) -> FieldAssignment:
@@ -153,8 +179,11 @@ class SampleAttachment(_Part):
     """Whether the sample that the file names is looked up in the catalogue, and where the file names it."""
 
     query_sample_name: bool = False
+    """Whether the file's sample is looked for among the samples of its proposal."""
     sample_name_path: str = "/entry/sample/name"
+    """Where the file names its sample."""
     proposal_id_path: str = "/entry/experiment_identifier"
+    """Where the file names its proposal."""
 
 
 class Schema(_Part):
@@ -163,13 +192,23 @@ class Schema(_Part):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     id: Text = Field(min_length=1)
+    """What tells this schema from all others, such as a UUID."""
     name: Text = Field(min_length=1)
+    """The name for people."""
     instrument: Text = ""
+    """The instruments it is for, separated by commas; for people only."""
     order: int
+    """Schemas are asked in this order, the lowest first; the first one whose selector matches is used."""
     selector: Any
+    """Which files it is for: `*`, source:operator:argument, {source, operator, operand_2}, or {and: [...]}
+    and {or: [...]} of these. Every source is the full path of the file.
+    """
     sample_attachment: SampleAttachment = SampleAttachment()
+    """Whether and how the sample is looked up in the catalogue."""
     variables: dict[str, Variable] = Field(default_factory=dict)
+    """Values by name, evaluated in this order."""
     assignments: dict[str, FieldAssignment] = Field(alias="schema", min_length=1)
+    """What is put where in the dataset; the keys are free names."""
 
     @field_validator("selector")
     @classmethod

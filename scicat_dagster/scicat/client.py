@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -53,6 +54,14 @@ class _Bearer(requests.auth.AuthBase):
 
     def __repr__(self) -> str:
         return "<Bearer>"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom the server takes us for, and the groups that it says we are in. It does not say our rights."""
+
+    name: str
+    groups: tuple[str, ...]
 
 
 class ScicatClient:
@@ -188,6 +197,11 @@ class ScicatClient:
 
     def whoami(self) -> str | None:
         """The name of the account that the server takes us for; None for an anonymous caller."""
+        account = self.account()
+        return account.name if account else None
+
+    def account(self) -> Account | None:
+        """The account that the server takes us for; None for an anonymous caller."""
         doing = "asking who we are"
         self._log_in_if_due()
         response = self._request("GET", self._absolute("auth/whoami"), doing, None, self._token)
@@ -196,7 +210,29 @@ class ScicatClient:
         if not response.content:
             return None
         answer = self._json(response, doing)
-        return str(answer.get("username") or answer.get("_id")) if isinstance(answer, dict) else None
+        if not isinstance(answer, dict):
+            return None
+        groups = answer.get("currentGroups")
+        return Account(
+            name=str(answer.get("username") or answer.get("_id")),
+            groups=tuple(str(group) for group in groups) if isinstance(groups, list) else (),
+        )
+
+    def check_health(self) -> None:
+        """Make sure that the server and its database work; asked as nobody.
+
+        Raises
+        ------
+        TransientError
+            They do not, or the server does not answer.
+        RefusedError
+            The server has no such address.
+        """
+        doing = "asking for its health"
+        response = self._request("GET", self._absolute(self._settings.health_endpoint), doing, None, "")
+        if not response.ok:
+            raise explain(response, doing)
+        self._json(response, doing)
 
     @property
     def _datasets(self) -> str:

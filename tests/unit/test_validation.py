@@ -68,9 +68,9 @@ class Facility:
         return result
 
     def mistakes(self) -> list[str]:
-        """The mistakes that it names, with which it exits with 1."""
+        """The mistakes that it names, each with its remedy, with which it exits with 1."""
         result = self.run()
-        found = [line for line in result.stdout.splitlines() if line.startswith("mistake  ")]
+        found = rows(result, "mistake")
         assert result.exit_code == 1
         assert f"{len(found)} mistakes, " in result.stdout.splitlines()[-1]
         return found
@@ -79,6 +79,18 @@ class Facility:
     def _change(path: Path, document: dict[str, Any], change: Change) -> None:
         change(document)
         path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def rows(result: Result, kind: str) -> list[str]:
+    """The rows of the printed table with a result, each with the remedy below it."""
+    found: list[list[str]] = []
+    *table, _ = result.stdout.splitlines()
+    for line in table:
+        if line.startswith(" "):
+            found[-1].append(line.strip())
+        else:
+            found.append([line])
+    return [" ".join(row) for row in found if row[0].split()[0] == kind]
 
 
 @pytest.fixture
@@ -108,7 +120,11 @@ def put(path: str, value: Any) -> Change:
 def test_a_facility_without_mistakes_exits_with_zero(facility: Facility) -> None:
     result = facility.run()
 
-    assert result.stdout == "0 mistakes, 0 warnings; checked the configuration and 1 schemas\n"
+    assert result.stdout.splitlines() == [
+        f"ok         configuration  {facility.config}",
+        f"ok         schema         {facility.schema}: Test Coda Metadata Schema",
+        "0 mistakes, 0 warnings; checked the configuration and 1 schemas",
+    ]
     assert (result.exit_code, result.stderr) == (0, "")
 
 
@@ -118,7 +134,7 @@ def test_the_demo_facilitys_own_configuration_has_no_mistake(tmp_path: Path) -> 
     result = CliRunner().invoke(main, ["validate", str(demo_facility.CONFIG_FILE)], env=environment)
 
     assert result.exit_code == 0
-    assert result.stdout.startswith("0 mistakes, ")
+    assert result.stdout.splitlines()[-1].startswith("0 mistakes, ")
     assert "3 schemas" in result.stdout
     assert PASSWORD not in result.output
 
@@ -129,7 +145,7 @@ def test_what_is_odd_but_usable_is_a_warning(facility: Facility) -> None:
     result = facility.run()
 
     assert result.exit_code == 0
-    assert f"warning  {facility.config}: scicat.verify is false" in result.stdout
+    assert f"{facility.config}: scicat.verify is false" in rows(result, "warning")[0]
     assert "0 mistakes, 1 warnings" in result.stdout
 
 
@@ -325,4 +341,4 @@ def test_the_command_as_a_process(facility: Facility) -> None:
 
     assert (good.returncode, good.stderr) == (0, "")
     assert (bad.returncode, bad.stderr) == (1, "")
-    assert f"mistake  {facility.schema}: order" in bad.stdout
+    assert f"mistake    schema         {facility.schema}: order" in bad.stdout
