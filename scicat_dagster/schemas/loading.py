@@ -7,7 +7,9 @@ mistakes. Files that cannot even be read so far are named in a notice on every r
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,10 @@ class SchemaError(PermanentError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.mistakes)
+
+
+_RECENT_SECONDS = 3.0
+"""A file may change twice within one tick of its storage's clock, which a time of change does not show."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,25 @@ def is_schema_file(path: Path) -> bool:
 
 
 def read_schema_file(path: Path) -> SchemaFile:
-    """One schema file. Never raises: what is wrong with it is in ``mistakes``."""
+    """One schema file. Never raises: what is wrong with it is in ``mistakes``.
+
+    A process that reads it again gets what it made of it the first time, unless the file was touched.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return _parse(path)
+    if time.time() - status.st_mtime < _RECENT_SECONDS:
+        return _parse(path)
+    return _parse_once(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@lru_cache(maxsize=500)
+def _parse_once(path: Path, _version: tuple[int, int, int]) -> SchemaFile:
+    return _parse(path)
+
+
+def _parse(path: Path) -> SchemaFile:
     try:
         raw = read_yaml(path)
     except UnreadableError as error:

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import FileFault, Victim, make_plan
+from benchmarks.soak.plan import FileFault, Plan, make_plan
+from benchmarks.soak.processes import Laptop
 
 pytestmark = pytest.mark.endtoend
 
-FILES = 20
+FILES = 60
 SEED = 7
-KILLS = 2
+KILLS = 6
+
+
+def plan(seed: int) -> Plan:
+    return make_plan(seed, FILES, KILLS, victims=Laptop.victims, seconds_per_file=1.0)
 
 
 def test_nothing_is_lost_or_registered_twice_whatever_fails(tmp_path: Path) -> None:
@@ -32,7 +37,7 @@ def test_nothing_is_lost_or_registered_twice_whatever_fails(tmp_path: Path) -> N
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     report = json.loads(finished.stdout)
-    broken = [file for file in make_plan(SEED, FILES, KILLS).files if file.fault.permanent]
+    broken = [file for file in plan(SEED).files if file.fault.permanent]
     assert report["settled"]
     assert report["announced"] == FILES
     assert report["lost"] == report["not_green"] == report["failed_without_fault"] == []
@@ -48,10 +53,10 @@ def test_nothing_is_lost_or_registered_twice_whatever_fails(tmp_path: Path) -> N
 
 
 def test_a_seed_stands_for_one_plan() -> None:
-    plan = make_plan(SEED, 60, 8)
+    planned = plan(SEED)
 
-    assert plan == make_plan(SEED, 60, 8)
-    assert plan != make_plan(SEED + 1, 60, 8)
-    assert len(plan.files) == 60
-    assert {file.fault for file in plan.files} == set(FileFault)
-    assert {kill.victim for kill in plan.kills} == set(Victim)
+    assert planned == plan(SEED)
+    assert planned != plan(SEED + 1)
+    assert len(planned.files) == FILES
+    assert {file.fault for file in planned.files} == set(FileFault)
+    assert {kill.victim for kill in planned.kills} == set(Laptop.victims)

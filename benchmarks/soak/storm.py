@@ -1,0 +1,129 @@
+"""The storm: files, faults, kills and outages, as they are planned."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import h5py
+
+from benchmarks.soak.facility import Facility, look
+from benchmarks.soak.plan import Burst, FileFault, Kill, Outage, Plan, SoakFile, Victim
+from scicat_dagster.demo.facility.nexus import write_beginning, write_end
+from scicat_dagster.demo.file_writer import READ_ONLY, MessageKind, write_files, written_message
+
+_LATEST_SECONDS_PER_FILE = 6.0
+_LOOK_SECONDS = 5.0
+"""A kill that waits for files to be registered happens after so many seconds for each of them anyway."""
+
+
+@dataclass
+class Storm:
+    """Carries a plan out."""
+
+    facility: Facility
+    plan: Plan
+    chance: random.Random
+    say: Callable[[str], None]
+    kills: Counter[Victim] = field(default_factory=Counter)
+    outages: int = 0
+    _looked: float = 0.0
+
+    def rage(self, deadline: float) -> None:
+        """Do everything that is planned; kills for which nothing is left are left out.
+
+        Raises
+        ------
+        SoakError
+            A part ended by itself.
+        DeliveryError
+            The broker does not take messages.
+        """
+        began = time.monotonic()
+        agenda = self._agenda()
+        kills = list(self.plan.kills)
+        while (agenda or kills) and time.monotonic() < deadline:
+            seconds = time.monotonic() - began
+            while agenda and agenda[0][0] <= seconds:
+                agenda.pop(0)[1]()
+            if kills and self._is_due(kills[0], seconds) and self._killed(kills[0]):
+                kills.pop(0)
+            if kills and not agenda and self._is_over():
+                self.say(f"nothing is left to kill: {len(kills)} kills left out")
+                return
+            self.facility.processes.check()
+            time.sleep(0.2)
+
+    def _agenda(self) -> list[tuple[float, Callable[[], None]]]:
+        """What has its time, in the order of time."""
+        agenda: list[tuple[float, Callable[[], None]]] = []
+        for burst in self.plan.bursts:
+            agenda.append((burst.at, lambda burst=burst: self._announce(burst)))  # type: ignore[misc]
+            for late in burst.files:
+                if late.fault is FileFault.LATE:
+                    moment = burst.at + late.late_seconds
+                    agenda.append((moment, lambda late=late: self._write(late)))  # type: ignore[misc]
+        if self.facility.broker is not None:
+            for outage in self.plan.outages:
+                agenda.append((outage.at - 0.01, lambda outage=outage: self._broker_down(outage)))  # type: ignore[misc]
+                agenda.append((outage.at + outage.seconds, self.facility.broker.set_up))
+        return sorted(agenda, key=lambda item: item[0])
+
+    def _broker_down(self, outage: Outage) -> None:
+        assert self.facility.broker is not None  # noqa: S101 - planned only where there is one
+        self.facility.broker.set_down()
+        self.outages += 1
+        self.say(f"the broker is down for {outage.seconds:g} s")
+
+    def _announce(self, burst: Burst) -> None:
+        facility = self.facility
+        healthy = [file.file for file in burst.files if file.fault is FileFault.NONE]
+        write_files(healthy, facility.data_directory, facility.announcements, extras=burst.extras)
+        for file in burst.files:
+            if file.fault is FileFault.NONE:
+                continue
+            if file.fault.permanent:
+                self._write(file)
+            message = written_message(file.file, file.file.path(facility.data_directory))
+            topic = file.file.proposal.instrument.topic
+            facility.announcements.send(topic, MessageKind.WRITTEN, message, key=file.file.job_id)
+        self.say(f"{len(burst.files)} files announced")
+
+    def _write(self, file: SoakFile) -> None:
+        path = file.file.path(self.facility.data_directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file.fault is FileFault.NOT_HDF5:
+            path.write_text("This is no HDF5 file.\n" * 100)
+        else:
+            with h5py.File(path, "x") as content:
+                write_beginning(content, file.file)
+                write_end(content, file.file)
+        if file.fault is FileFault.TRUNCATED:
+            os.truncate(path, path.stat().st_size // 2)
+        if file.fault.permanent:
+            # A broken file of the last minute might still be in the making.
+            os.utime(path, (time.time() - 3600, time.time() - 3600))
+        path.chmod(READ_ONLY)
+
+    def _is_due(self, kill: Kill, seconds: float) -> bool:
+        registered = self.facility.store.count_origdatablocks() >= kill.after_files
+        return registered or seconds > _LATEST_SECONDS_PER_FILE * (kill.after_files + 5)
+
+    def _killed(self, kill: Kill) -> bool:
+        time.sleep(kill.delay)
+        if not self.facility.processes.kill(kill.victim, self.chance):
+            return False
+        self.kills[kill.victim] += 1
+        self.say(f"killed: {kill.victim}")
+        return True
+
+    def _is_over(self) -> bool:
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return False
+        self._looked = time.monotonic()
+        now = look(self.facility)
+        return not now.is_behind and now.unfinished == 0
