@@ -121,9 +121,9 @@ def running_facility(
         if layout is Production:
             environment |= Production.prepare(directory / "state", environment)
         home = Path(environment["DAGSTER_HOME"])
-        _shorten(
-            directory / "config.yml", home / "dagster.yaml", address, begin="earliest" if broker else "latest"
-        )
+        begin = "earliest" if broker else "latest"
+        files = directory / "config.yml", home / "dagster.yaml"
+        _shorten(*files, address, begin=begin, most_at_once=layout.most_at_once)
         # The instance is opened here, too, and reads its settings from the same environment.
         os.environ.update(environment)
         processes = layout(directory, environment)
