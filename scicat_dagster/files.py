@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -122,7 +122,7 @@ def describe_file(
     PermanentError
         There is no right to read it, or it is no regular file.
     """
-    with _explained(path):
+    with _explained("read", path):
         before = path.stat()
         if not stat.S_ISREG(before.st_mode):
             raise PermanentError(
@@ -163,9 +163,10 @@ def write_sidecars(description: FileDescription) -> None:
     """
     for sidecar in description.sidecars:
         path = Path(sidecar.path)
-        with _explained(path):
+        with _explained("make", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        with _explained("write", path):
             try:
                 unfinished.write_text(sidecar.content, encoding="utf-8")
                 unfinished.replace(path)
@@ -173,18 +174,34 @@ def write_sidecars(description: FileDescription) -> None:
                 unfinished.unlink(missing_ok=True)
 
 
+def who_forbids(path: Path) -> Path:
+    """The folder on the way to a path that lets nobody like us in, or else the path itself."""
+    for part in (*reversed(path.parents), path):
+        try:
+            part.lstat()
+        except PermissionError:
+            return part.parent
+        except OSError:
+            break
+    return path
+
+
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(doing: Literal["read", "make", "write"], path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
+        place = who_forbids(path)
+        if doing != "read" and place == path:
+            place = next(folder for folder in path.parents if folder.exists())
+        right = f"read {place}" if doing == "read" else f"write in {place}"
         raise PermanentError(
-            f"No right to use {error.filename or path}.",
-            remedy="Give the account that runs Dagster this right, then re-execute the run.",
+            f"No right to {doing} {path}.",
+            remedy=f"Give the account that runs Dagster the right to {right}, then re-execute the run.",
         ) from error
     except OSError as error:
         raise TransientError(
-            f"{error.filename or path} cannot be used: {error.strerror}.",
+            f"{path} cannot be used: {error.strerror}.",
             remedy="See that the storage is mounted and has room; it is tried again.",
         ) from error
 

@@ -3,6 +3,10 @@
 A reader is assigned to exact offsets and never joins a consumer group; where it goes on is a :class:`Cursor`
 that the caller stores. Offsets are committed to the group as well, but only so that the usual lag tools see
 them. What the messages say belongs to :mod:`scicat_dagster.messages`.
+
+An offset means something only within one life of a topic: a topic that was deleted and made anew begins at 0
+again. Kafka gives every topic an id (since 2.8), which is compared at each look. A broker that gives none
+(some products that speak Kafka's protocol) is found out only when the topic is shorter than what was read.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scicat_dagster.errors import PermanentError, TransientError
@@ -34,19 +40,38 @@ PROBE_SECONDS = 5.0
 
 _FIRST_LOOK = 0.05
 _DEFAULT_GROUP = "scicat-dagster"
+_NO_ID = "A" * 22
+"""Base64 of zeros: what a broker that knows no topic ids is taken to say."""
+_MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
+_NO_IDS = _MISSING | {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}
 
 
 class BrokerAwayError(TransientError):
     """Kafka cannot be reached, or does not let us in."""
 
 
+class Incarnation(BaseModel):
+    """Which of the topics that have had one name it is. ``topic_id`` is empty where the broker gives none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic_id: str = ""
+    number: int = 1
+    """One more whenever the topic turned out shorter than what was read, though its id is no other one."""
+
+    def __str__(self) -> str:
+        parts = [self.topic_id, str(self.number) if self.number > 1 else ""]
+        return ":".join(part for part in parts if part)
+
+
 class Cursor(BaseModel):
-    """The next offset to read, by topic and partition."""
+    """The next offset to read, by topic and partition, and which topic each offset is about."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = 1
     offsets: dict[str, dict[int, int]] = {}
+    incarnations: dict[str, Incarnation] = {}
 
     @classmethod
     def parse(cls, text: str | None) -> Cursor:
@@ -79,11 +104,28 @@ class Cursor(BaseModel):
         offsets = {topic: dict(partitions) for topic, partitions in self.offsets.items()}
         for (topic, partition), offset in positions.items():
             offsets.setdefault(topic, {})[partition] = offset
-        return Cursor(offsets=offsets)
+        return self.model_copy(update={"offsets": offsets})
 
     def with_topic(self, topic: str) -> Cursor:
         """The cursor with a topic that is known, though nothing of it was read yet."""
-        return Cursor(offsets={topic: {}, **self.offsets})
+        return self.model_copy(update={"offsets": {topic: {}, **self.offsets}})
+
+    def without_offsets(self, topic: str) -> Cursor:
+        """The cursor with a topic of which nothing was read yet, because it is not the one that was read."""
+        return self.model_copy(update={"offsets": {**self.offsets, topic: {}}})
+
+    def about(self, topic: str, incarnation: Incarnation) -> Cursor:
+        """The cursor with offsets of this incarnation of a topic."""
+        return self.model_copy(update={"incarnations": {**self.incarnations, topic: incarnation}})
+
+    def incarnation(self, topic: str) -> Incarnation:
+        """Which of the topics of this name the offsets are about."""
+        return self.incarnations.get(topic, Incarnation())
+
+    def name_of(self, position: Position) -> str:
+        """A name that no other message ever has, not even one of another topic of the same name."""
+        incarnation = str(self.incarnation(position.topic))
+        return f"{position}:{incarnation}" if incarnation else str(position)
 
 
 @dataclass(frozen=True)
@@ -95,11 +137,8 @@ class Gap:
     expected: int
     continued_at: int
     reason: str
-
-    @property
-    def lost(self) -> int:
-        """How many offsets were passed over; 0 where the topic was made anew and nobody can tell."""
-        return max(0, self.continued_at - self.expected)
+    lost: int | None
+    """How many offsets were passed over; None where the topic was made anew, and nobody can tell."""
 
 
 @dataclass
@@ -120,6 +159,7 @@ class AnnouncementReader:
         self._lock = threading.Lock()
         self._last_error = ""
         self._consumer: Consumer | None = None
+        self._admin: Any = None
         self._positions: dict[tuple[str, int], int] = {}
 
     def close(self) -> None:
@@ -127,7 +167,7 @@ class AnnouncementReader:
         with self._lock:
             if self._consumer is not None:
                 self._consumer.close()
-            self._consumer, self._positions = None, {}
+            self._consumer, self._admin, self._positions = None, None, {}
 
     def read(self, cursor: Cursor, *, most: int, wait_seconds: float) -> Batch:
         """Read from ``cursor`` on: up to ``most`` messages, waiting ``wait_seconds`` for the first one.
@@ -147,6 +187,7 @@ class AnnouncementReader:
 
     def _connect(self) -> Consumer:
         self._positions = {}
+        self._admin = AdminClient(_client_configuration(self._settings))
         return Consumer(_consumer_configuration(self._settings) | {"error_cb": self._remember_error})
 
     def _remember_error(self, error: KafkaError) -> None:
@@ -156,51 +197,104 @@ class AnnouncementReader:
         """Look which partitions there are, and put the consumer on its offsets."""
         batch = Batch(messages=[], cursor=cursor)
         wanted: dict[tuple[str, int], int] = {}
-        for topic in self._settings.topics:
-            partitions = self._partitions(consumer, topic)
+        found = {topic: self._look_up(consumer, topic) for topic in self._settings.topics}
+        ids = self._topic_ids(found)
+        for topic, metadata in found.items():
+            partitions = sorted(metadata.topics[topic].partitions)
             if not partitions:
                 batch.missing_topics.append(topic)
                 # Remembered as known and empty: when it appears, it is read from its first message on.
                 batch.cursor = batch.cursor.with_topic(topic)
-            for partition in partitions:
-                wanted[topic, partition] = self._start(consumer, topic, partition, batch)
+                continue
+            there = {partition: self._range(consumer, topic, partition) for partition in partitions}
+            self._recognise(topic, ids.get(topic, ""), there, batch)
+            for partition, (low, high) in there.items():
+                wanted[topic, partition] = self._start(topic, partition, low, high, batch)
         if wanted != self._positions:
             consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in wanted.items()])
             self._positions = dict(wanted)
         batch.cursor = batch.cursor.moved(wanted)
         return batch
 
-    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
+    def _look_up(self, consumer: Consumer, topic: str) -> Any:
         try:
-            metadata = consumer.list_topics(topic, timeout=PROBE_SECONDS).topics[topic]
+            metadata = consumer.list_topics(topic, timeout=PROBE_SECONDS)
         except KafkaException as error:
             raise self._away(error) from None
-        missing = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
-        if metadata.error is not None and metadata.error.code() not in missing:
-            raise self._away(KafkaException(metadata.error))
-        return sorted(metadata.partitions)
+        failure = metadata.topics[topic].error
+        if failure is not None and failure.code() not in _MISSING:
+            raise self._away(KafkaException(failure))
+        return metadata
 
-    def _start(self, consumer: Consumer, topic: str, partition: int, batch: Batch) -> int:
-        """The offset to read next, corrected where Kafka no longer has it."""
+    def _topic_ids(self, found: dict[str, Any]) -> dict[str, str]:
+        """The ids of the topics; without those whose broker gives none.
+
+        The question goes to the controller. A cluster whose controller is none of its brokers (librdkafka's
+        in-memory one; for a moment also one that elects a new controller) is not asked: it would not answer.
+        """
+        there = [
+            topic
+            for topic, metadata in found.items()
+            if metadata.topics[topic].partitions and metadata.controller_id in metadata.brokers
+        ]
+        if not there:
+            return {}
+        ids: dict[str, str] = {}
+        answers = self._admin.describe_topics(TopicCollection(there), request_timeout=PROBE_SECONDS)
+        for topic, answer in answers.items():
+            try:
+                ids[topic] = str(answer.result().topic_id)
+            except KafkaException as error:
+                if error.args[0].code() not in _NO_IDS:
+                    raise self._away(error) from None
+        return {topic: given for topic, given in ids.items() if given != _NO_ID}
+
+    def _range(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that a partition still has, and the one after its last."""
         try:
-            low: int
-            high: int
             low, high = consumer.get_watermark_offsets(
                 TopicPartition(topic, partition), timeout=PROBE_SECONDS
             )
         except KafkaException as error:
             raise self._away(error) from None
+        return low, high
+
+    def _recognise(self, topic: str, topic_id: str, there: dict[int, tuple[int, int]], batch: Batch) -> None:
+        """Say which incarnation of the topic it is; one that was not read yet begins at its first message."""
+        known = batch.cursor.incarnation(topic)
+        read = batch.cursor.offsets.get(topic, {})
+        shorter = [partition for partition, (_, high) in there.items() if read.get(partition, 0) > high]
+        if topic_id and known.topic_id and topic_id != known.topic_id:
+            now = Incarnation(topic_id=topic_id)
+            reason = "The topic was made anew."
+        elif shorter:
+            now = Incarnation(topic_id=topic_id or known.topic_id, number=known.number + 1)
+            ends = ", ".join(f"partition {partition} at {there[partition][1]}" for partition in shorter)
+            reason = f"The topic was made anew, or its brokers lost messages: it ends before that ({ends})."
+        else:
+            # Where the broker did not say the id this time, it is the one that it was.
+            batch.cursor = batch.cursor.about(
+                topic, Incarnation(topic_id=topic_id or known.topic_id, number=known.number)
+            )
+            return
+        # Assigned anew, so that the consumer keeps nothing of the topic that it knew.
+        self._positions = {}
+        batch.gaps += [
+            Gap(topic, partition, expected, there.get(partition, (0, 0))[0], reason, lost=None)
+            for partition, expected in read.items()
+        ]
+        batch.cursor = batch.cursor.without_offsets(topic).about(topic, now)
+
+    def _start(self, topic: str, partition: int, low: int, high: int, batch: Batch) -> int:
+        """The offset to read next, corrected where Kafka no longer has it."""
         known = batch.cursor.offsets.get(topic)
         if known is None:
             return high if self._settings.auto_offset_reset == "latest" else low
         # A partition that was added later holds messages that nobody has read.
         expected = known.get(partition, low)
         if expected < low:
-            batch.gaps.append(Gap(topic, partition, expected, low, "Kafka has deleted them (retention)."))
-            return low
-        if expected > high:
-            reason = f"The topic was made anew: it ends at {high}."
-            batch.gaps.append(Gap(topic, partition, expected, low, reason))
+            reason = "Kafka has deleted them (retention)."
+            batch.gaps.append(Gap(topic, partition, expected, low, reason, lost=low - expected))
             return low
         return expected
 

@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.files import who_forbids
 
 QUIET_SECONDS = 0.5
 """A file modified more recently is looked at twice, this far apart, before it counts as complete."""
@@ -87,7 +88,7 @@ def wait_until_complete(
     TransientError
         The storage failed.
     PermanentError
-        It is no regular file, must not be read, or is broken and has not changed for a minute.
+        It is no regular file, or must not be read or is broken and has not changed for a minute.
     """
     for delay in delays:
         try:
@@ -364,10 +365,7 @@ def _why_not_opened(path: Path, error: OSError) -> TransientError | PermanentErr
             what, remedy="See that the storage is mounted here and that the file writer wrote it."
         )
     if isinstance(error, PermissionError):
-        return PermanentError(
-            f"No right to read {path}.",
-            remedy="Give the account that runs Dagster the right to read it, then re-execute the run.",
-        )
+        return _forbidden(path)
     if isinstance(error, BlockingIOError) or "unable to lock" in str(error) or "already open" in str(error):
         return NotReadyError(
             f"{path} is still open for writing.", remedy="Nothing to do while it is being written."
@@ -377,6 +375,19 @@ def _why_not_opened(path: Path, error: OSError) -> TransientError | PermanentErr
             f"{path} cannot be opened: {error}.", remedy="See that the storage is mounted and healthy."
         )
     return _broken(path, error)
+
+
+def _forbidden(path: Path) -> TransientError | PermanentError:
+    place = who_forbids(path)
+    what = f"No right to read {path}."
+    if place == path and time.time() - path.stat().st_mtime < SETTLED_SECONDS:
+        return NotReadyError(
+            what, remedy="It is tried again, because its writer may give that right when it is done."
+        )
+    return PermanentError(
+        what,
+        remedy=f"Give the account that runs Dagster the right to read {place}, then re-execute the run.",
+    )
 
 
 def _broken(path: Path, error: OSError) -> TransientError | PermanentError:

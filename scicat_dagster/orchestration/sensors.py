@@ -58,8 +58,8 @@ def plan_tick(messages: Sequence[KafkaMessage], data_directory: str = "") -> Tic
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reads wrdn messages from Kafka and requests one run of ingest_file per written file. Its "
-    "cursor is the position in each topic and partition; runs are identified by topic, partition and offset, "
-    "so that a tick which is repeated requests nothing twice.",
+    "cursor is the position in each topic and partition; runs are identified by topic, partition, offset and "
+    "the topic's id, so that a tick which is repeated requests nothing twice.",
 )
 def wrdn_sensor(
     context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
@@ -76,7 +76,7 @@ def wrdn_sensor(
     summary = _summary(batch, plan)
     context.log.info(summary)
     return dg.SensorResult(
-        run_requests=[_run_request(written) for written in plan.written],
+        run_requests=[_run_request(written, batch.cursor) for written in plan.written],
         dynamic_partitions_requests=_partitions(plan.written),
         asset_events=[
             *(rejected_event(rejected) for rejected in plan.rejected),
@@ -99,7 +99,7 @@ def _summary(batch: Batch, plan: TickPlan) -> str:
         foreign = ", ".join(f"{count} {schema}" for schema, count in sorted(plan.ignored.items()))
         parts.append(f"foreign: {foreign}")
     parts += [f"topic {topic} does not exist yet" for topic in batch.missing_topics]
-    parts += [f"{gap.topic}:{gap.partition} lost {gap.lost} messages: {gap.reason}" for gap in batch.gaps]
+    parts += [_in_words(gap) for gap in batch.gaps]
     return "; ".join(parts)
 
 
@@ -108,9 +108,10 @@ def _partitions(written: Sequence[FileWritten]) -> list[dg.AddDynamicPartitionsR
     return [nexus_files.build_add_request(keys)] if keys else []
 
 
-def _run_request(written: FileWritten) -> dg.RunRequest:
+def _run_request(written: FileWritten, cursor: Cursor) -> dg.RunRequest:
     return dg.RunRequest(
-        run_key=str(written.position),
+        # Dagster never requests a key twice, and a topic that was made anew counts from 0 again.
+        run_key=cursor.name_of(written.position),
         partition_key=written.file_path,
         run_config={
             "ops": {
@@ -149,7 +150,7 @@ def rejected_event(rejected: Rejected) -> dg.AssetObservation:
 def _gap_event(gap: Gap) -> dg.AssetObservation:
     return dg.AssetObservation(
         rejected_messages.key,
-        description=f"{gap.topic}:{gap.partition}: messages were never read. {gap.reason}",
+        description=_in_words(gap),
         metadata={
             "reason": dg.MetadataValue.text(gap.reason),
             "what to do": dg.MetadataValue.text("Find the files of that time on disk and backfill them."),
@@ -157,6 +158,13 @@ def _gap_event(gap: Gap) -> dg.AssetObservation:
             "partition": dg.MetadataValue.int(gap.partition),
             "offset": dg.MetadataValue.int(gap.expected),
             "continued at": dg.MetadataValue.int(gap.continued_at),
-            "lost messages": dg.MetadataValue.int(gap.lost),
+            "lost messages": dg.MetadataValue.text("unknown") if gap.lost is None else gap.lost,
         },
     )
+
+
+def _in_words(gap: Gap) -> str:
+    place = f"{gap.topic}:{gap.partition}"
+    if gap.lost is None:
+        return f"{place}: messages from offset {gap.expected} on may never have been read. {gap.reason}"
+    return f"{place}: {gap.lost} messages from offset {gap.expected} on were never read. {gap.reason}"

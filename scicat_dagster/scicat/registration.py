@@ -1,27 +1,39 @@
-"""Registration: from whatever the catalogue holds to exactly one dataset with one origdatablock.
+"""Registration: from whatever the catalogue holds to exactly one dataset that lists each file once.
 
 Every call starts by looking, and writes only what is missing, so that it may be repeated after any failure
-at any point: a crash between the two writes, a time-out after the server stored something, two executions
-for one file. What a single request means belongs to ``client``.
+at any point: a crash between two writes, a time-out after the server stored something, two executions for
+one file. What a single request means belongs to ``client``.
+
+The file list is one origdatablock. One that would be larger than a request may be is split into several; the
+one with the data file is posted last. So a dataset that lists the data file is complete, and is left as it
+is; in one that does not, each file is looked for in all blocks, and those that are missing are posted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.dataset import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord
 from scicat_dagster.settings import IngestionSettings
 
+LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
+"""Larger file lists are split. MongoDB takes 16 MiB at most, too, and a list is larger there than as JSON."""
+
 _POSTS_OF_A_BLOCK = 3
+_ROOM_FOR_A_PID = 100
+"""In bytes; the server may be the one who makes it."""
+
+_FILES = TypeAdapter(list[FileRecord])
 
 
 class Registration(BaseModel):
@@ -35,18 +47,27 @@ class Registration(BaseModel):
     notices: tuple[Notice, ...] = ()
 
 
-def register(built: BuiltDataset, client: ScicatClient, settings: IngestionSettings) -> Registration:
-    """Make sure that the catalogue holds the dataset and its origdatablock.
+def register(
+    built: BuiltDataset,
+    client: ScicatClient,
+    settings: IngestionSettings,
+    *,
+    most_bytes: int = LARGEST_BLOCK_BYTES,
+) -> Registration:
+    """Make sure that the catalogue holds the dataset and its file list, in blocks of ``most_bytes`` at most.
 
     Raises
     ------
     PermanentError
-        The server refuses it; the pid belongs to another file; the file was registered with another size or
-        checksum; or nothing could tell afterwards whether the file had been registered.
+        The server refuses it; an entry of the file list is too large; the pid belongs to another file; the
+        file was registered with another size or checksum; or nothing could tell afterwards whether the file
+        had been registered.
     TransientError
         The server could not answer, or another registration of this file seems to be under way. Calling
         again converges.
     """
+    ours = _our_files(built)
+    bodies = _bodies(built, list(ours.values()), most_bytes)
     existing = _registered_before(built, client, settings)
     if existing is None:
         _check_recognisable(built, settings)
@@ -55,7 +76,8 @@ def register(built: BuiltDataset, client: ScicatClient, settings: IngestionSetti
         except ConflictError:
             existing = _with_our_pid(built, client, settings)
         else:
-            _create_first_block(built, pid, client)
+            for body in bodies:
+                _create_first_block(body, pid, client)
             return Registration(pid=pid, created_dataset=True, created_origdatablock=True)
     listing = _listing(existing.blocks, existing.record, built)
     if listing:
@@ -64,7 +86,8 @@ def register(built: BuiltDataset, client: ScicatClient, settings: IngestionSetti
         return Registration(
             pid=existing.record.pid, created_dataset=False, created_origdatablock=False, notices=notices
         )
-    notices = _add_missing_block(built, existing.record, client)
+    missing = [entry for path, entry in ours.items() if path not in existing.listed]
+    notices = _add_missing(built, existing, _bodies(built, missing, most_bytes), client)
     return Registration(
         pid=existing.record.pid, created_dataset=False, created_origdatablock=True, notices=notices
     )
@@ -76,6 +99,11 @@ class _Existing:
 
     record: DatasetRecord
     blocks: Sequence[OrigDatablockRecord]
+
+    @property
+    def listed(self) -> set[str]:
+        """The files that any of the blocks lists, by their full paths."""
+        return {path for block in self.blocks for path in _paths(block.dataFileList, self.record)}
 
 
 def _registered_before(
@@ -93,63 +121,145 @@ def _registered_before(
     return None
 
 
-def _create_first_block(built: BuiltDataset, pid: str, client: ScicatClient) -> None:
-    """Add the block to a dataset that we have just created, so that nobody else adds it.
+def _our_files(built: BuiltDataset) -> dict[str, JsonValue]:
+    """The entries of the file list by the files' full paths, the data file first."""
+    entries = built.origdatablock["dataFileList"]
+    assert isinstance(entries, list)  # noqa: S101 - BuiltDataset always lists files
+    folder = PurePosixPath(str(built.dataset["sourceFolder"]))
+    return {str(folder / file.path): entry for file, entry in zip(_records(entries), entries, strict=True)}
+
+
+def _bodies(built: BuiltDataset, entries: Sequence[JsonValue], most_bytes: int) -> list[dict[str, JsonValue]]:
+    """Bodies that list these files and are small enough, in the order in which to post them.
+
+    The datasetId is still to be set.
+    """
+    room = most_bytes - _bytes({**built.origdatablock, "dataFileList": []}) - _ROOM_FOR_A_PID
+    parts: list[list[JsonValue]] = []
+    left = 0
+    for entry in entries:
+        needed = _bytes(entry) + len(", ")
+        if needed > room:
+            raise PermanentError(
+                f"An entry of the file list has {needed} bytes, more than there is room for in a request "
+                f"({max(room, 0)}).",
+                remedy="Shorten the file's path or the dataset's access groups.",
+            )
+        if needed > left or not parts:
+            parts.append([])
+            left = room
+        parts[-1].append(entry)
+        left -= needed
+    # Backwards, so that the data file comes last.
+    return [{**built.origdatablock, "dataFileList": part, "size": _size(part)} for part in reversed(parts)]
+
+
+def _create_first_block(body: dict[str, JsonValue], pid: str, client: ScicatClient) -> None:
+    """Add a block to a dataset that we have just created, so that nobody else adds it.
 
     A server that answers with an error may have stored the block all the same, so that it is looked for
     before it is posted again. After a time-out the request may still be under way: that is for a later call.
     """
     for _ in range(_POSTS_OF_A_BLOCK):
         try:
-            client.create_origdatablock({**built.origdatablock, "datasetId": pid})
+            client.create_origdatablock({**body, "datasetId": pid})
         except TransientError as error:
             failure = error
         else:
             return
-        if _readable(pid, client).blocks:
+        found = _readable(pid, client)
+        if found.listed.issuperset(_body_paths(body, found.record)):
             return
         if "status" not in failure.details:
             break
     raise failure
 
 
-def _add_missing_block(
-    built: BuiltDataset, record: DatasetRecord, client: ScicatClient
+def _add_missing(
+    built: BuiltDataset, existing: _Existing, bodies: Sequence[dict[str, JsonValue]], client: ScicatClient
 ) -> tuple[Notice, ...]:
-    """Add the block that a dataset lacks; the rule when two registrations do so at once is in here.
+    """Add the blocks that a dataset lacks; the rule when two registrations do so at once is in here.
 
-    Whoever creates a dataset adds its block at once. Somebody else who finds it without one waits until no
-    request of the creator can be under way any more. Should two add it all the same, each looks again: the
-    block that the server created first stays, and who added the other one removes it. Where the server
-    forbids that, both are reported.
+    Whoever creates a dataset adds its blocks at once. Somebody else who finds it incomplete waits until no
+    request of whoever added the latest part can be under way any more. Should two add a block all the same,
+    each looks again: the block that the server created first stays, and who added the other one removes it.
+    Where the server forbids that, both are reported.
     """
+    _check_abandoned(existing, client)
+    notices: tuple[Notice, ...] = ()
+    for body in bodies:
+        # By somebody else, while we added the one before.
+        if not existing.listed.issuperset(_body_paths(body, existing.record)):
+            existing, more = _add(built, existing.record, body, client)
+            notices += more
+    return notices
+
+
+def _check_abandoned(existing: _Existing, client: ScicatClient) -> None:
     grace = 1.5 * client.timeout_seconds
-    age = grace if record.createdAt is None else client.seconds_since(record.createdAt)
+    moments = [existing.record.createdAt, *(block.createdAt for block in existing.blocks)]
+    age = min((client.seconds_since(moment) for moment in moments if moment is not None), default=grace)
     if age < grace:
         raise TransientError(
-            f"The dataset {record.pid} was created {age:.0f} s ago and has no origdatablock yet: another "
-            "registration of this file is under way, or was interrupted.",
+            f"The latest part of the dataset {existing.record.pid} was created {age:.0f} s ago, and its file "
+            "list is not complete yet: another registration of this file is under way, or was interrupted.",
             remedy="Nothing to do: it is completed when that can no longer be under way.",
             retry_after_seconds=grace - age + 1,
         )
+
+
+def _add(
+    built: BuiltDataset, record: DatasetRecord, body: dict[str, JsonValue], client: ScicatClient
+) -> tuple[_Existing, tuple[Notice, ...]]:
+    """Add one block, remove it again where somebody else was first, and say what the dataset has now."""
     try:
-        ours = client.create_origdatablock({**built.origdatablock, "datasetId": record.pid})
+        ours = client.create_origdatablock({**body, "datasetId": record.pid})
     except TransientError as error:
         if "status" not in error.details:
             # Our request may still be under way; nobody is to look for its block before that is over.
-            error.retry_after_seconds = grace
+            error.retry_after_seconds = 1.5 * client.timeout_seconds
         raise
-    listing = sorted(
-        _listing(client.origdatablocks(record.pid), record, built),
-        key=lambda block: (block.createdAt or datetime.max.replace(tzinfo=UTC), block.id),
-    )
-    if len(listing) < 2 or listing[0].id == ours.id:
-        return ()
-    try:
-        client.delete_origdatablock(ours.id)
-    except RefusedError:
-        return _duplicates(listing, record.pid)
-    return ()
+    files = _body_paths(body, record)
+    # With the data file a block is all that matters; one without it may be removed only if nothing gets lost.
+    deciding = {built.data_file} if built.data_file in files else files
+    now = _Existing(record, client.origdatablocks(record.pid))
+    before = _Existing(record, [block for block in now.blocks if _creation(block) < _creation(ours)])
+    rivals = [block for block in before.blocks if files & _paths(block.dataFileList, record)]
+    if not rivals:
+        return now, ()
+    if before.listed.issuperset(deciding):
+        try:
+            client.delete_origdatablock(ours.id)
+        except RefusedError:
+            pass
+        else:
+            return now, ()
+    return now, _duplicates([*rivals, ours], record.pid)
+
+
+def _creation(block: OrigDatablockRecord) -> tuple[datetime, str]:
+    return block.createdAt or datetime.max.replace(tzinfo=UTC), block.id
+
+
+def _paths(files: Iterable[FileRecord], record: DatasetRecord) -> set[str]:
+    """The full paths of listed files, by the dataset's own folder: the schema's may be another one by now."""
+    return {str(PurePosixPath(record.sourceFolder) / file.path) for file in files}
+
+
+def _body_paths(body: dict[str, JsonValue], record: DatasetRecord) -> set[str]:
+    return _paths(_records(body["dataFileList"]), record)
+
+
+def _records(entries: JsonValue) -> list[FileRecord]:
+    return _FILES.validate_python(entries)
+
+
+def _size(entries: list[JsonValue]) -> int | float:
+    return sum(file.size for file in _records(entries))
+
+
+def _bytes(body: JsonValue) -> int:
+    return len(json.dumps(body).encode())
 
 
 def _check_recognisable(built: BuiltDataset, settings: IngestionSettings) -> None:
@@ -195,13 +305,15 @@ def _readable(pid: str, client: ScicatClient) -> _Existing:
 def _is_same_file(existing: _Existing, built: BuiltDataset, key: str) -> bool:
     """Whether a dataset of the catalogue is for the file in hand.
 
-    Its file list decides. A dataset without one was left by a crash before its block was written: there the
-    folder and the identifying metadata entry have to agree, and the name where that is all there is or where
-    the pid is not the one that we would give.
+    Its file list decides. A dataset that lists nothing, or nothing but our sidecars, was left by a crash
+    before its blocks were written: there the folder and the identifying metadata entry have to agree, and the
+    name where that is all there is or where the pid is not the one that we would give.
     """
     record = existing.record
-    if existing.blocks:
-        return bool(_listing(existing.blocks, record, built))
+    if built.data_file in existing.listed:
+        return True
+    if not existing.listed.issubset(_our_files(built)):
+        return False
     if record.sourceFolder.rstrip("/") != str(built.dataset["sourceFolder"]).rstrip("/"):
         return False
     same_name = record.datasetName == built.dataset.get("datasetName", record.datasetName)
@@ -246,9 +358,7 @@ def _check_same_content(block: OrigDatablockRecord, record: DatasetRecord, built
 
 
 def _our_entry(built: BuiltDataset) -> FileRecord:
-    listed = built.origdatablock["dataFileList"]
-    assert isinstance(listed, list)  # noqa: S101 - BuiltDataset always lists the data file first
-    return FileRecord.model_validate(listed[0])
+    return FileRecord.model_validate(_our_files(built)[built.data_file])
 
 
 def _duplicates(blocks: Sequence[OrigDatablockRecord], pid: str) -> tuple[Notice, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import requests
+from dagster._core.scheduler.instigation import InstigatorTick
 
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
@@ -152,6 +153,13 @@ class Processes:
     def registered(self) -> set[str]:
         return self.instance.get_materialized_partitions(RAW_DATASET)
 
+    def ticks(self, sensor: str = "wrdn_sensor") -> list[InstigatorTick]:
+        """The latest evaluations of a sensor, newest first."""
+        for state in self.instance.all_instigator_state():
+            if state.instigator_name == sensor:
+                return list(self.instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=20))
+        return []
+
     def failed_runs(self) -> list[dg.DagsterRun]:
         return list(self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])))
 
@@ -170,8 +178,13 @@ class Processes:
 
 
 @contextmanager
-def facility_processes(directory: Path, broker: Broker) -> Iterator[Processes]:
+def facility_processes(
+    directory: Path, broker: Broker, prepare: Callable[[Path], None] | None = None
+) -> Iterator[Processes]:
+    """A facility without any of Dagster's processes yet; ``prepare`` may change the new DAGSTER_HOME."""
     lay_out(directory)
+    if prepare is not None:
+        prepare(directory / "dagster")
     accounts = WatchedAccounts()
     script = Scripted()
     with Store(directory / "catalogue.sqlite") as store, ExitStack() as stack:
@@ -193,6 +206,30 @@ def facility_processes(directory: Path, broker: Broker) -> Iterator[Processes]:
                 yield processes
             finally:
                 processes.stop()
+
+
+@contextmanager
+def second_copy(facility: Processes, directory: Path) -> Iterator[Processes]:
+    """The same facility once more: a Dagster of its own, with the same files, topics and catalogue."""
+    lay_out(directory)
+    environment = {
+        **facility.environment,
+        "DAGSTER_HOME": str(directory / "dagster"),
+        CONFIGURATION_VARIABLE: str(directory / "config.yml"),
+    }
+    with dg.DagsterInstance.from_config(str(directory / "dagster")) as instance:
+        processes = replace(
+            facility,
+            directory=directory,
+            instance=instance,
+            environment=environment,
+            running=[],
+            killed=[],
+        )
+        try:
+            yield processes
+        finally:
+            processes.stop()
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.kafka import AnnouncementReader, BrokerAwayError, Cursor
+from scicat_dagster.kafka import AnnouncementReader, BrokerAwayError, Cursor, Incarnation
+from scicat_dagster.messages import Position
 from scicat_dagster.settings import KafkaSettings
-from tests.brokers import Broker, unique_name
+from tests.brokers import ApacheKafka, Broker, KafkaCluster, unique_name
 
 
 @contextmanager
@@ -39,6 +41,13 @@ def produce(broker: Broker, topic: str, *values: bytes | None, partition: int = 
     for value in values:
         producer.produce(topic, value, partition=partition)
     assert producer.flush(30) == 0
+
+
+def make_anew(kafka: KafkaCluster, topic: str, partitions: int) -> None:
+    """Delete a topic with all its messages, and create another of the same name."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+    admin.delete_topics([topic], operation_timeout=10)[topic].result(10)
+    kafka.create_topic(topic, partitions)
 
 
 @pytest.fixture
@@ -112,14 +121,99 @@ def test_messages_that_kafka_deleted_are_reported_as_a_gap(any_broker: Broker, t
     assert [message.value for message in batch.messages] == [b"d"]
 
 
-def test_a_topic_that_was_made_anew_is_read_from_its_beginning(any_broker: Broker, topic: str) -> None:
+def test_a_topic_that_is_shorter_than_what_was_read_is_read_from_its_beginning(
+    any_broker: Broker, topic: str
+) -> None:
     produce(any_broker, topic, b"a")
+    produce(any_broker, topic, b"b", partition=1)
     with reader(any_broker, topic) as announcements:
-        batch = announcements.read(Cursor(offsets={topic: {0: 99, 1: 0}}), most=10, wait_seconds=10)
+        batch = announcements.read(Cursor(offsets={topic: {0: 99, 1: 1}}), most=2, wait_seconds=10)
 
-    (gap,) = batch.gaps
-    assert "made anew" in gap.reason
-    assert [message.value for message in batch.messages] == [b"a"]
+    assert [(gap.partition, gap.expected, gap.continued_at, gap.lost) for gap in batch.gaps] == [
+        (0, 99, 0, None),
+        (1, 1, 0, None),
+    ]
+    assert all("made anew" in gap.reason for gap in batch.gaps)
+    assert sorted(message.value or b"" for message in batch.messages) == [b"a", b"b"]
+    assert batch.cursor.offsets == {topic: {0: 1, 1: 1}}
+    # Its messages are not those that had these offsets before.
+    assert batch.cursor.incarnation(topic).number == 2
+    assert str(batch.cursor.incarnation(topic)).endswith("2")
+
+
+def test_a_topic_that_was_made_anew_and_is_longer_already_is_read_from_its_beginning(
+    apache_kafka: KafkaCluster,
+) -> None:
+    topic = unique_name("anew")
+    apache_kafka.create_topic(topic, 2)
+    produce(apache_kafka, topic, b"old 0", b"old 1")
+    with reader(apache_kafka, topic) as announcements:
+        before = announcements.read(Cursor(), most=10, wait_seconds=10)
+        make_anew(apache_kafka, topic, 1)
+        produce(apache_kafka, topic, b"new 0", b"new 1", b"new 2")
+        cursor = Cursor.parse(before.cursor.model_dump_json())
+        after = announcements.read(cursor, most=3, wait_seconds=10)
+        then = announcements.read(after.cursor, most=1, wait_seconds=0)
+    with reader(apache_kafka, topic) as another_process:
+        again = another_process.read(cursor, most=3, wait_seconds=10)
+
+    assert [(gap.partition, gap.expected, gap.continued_at, gap.lost) for gap in after.gaps] == [
+        (0, 2, 0, None),
+        (1, 0, 0, None),
+    ]
+    assert {gap.reason for gap in after.gaps} == {"The topic was made anew."}
+    assert [message.value for message in after.messages] == [b"new 0", b"new 1", b"new 2"]
+    assert after.cursor.offsets == {topic: {0: 3}}
+    # Read once, and the same again from the same cursor.
+    assert (then.messages, then.gaps) == ([], [])
+    assert (again.messages, again.cursor, again.gaps) == (after.messages, after.cursor, after.gaps)
+    # Each message has a name of its own, though both topics have the same offsets.
+    (old, new) = (batch.cursor.name_of(batch.messages[0].position) for batch in (before, after))
+    assert old.startswith(f"{topic}:0:0:")
+    assert new.startswith(f"{topic}:0:0:")
+    assert old != new
+
+
+def test_a_topic_keeps_its_id_over_a_restart_of_its_broker(own_apache_kafka: ApacheKafka) -> None:
+    topic = unique_name("kept")
+    own_apache_kafka.create_topic(topic, 1)
+    produce(own_apache_kafka, topic, b"a")
+    with reader(own_apache_kafka, topic) as announcements:
+        before = announcements.read(Cursor(), most=1, wait_seconds=10)
+        own_apache_kafka.restart()
+        produce(own_apache_kafka, topic, b"b")
+        after = announcements.read(before.cursor, most=1, wait_seconds=10)
+
+    assert before.cursor.incarnation(topic).topic_id
+    assert after.cursor.incarnation(topic) == before.cursor.incarnation(topic)
+    assert (after.gaps, [message.value for message in after.messages]) == ([], [b"b"])
+
+
+def test_a_cursor_that_names_no_ids_yet_goes_on_where_it_was(apache_kafka: KafkaCluster) -> None:
+    topic = unique_name("older")
+    apache_kafka.create_topic(topic, 1)
+    produce(apache_kafka, topic, b"a", b"b")
+    with reader(apache_kafka, topic) as announcements:
+        stored = Cursor.parse(f'{{"version": 1, "offsets": {{"{topic}": {{"0": 1}}}}}}')
+        batch = announcements.read(stored, most=1, wait_seconds=10)
+
+    assert (batch.gaps, [message.value for message in batch.messages]) == ([], [b"b"])
+    assert batch.cursor.incarnation(topic).topic_id
+
+
+def test_a_broker_that_gives_no_topic_ids_leaves_the_one_that_is_known(
+    loopback_broker: LoopbackBroker,
+) -> None:
+    topic = unique_name("unnamed")
+    loopback_broker.create_topic(topic, 1)
+    with reader(loopback_broker, topic) as announcements:
+        unknown = announcements.read(Cursor(), most=1, wait_seconds=0).cursor
+        known = Cursor(offsets={topic: {0: 0}}, incarnations={topic: Incarnation(topic_id="an-id")})
+        kept = announcements.read(known, most=1, wait_seconds=0)
+
+    assert unknown.name_of(Position(topic, 0, 7)) == f"{topic}:0:7"
+    assert (kept.gaps, kept.cursor) == ([], known)
+    assert kept.cursor.name_of(Position(topic, 0, 7)) == f"{topic}:0:7:an-id"
 
 
 def test_a_missing_topic_is_named_and_read_from_its_beginning_once_it_is_there(any_broker: Broker) -> None:
@@ -197,3 +291,18 @@ def test_a_cursor_that_is_not_ours_is_refused(text: str) -> None:
 def test_a_cursor_of_a_newer_version_is_refused() -> None:
     with pytest.raises(PermanentError, match="newer scicat_dagster"):
         Cursor.parse('{"version": 2, "offsets": {}}')
+
+
+def test_an_empty_topic_that_was_made_anew_is_read_by_a_reader_that_waits_at_its_beginning(
+    apache_kafka: KafkaCluster,
+) -> None:
+    topic = unique_name("empty")
+    apache_kafka.create_topic(topic, 1)
+    with reader(apache_kafka, topic) as announcements:
+        before = announcements.read(Cursor(), most=1, wait_seconds=0)
+        make_anew(apache_kafka, topic, 1)
+        produce(apache_kafka, topic, b"new")
+        after = announcements.read(before.cursor, most=1, wait_seconds=10)
+
+    assert [message.value for message in after.messages] == [b"new"]
+    assert [(gap.expected, gap.lost) for gap in after.gaps] == [(0, None)]

@@ -16,7 +16,8 @@ from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.messages import KafkaMessage, Position
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.sensors import plan_tick, wrdn_sensor
-from tests.brokers import read_topic, unique_name
+from tests.brokers import Broker, KafkaCluster, read_topic, unique_name
+from tests.kafka.test_reader import make_anew
 from tests.orchestration.conftest import SmallFacility
 
 
@@ -27,7 +28,7 @@ def wrdn(path: object, job_id: str = "job", *, error: bool = False, metadata: st
 class Announcements:
     """The topic of a small facility, and the sensor that reads it."""
 
-    def __init__(self, small: SmallFacility, broker: LoopbackBroker) -> None:
+    def __init__(self, small: SmallFacility, broker: Broker) -> None:
         self.small = small
         self.topic = unique_name("coda")
         broker.create_topic(self.topic, 1)
@@ -196,7 +197,42 @@ def test_messages_that_kafka_deleted_are_an_event_with_their_number(
 
     (event,) = result.asset_events
     assert event.metadata["lost messages"].value == 2
+    assert "2 messages from offset 0 on were never read" in str(event.description)
     assert requested(result) == [str(announcements.small.file)]
+
+
+def test_messages_of_a_topic_that_was_made_anew_are_requested_though_their_offsets_were(
+    small: SmallFacility, apache_kafka: KafkaCluster
+) -> None:
+    announcements = Announcements(small, apache_kafka)
+    try:
+        announcements.send(wrdn(small.file, "old"))
+        old = announcements.tick()
+        make_anew(apache_kafka, announcements.topic, 1)
+        announcements.send(wrdn(small.file, "new"), wrdn(small.file.with_name("other.hdf")))
+        new = announcements.tick(old.cursor)
+    finally:
+        announcements.facility.close()
+
+    assert requested(new) == [str(small.file), str(small.file.with_name("other.hdf"))]
+    keys = [str(request.run_key) for tick in (old, new) for request in tick.run_requests or []]
+    assert len(keys) == len(set(keys)) == 3
+    (event,) = new.asset_events
+    assert event.metadata["lost messages"].value == "unknown"
+    assert "made anew" in str(event.metadata["reason"].value)
+    assert "may never have been read" in str(event.description)
+
+
+def test_messages_of_a_topic_that_lost_some_are_requested_though_their_offsets_were(
+    announcements: Announcements,
+) -> None:
+    announcements.send(wrdn(announcements.small.file))
+    old = announcements.tick()
+
+    new = announcements.tick(f'{{"version": 1, "offsets": {{"{announcements.topic}": {{"0": 5}}}}}}')
+
+    assert requested(new) == requested(old) == [str(announcements.small.file)]
+    assert [request.run_key for request in new.run_requests or []] == [f"{announcements.topic}:0:0:2"]
 
 
 def test_a_broker_that_is_away_fails_the_tick_with_words(

@@ -4,7 +4,9 @@ Against the stand-in over HTTP, which fails as ``faults`` lets it. Single reques
 are ``test_client``'s; the plans of ``faults`` themselves are tested at the end.
 """
 
+import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +24,7 @@ from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, 
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
-from scicat_dagster.scicat.registration import Registration, register
+from scicat_dagster.scicat.registration import LARGEST_BLOCK_BYTES, Registration, register
 from scicat_dagster.settings import IngestionSettings, ScicatSettings
 
 PASSWORD = "pwd"
@@ -90,9 +92,12 @@ class Catalogue:
         return script
 
     def let_time_pass(self) -> None:
-        """Make every dataset so old that nobody can still be about to add its block."""
+        """Make every dataset and block so old that nobody can still be about to add another block."""
         for dataset in self.store.datasets():
             self.store.change_dataset(dataset["pid"], lambda document: {**document, "createdAt": LONG_AGO})
+            for block in self.store.origdatablocks(dataset["pid"]):
+                self.store.delete_origdatablock(block["_id"], instant=LONG_AGO, user="test")
+                self.store.insert_origdatablock({**block, "createdAt": LONG_AGO})
 
     def until_registered(
         self, call: Callable[[], Registration], most: int = MOST_CALLS, *, at_once: bool = False
@@ -406,6 +411,142 @@ def test_what_the_server_refuses_is_permanent_and_leaves_nothing(catalogue: Cata
     assert catalogue.holds == (0, 0)
 
 
+# File lists that are too large for one request
+
+
+SEVERAL = 750
+"""A limit for which the ten files of ``long`` need four blocks."""
+
+
+def long(*, pid: str | None = PID, entries: int = 10) -> BuiltDataset:
+    """A file with so many others beside it that its list is long."""
+    short = built(pid=pid)
+    beside = [
+        {
+            "path": f"ingestor/{number:06}.b2b",
+            "size": 128,
+            "time": "2026-01-15T09:30:01.000Z",
+            "chk": "ab" * 32,
+        }
+        for number in range(entries - 1)
+    ]
+    listed: Any = short.origdatablock["dataFileList"]
+    size = 1000 + 128 * len(beside)
+    block = {**short.origdatablock, "dataFileList": [listed[0], *beside], "size": size}
+    dataset = {**short.dataset, "size": size, "numberOfFiles": entries}
+    return short.model_copy(update={"dataset": dataset, "origdatablock": block})
+
+
+def check_listed_once(store: Store, wanted: BuiltDataset) -> list[list[dict[str, Any]]]:
+    """Each file of the list is in exactly one block of the one dataset; and the files of each block."""
+    (dataset,) = store.datasets()
+    blocks = store.origdatablocks(dataset["pid"])
+    listed = [block["dataFileList"] for block in blocks]
+    expected: Any = wanted.origdatablock["dataFileList"]
+    assert Counter(file["path"] for files in listed for file in files) == Counter(
+        file["path"] for file in expected
+    )
+    assert [block["size"] for block in blocks] == [sum(file["size"] for file in files) for files in listed]
+    return listed
+
+
+@pytest.mark.parametrize("pid", [PID, None])
+def test_a_long_file_list_becomes_several_blocks_and_stays_so(catalogue: Catalogue, pid: str | None) -> None:
+    client = catalogue.client()
+
+    first = register(long(pid=pid), client, ANY_CHECK, most_bytes=SEVERAL)
+    second = register(long(pid=pid), client, ANY_CHECK, most_bytes=SEVERAL)
+
+    assert (first.created_dataset, first.created_origdatablock) == (True, True)
+    assert (second.created_dataset, second.created_origdatablock) == (False, False)
+    assert second.notices == ()
+    listed = check_listed_once(catalogue.store, long())
+    assert len(listed) == 4
+    assert all(len(json.dumps(files)) < SEVERAL for files in listed)
+    assert catalogue.store.datasets()[0]["size"] == 1000 + 9 * 128
+
+
+def test_a_file_list_of_more_than_16_mib_is_registered_whole(catalogue: Catalogue) -> None:
+    enormous = long(entries=110_000)
+    assert len(json.dumps(enormous.origdatablock)) > 16 * 1024 * 1024
+
+    register(enormous, catalogue.client(), ANY_CHECK)
+
+    assert len(check_listed_once(catalogue.store, enormous)) == 3
+
+
+@pytest.mark.parametrize("kind", [FaultKind.HTML, FaultKind.RESET, FaultKind.STORED_THEN_ERROR])
+@pytest.mark.parametrize("fine", [0, 1, 2, 3])
+@pytest.mark.parametrize("pid", [PID, None])
+def test_a_fault_at_any_block_ends_with_each_file_listed_once(
+    catalogue: Catalogue, kind: FaultKind, fine: int, pid: str | None
+) -> None:
+    script = catalogue.script(*[(FaultKind.SLOW, *ADD)] * fine, (kind, *ADD))
+    client = catalogue.client()
+
+    done, _ = catalogue.until_registered(
+        lambda: register(long(pid=pid), client, ANY_CHECK, most_bytes=SEVERAL)
+    )
+
+    assert script.remaining == ()
+    assert len(check_listed_once(catalogue.store, long())) == 4
+    assert done.notices == ()
+
+
+@pytest.mark.parametrize("most_bytes", [SEVERAL, LARGEST_BLOCK_BYTES])
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_a_crash_between_two_blocks_is_completed_by_what_is_missing(
+    catalogue: Catalogue, stored: int, most_bytes: int
+) -> None:
+    client = catalogue.client()
+    register(long(), client, ANY_CHECK, most_bytes=SEVERAL)
+    # As if the blocks after these had never been posted.
+    for block in catalogue.store.origdatablocks(PID)[stored:]:
+        catalogue.store.delete_origdatablock(block["_id"], instant=LONG_AGO, user="test")
+    catalogue.let_time_pass()
+    catalogue.plans.calls.clear()
+
+    done = register(long(), client, ANY_CHECK, most_bytes=most_bytes)
+
+    assert (done.created_dataset, done.created_origdatablock) == (False, True)
+    assert catalogue.posted("origdatablocks") == (4 - stored if most_bytes == SEVERAL else 1)
+    check_listed_once(catalogue.store, long())
+    assert not register(long(), client, ANY_CHECK, most_bytes=SEVERAL).created_origdatablock
+
+
+def test_blocks_that_somebody_else_may_still_be_adding_are_left_for_later(catalogue: Catalogue) -> None:
+    client = catalogue.client()
+    catalogue.script((FaultKind.SLOW, *ADD), (FaultKind.HTML, *ADD))
+    with pytest.raises(TransientError):
+        register(long(), client, ANY_CHECK, most_bytes=SEVERAL)
+    # The dataset is old, but its first block is not.
+    catalogue.store.change_dataset(PID, lambda document: {**document, "createdAt": LONG_AGO})
+
+    with pytest.raises(TransientError, match="under way"):
+        register(long(), client, ANY_CHECK, most_bytes=SEVERAL)
+
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_registered_file_is_complete_although_other_files_are_beside_it_now(catalogue: Catalogue) -> None:
+    register(built(), catalogue.client(), ANY_CHECK)
+
+    again = register(long(), catalogue.client(), ANY_CHECK)
+
+    assert not again.created_origdatablock
+    assert catalogue.holds == (1, 1)
+
+
+def test_an_entry_that_is_too_large_for_a_request_is_refused_before_anything_is_posted(
+    catalogue: Catalogue,
+) -> None:
+    with pytest.raises(PermanentError, match="more than there is room for") as refused:
+        register(long(), catalogue.client(), ANY_CHECK, most_bytes=350)
+
+    assert "path" in refused.value.remedy
+    assert catalogue.plans.calls == []
+
+
 # With failures
 
 
@@ -675,8 +816,16 @@ class Meeting:
             assert self._changed.wait_for(lambda: self._done or self._ready - {port}, PATIENT)
 
 
-def register_twice_at_once(folder: Path, *, half: bool, may_delete: bool) -> tuple[Store, list[Registration]]:
+def register_twice_at_once(
+    folder: Path,
+    *,
+    half: bool,
+    may_delete: bool,
+    file: BuiltDataset | None = None,
+    most_bytes: int = LARGEST_BLOCK_BYTES,
+) -> tuple[Store, list[Registration]]:
     """Two registrations by two clients, neither of which adds its block before the other has looked."""
+    file = file or built()
     accounts = Accounts((replace(INGESTOR, may_delete=may_delete),))
     store = Store(folder / "catalogue.sqlite")
     with ExitStack() as stack:
@@ -686,13 +835,15 @@ def register_twice_at_once(folder: Path, *, half: bool, may_delete: bool) -> tup
             catalogue = Catalogue(server, store, faults, Exchangeable(), stack)
             clients = [catalogue.client() for _ in range(2)]
             if half:
-                clients[0].create_dataset(built().dataset)
+                clients[0].create_dataset(file.dataset)
                 catalogue.let_time_pass()
 
             def run(client: ScicatClient) -> Registration:
                 try:
                     return catalogue.until_registered(
-                        lambda: register(built(), client, ANY_CHECK), most=1000, at_once=True
+                        lambda: register(file, client, ANY_CHECK, most_bytes=most_bytes),
+                        most=1000,
+                        at_once=True,
                     )[0]
                 finally:
                     meeting.one_is_done()
@@ -714,6 +865,19 @@ def test_two_registrations_at_the_same_time_make_one_dataset_with_one_block(
         assert store.count_origdatablocks() == 1
         assert [registration.notices for registration in done] == [(), ()]
         assert store.datasets()[0]["size"] == 1004
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_two_registrations_of_several_blocks_at_the_same_time_list_each_file_once(
+    tmp_path: Path, half: bool
+) -> None:
+    store, done = register_twice_at_once(
+        tmp_path, half=half, may_delete=True, file=long(), most_bytes=SEVERAL
+    )
+
+    with store:
+        assert [registration.notices for registration in done] == [(), ()]
+        assert len(check_listed_once(store, long())) == 4
 
 
 def test_a_block_too_many_that_nobody_may_remove_is_noticed_once(tmp_path: Path) -> None:

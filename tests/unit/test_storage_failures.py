@@ -1,0 +1,186 @@
+"""Storage that refuses: files and folders without the right to use them, and a disk that is full.
+
+The super-user may do everything, so the calls are made as somebody else where the tests run as root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.files import FileDescription, describe_file, write_sidecars
+from scicat_dagster.nexus import NotReadyError, open_nexus, wait_until_complete
+from scicat_dagster.settings import FileHandlingSettings
+
+NOBODY = 65534
+LONG_AGO = 3600.0
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be somebody without rights; whoever is not root is that already."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.fixture
+def proposal(data_folder: Path) -> Iterator[Path]:
+    """The folder of a proposal with a raw file. Not pytest's own folder, which only its owner may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "raw").mkdir()
+        shutil.copy(data_folder / "small-coda.hdf", folder / "raw")
+        for path in (folder, folder / "raw"):
+            path.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            # Whoever is not root could not remove them otherwise.
+            for path in (folder, *(each for each in folder.rglob("*") if each.is_dir())):
+                path.chmod(0o755)
+
+
+@pytest.fixture
+def file(proposal: Path, aged: Callable[[Path, float], Path]) -> Path:
+    return aged(proposal / "raw" / "small-coda.hdf", LONG_AGO)
+
+
+@pytest.fixture
+def described(file: Path) -> FileDescription:
+    return describe_file(file, FileHandlingSettings(message_to_file=True), {"job_id": "1"})
+
+
+def test_a_file_that_must_not_be_read_is_permanent_and_names_it(file: Path) -> None:
+    file.chmod(0)
+
+    with as_nobody(), pytest.raises(PermanentError, match=f"No right to read {file}") as refused:
+        wait_until_complete(file, [])
+
+    assert f"the right to read {file}," in refused.value.remedy
+
+
+def test_a_file_that_must_not_be_read_yet_is_tried_again(
+    file: Path, aged: Callable[[Path, float], Path]
+) -> None:
+    aged(file, 5.0)
+    file.chmod(0)
+
+    with as_nobody(), pytest.raises(NotReadyError, match=f"No right to read {file}"):
+        wait_until_complete(file, [])
+
+
+def test_a_folder_that_must_not_be_entered_is_permanent_and_names_it(file: Path) -> None:
+    folder = file.parent
+    folder.chmod(0)
+
+    with as_nobody(), pytest.raises(PermanentError, match=f"No right to read {file}") as refused:
+        wait_until_complete(file, [])
+
+    assert f"the right to read {folder}," in refused.value.remedy
+
+
+def test_a_right_that_is_taken_away_in_the_middle_is_permanent(file: Path) -> None:
+    with as_nobody():
+        wait_until_complete(file, [])
+    file.chmod(0)
+
+    with as_nobody(), pytest.raises(PermanentError, match="No right to read"), open_nexus(file):
+        pass
+    with as_nobody(), pytest.raises(PermanentError, match="No right to read") as refused:
+        describe_file(file, FileHandlingSettings())
+
+    assert f"the right to read {file}," in refused.value.remedy
+
+
+@pytest.mark.parametrize("mode", [0o555, 0])
+def test_an_ingestor_folder_that_must_not_be_written_is_permanent_and_named(
+    described: FileDescription, proposal: Path, mode: int
+) -> None:
+    folder = proposal / "ingestor"
+    folder.mkdir()
+    folder.chmod(mode)
+
+    with as_nobody(), pytest.raises(PermanentError) as refused:
+        write_sidecars(described)
+
+    assert refused.value.what == f"No right to write {folder}/small-coda.b2b."
+    assert f"the right to write in {folder}," in refused.value.remedy
+    folder.chmod(0o755)
+    assert list(folder.iterdir()) == []
+
+
+def test_an_ingestor_folder_that_must_not_be_made_is_permanent_and_its_place_is_named(
+    described: FileDescription, proposal: Path
+) -> None:
+    proposal.chmod(0o555)
+
+    with as_nobody(), pytest.raises(PermanentError) as refused:
+        write_sidecars(described)
+
+    assert refused.value.what == f"No right to make {proposal}/ingestor."
+    assert f"the right to write in {proposal}," in refused.value.remedy
+
+
+@pytest.fixture
+def tiny_disk(proposal: Path) -> Iterator[Path]:
+    """The ingestor folder as a file system of 64 KiB."""
+    folder = proposal / "ingestor"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=1777", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("Only root can mount the tiny file system that this test fills.")
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"No tiny file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path, leave_pages: int = 0) -> Path:
+    """Write until nothing more goes in, and take a number of 4 KiB pages back."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    os.truncate(filler, filler.stat().st_size - leave_pages * 4096)
+    return filler
+
+
+@pytest.mark.parametrize("leave_pages", [0, 1])
+def test_a_full_disk_is_transient_names_the_place_and_leaves_nothing_half_written(
+    described: FileDescription, tiny_disk: Path, leave_pages: int
+) -> None:
+    filler = fill(tiny_disk, leave_pages)
+
+    with pytest.raises(TransientError, match="No space left on device") as full:
+        write_sidecars(described)
+
+    assert str(tiny_disk) in full.value.what
+    assert "has room" in full.value.remedy
+    planned = {Path(sidecar.path).name: sidecar.content for sidecar in described.sidecars}
+    left = [path for path in tiny_disk.iterdir() if path != filler]
+    assert len(left) == leave_pages
+    assert all(path.read_text() == planned[path.name] for path in left)
+
+    filler.unlink()
+    write_sidecars(described)
+
+    assert {path.name: path.read_text() for path in tiny_disk.iterdir()} == planned
