@@ -28,7 +28,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scicat_dagster.errors import PermanentError, TransientError
@@ -43,6 +43,7 @@ _DEFAULT_GROUP = "scicat-dagster"
 _NO_ID = "A" * 22
 """Base64 of zeros: what a broker that knows no topic ids is taken to say."""
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
+_NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError._NOENT})
 _NO_IDS = _MISSING | {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}
 
 
@@ -149,6 +150,15 @@ class Batch:
     cursor: Cursor
     gaps: list[Gap] = field(default_factory=list)
     missing_topics: list[str] = field(default_factory=list)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    """The offset after the last message of each topic and partition, as it was before they were read."""
+
+    def lag(self) -> dict[str, int]:
+        """How many messages of each topic are still to be read."""
+        lag: dict[str, int] = dict.fromkeys((topic for topic, _ in self.ends), 0)
+        for (topic, partition), end in self.ends.items():
+            lag[topic] += max(0, end - self.cursor.offsets.get(topic, {}).get(partition, end))
+        return lag
 
 
 class AnnouncementReader:
@@ -187,7 +197,7 @@ class AnnouncementReader:
 
     def _connect(self) -> Consumer:
         self._positions = {}
-        self._admin = AdminClient(_client_configuration(self._settings))
+        self._admin = AdminClient(client_configuration(self._settings))
         return Consumer(_consumer_configuration(self._settings) | {"error_cb": self._remember_error})
 
     def _remember_error(self, error: KafkaError) -> None:
@@ -199,6 +209,7 @@ class AnnouncementReader:
         wanted: dict[tuple[str, int], int] = {}
         found = {topic: self._look_up(consumer, topic) for topic in self._settings.topics}
         ids = self._topic_ids(found)
+        ranges = self._ranges(found)
         for topic, metadata in found.items():
             partitions = sorted(metadata.topics[topic].partitions)
             if not partitions:
@@ -206,7 +217,8 @@ class AnnouncementReader:
                 # Remembered as known and empty: when it appears, it is read from its first message on.
                 batch.cursor = batch.cursor.with_topic(topic)
                 continue
-            there = {partition: self._range(consumer, topic, partition) for partition in partitions}
+            there = {partition: ranges[topic, partition] for partition in partitions}
+            batch.ends |= {(topic, partition): high for partition, (_, high) in there.items()}
             self._recognise(topic, ids.get(topic, ""), there, batch)
             for partition, (low, high) in there.items():
                 wanted[topic, partition] = self._start(topic, partition, low, high, batch)
@@ -249,15 +261,38 @@ class AnnouncementReader:
                     raise self._away(error) from None
         return {topic: given for topic, given in ids.items() if given != _NO_ID}
 
-    def _range(self, consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-        """The first offset that a partition still has, and the one after its last."""
-        try:
-            low, high = consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=PROBE_SECONDS
+    def _ranges(self, found: dict[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:
+        """The first offset that each partition still has, and the one after its last.
+
+        Asked over a connection of its own: the consumer's would answer behind its waiting fetches, some tenth
+        of a second for each partition.
+        """
+        partitions = [
+            TopicPartition(topic, partition)
+            for topic, metadata in found.items()
+            for partition in metadata.topics[topic].partitions
+        ]
+        if not partitions:
+            return {}
+        deadline = time.monotonic() + PROBE_SECONDS
+        while True:
+            first, last = (
+                self._admin.list_offsets(dict.fromkeys(partitions, which), request_timeout=PROBE_SECONDS)
+                for which in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
-        except KafkaException as error:
-            raise self._away(error) from None
-        return low, high
+            try:
+                return {
+                    (place.topic, place.partition): (
+                        first[place].result().offset,
+                        last[place].result().offset,
+                    )
+                    for place in partitions
+                }
+            except KafkaException as error:
+                # A broker that has just come back says for a moment that nobody leads its partitions.
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                    raise self._away(error) from None
+                time.sleep(_FIRST_LOOK)
 
     def _recognise(self, topic: str, topic_id: str, there: dict[int, tuple[int, int]], batch: Batch) -> None:
         """Say which incarnation of the topic it is; one that was not read yet begins at its first message."""
@@ -351,7 +386,7 @@ def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) ->
             failures.append(error.str())
 
     seconds = 2 * PROBE_SECONDS
-    producer = Producer(_client_configuration(settings) | {"message.timeout.ms": int(seconds * 1000)})
+    producer = Producer(client_configuration(settings) | {"message.timeout.ms": int(seconds * 1000)})
     for value in values:
         producer.produce(topic, value, on_delivery=note)
     if producer.flush(seconds + 1) or failures:
@@ -362,7 +397,7 @@ def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) ->
 
 
 def _consumer_configuration(settings: KafkaSettings) -> dict[str, Any]:
-    return _client_configuration(settings) | {
+    return client_configuration(settings) | {
         "group.id": settings.group_id or _DEFAULT_GROUP,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -373,7 +408,7 @@ def _consumer_configuration(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def _client_configuration(settings: KafkaSettings) -> dict[str, Any]:
+def client_configuration(settings: KafkaSettings) -> dict[str, Any]:
     configuration: dict[str, Any] = {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "reconnect.backoff.ms": 1000,
