@@ -156,4 +156,4 @@ def account(
 def _reason(facility: Facility, failed: FailedFile) -> str:
     """Why it failed, without what is different for each file."""
     reason, _ = reason_of(facility.instance, failed.run_id)
-    return re.sub(r"\S*/\S+", "…", reason)
+    return re.sub(r"\S*/\S+|\d+", "…", reason)

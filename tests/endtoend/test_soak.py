@@ -1,8 +1,13 @@
-"""A small soak: files, faults, an outage and two kills, and every file accounted for."""
+"""A small soak: files, faults, an outage and kills, and every file accounted for.
+
+On the layout of ``deploy/`` where the machine has what it needs: there a group of workers is killed, too.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +15,28 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soak.plan import FileFault, Plan, make_plan
-from benchmarks.soak.processes import Laptop
+from benchmarks.soak.processes import Laptop, Production
 
 pytestmark = pytest.mark.endtoend
+
+SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
 FILES = 60
 SEED = 7
 KILLS = 6
+LAYOUT = (
+    Production if all(shutil.which(name, path=SBIN) for name in ("redis-server", "pgbouncer")) else Laptop
+)
 
 
 def plan(seed: int) -> Plan:
-    return make_plan(seed, FILES, KILLS, victims=Laptop.victims, seconds_per_file=1.0)
+    return make_plan(seed, FILES, KILLS, victims=LAYOUT.victims, seconds_per_file=1.0)
 
 
-def test_nothing_is_lost_or_registered_twice_whatever_fails(tmp_path: Path) -> None:
+def test_nothing_is_lost_or_registered_twice_whatever_fails() -> None:
     finished = subprocess.run(
         [
-            sys.executable, "-m", "benchmarks.soak", "--directory", str(tmp_path / "soak"),
+            sys.executable, "-m", "benchmarks.soak", "--layout", LAYOUT.__name__.lower(),
             "--timeout", "240", "--files", str(FILES), "--seed", str(SEED), "--kills", str(KILLS),
         ],
         cwd=Path(__file__).parents[2],
@@ -59,4 +69,4 @@ def test_a_seed_stands_for_one_plan() -> None:
     assert planned != plan(SEED + 1)
     assert len(planned.files) == FILES
     assert {file.fault for file in planned.files} == set(FileFault)
-    assert {kill.victim for kill in planned.kills} == set(Laptop.victims)
+    assert {kill.victim for kill in planned.kills} == set(LAYOUT.victims)
