@@ -38,6 +38,9 @@ MANDATORY = (
 )
 """Without any of these a raw dataset is refused, or (with an empty owner) the server fails."""
 
+RECOMMENDED = ("datasetName", "description", "proposalId", "instrumentId")
+"""A dataset can be registered without these, but people will look for it by them."""
+
 _DEEPEST_VALUE = 64
 _NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
 _EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,.]+(\.[^@\s;,.]+)+")

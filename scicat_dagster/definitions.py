@@ -8,10 +8,21 @@ from pathlib import Path
 import dagster as dg
 
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.orchestration.assets import raw_dataset, rejected_messages
+from scicat_dagster.orchestration.assets import kafka_lag, rejected_messages, with_freshness
+from scicat_dagster.orchestration.checks import latest_files
+from scicat_dagster.orchestration.discovery import (
+    discover_files,
+    reconcile_files,
+    reconcile_schedule,
+    reconcile_sensor,
+    reconciliation,
+)
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.forgetting import forget_files, forget_schedule
 from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.later import retry_later_sensor
+from scicat_dagster.orchestration.leftovers import leftovers_sensor
+from scicat_dagster.orchestration.reingest import reingest_files
 from scicat_dagster.orchestration.reports import every_morning, failed_files_report, report_failures
 from scicat_dagster.orchestration.sensors import wrdn_sensor
 from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration, load_configuration
@@ -20,10 +31,21 @@ from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration, load_
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
     """The definitions of one facility; tests hand in their own ``facility``."""
     return dg.Definitions(
-        assets=[raw_dataset, rejected_messages, failed_files_report],
-        jobs=[ingest_file, report_failures],
-        sensors=[wrdn_sensor, retry_later_sensor],
-        schedules=[every_morning],
+        assets=[
+            with_freshness(configuration.settings.monitoring.freshness_hours),
+            rejected_messages,
+            kafka_lag,
+            failed_files_report,
+            reconciliation,
+        ],
+        asset_checks=[latest_files],
+        jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, forget_files],
+        sensors=[wrdn_sensor, retry_later_sensor, leftovers_sensor, reconcile_sensor],
+        schedules=[
+            every_morning,
+            reconcile_schedule(configuration.settings.reconcile),
+            forget_schedule(configuration.settings.retention),
+        ],
         resources={"facility": facility or Facility(configuration)},
         executor=dg.in_process_executor,
     )

@@ -10,12 +10,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from scicat_dagster import ingestion
-from scicat_dagster.errors import IngestionError, Notice, PermanentError
+from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
 from scicat_dagster.files import canonical_path
 from scicat_dagster.ingestion import ExtractedMetadata, SampleSource
 from scicat_dagster.nexus import look_at
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.correction import Correction, compare
+from scicat_dagster.scicat.registration import registered_dataset
 from scicat_dagster.settings import Configuration, Settings, load_configuration
 
 
@@ -38,6 +41,7 @@ class Preview(BaseModel):
     """The answer of ``scicat-dagster preview``; facilities script it, so its keys stay as they are.
 
     ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error.
+    ``difference`` is None where the file is not registered; else how the catalogue's dataset differs.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -46,6 +50,7 @@ class Preview(BaseModel):
     schema_: PreviewSchema | None = Field(default=None, serialization_alias="schema")
     dataset: dict[str, JsonValue] | None = None
     origdatablock: dict[str, JsonValue] | None = None
+    difference: Correction | None = None
     warnings: list[Notice] = []
     errors: list[PreviewError] = []
 
@@ -57,6 +62,12 @@ class Preview(BaseModel):
         for title, body in (("dataset", self.dataset), ("origdatablock", self.origdatablock)):
             if body is not None:
                 lines += ["", title, json.dumps(body, indent=2, ensure_ascii=False)]
+        if self.difference is not None:
+            lines += [
+                "",
+                f"It is registered as {self.difference.pid}. Differences, and what `reingest` does:",
+            ]
+            lines += [f"  {change.field}: {change.in_words()}" for change in self.difference.changes]
         lines += ["", *(f"warning: {notice.subject}: {notice.reason}" for notice in self.warnings)]
         lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
         lines.append("It could not be registered." if self.errors else "It could be registered.")
@@ -102,6 +113,23 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     built = ingestion.build(metadata, ingestion.describe_files(metadata.file, settings), settings)
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
     preview.warnings += built.notices
+    preview.difference = _difference(preview, built, metadata, client, settings)
+
+
+def _difference(
+    preview: Preview,
+    built: BuiltDataset,
+    metadata: ExtractedMetadata,
+    client: ScicatClient,
+    settings: Settings,
+) -> Correction | None:
+    try:
+        record = registered_dataset(built, client, settings.ingestion)
+    except TransientError as error:
+        # The bodies are right all the same.
+        preview.warnings.append(Notice(subject="difference", reason=f"Nobody can say now. {error.what}"))
+        return None
+    return None if record is None else compare(built, metadata.schema_, record)
 
 
 def _error(subject: str, error: IngestionError) -> PreviewError:

@@ -288,6 +288,61 @@ class HealthCheckSettings(_Section):
     """The TCP port to listen at."""
 
 
+_CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+_CRON_PART = re.compile(r"(?:\*|(?P<first>\d+)(?:-(?P<last>\d+))?)(?:/(?P<step>\d+))?")
+
+
+def _cron(text: str) -> str:
+    # Dagster would refuse all definitions because of one schedule that it cannot read.
+    fields = text.split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError("must be a cron expression of five fields, such as `0 3 * * *` for three each night")
+    for field, (name, lowest, highest) in zip(fields, _CRON_FIELDS, strict=True):
+        for part in field.split(","):
+            read = _CRON_PART.fullmatch(part)
+            if read is None:
+                raise ValueError(f"holds {part!r} for the {name}, which is no number, range or step")
+            numbers = [int(number) for number in (read["first"], read["last"]) if number]
+            if any(not lowest <= number <= highest for number in numbers) or numbers != sorted(numbers):
+                raise ValueError(f"holds {part!r} for the {name}, which goes from {lowest} to {highest}")
+            if read["step"] and not 0 < int(read["step"]) <= highest:
+                raise ValueError(f"holds {part!r} for the {name}, whose step is useless")
+    return " ".join(fields)
+
+
+class ReconcileSettings(_Section):
+    """New: the sweep that finds files on disk which no announcement has brought into the catalogue.
+
+    Its schedule is off until somebody turns it on in Dagster.
+    """
+
+    roots: Names = ()
+    """The folders to sweep: a list, or separated by commas. Empty: `ingestion.file_handling.data_directory`.
+    """
+    cron: Annotated[str, AfterValidator(_cron)] = "0 3 * * *"
+    """When to sweep, as a cron expression of five fields with numbers."""
+    since_days: NonNegativeInt = 30
+    """Only files that were modified in so many days are looked at. 0: all, however old."""
+
+
+class RetentionSettings(_Section):
+    """New: how long Dagster remembers the files that are registered. The catalogue keeps them anyway."""
+
+    days: NonNegativeInt = 0
+    """Files that were registered longer ago lose their partition, runs and logs. 0: never. With some 100,000
+    files Dagster's pages become slow."""
+    cron: Annotated[str, AfterValidator(_cron)] = "30 4 * * *"
+    """When to forget, as a cron expression of five fields with numbers."""
+
+
+class MonitoringSettings(_Section):
+    """New: from when on something looks wrong."""
+
+    freshness_hours: NonNegativeFloat = 0
+    """The asset raw_dataset is shown as stale when no file was registered for so many hours. 0: never,
+    because an instrument may rest."""
+
+
 class Settings(_Section):
     """The whole configuration file."""
 
@@ -311,6 +366,12 @@ class Settings(_Section):
     """Where the catalogue is and how we log in: with a token, or with a user name and password."""
     health_check: HealthCheckSettings = HealthCheckSettings()
     """Where the health endpoint listens."""
+    reconcile: ReconcileSettings = ReconcileSettings()
+    """New: the sweep that finds files on disk which no announcement has brought into the catalogue."""
+    retention: RetentionSettings = RetentionSettings()
+    """New: how long Dagster remembers the files that are registered."""
+    monitoring: MonitoringSettings = MonitoringSettings()
+    """New: from when on something looks wrong."""
 
 
 @dataclass(frozen=True)
@@ -426,6 +487,11 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append("ingestion.file_handling.hash_file_extension: is empty, and save_file_hash is true.")
     if handling.data_directory and not handling.data_directory.startswith("/"):
         found.append("ingestion.file_handling.data_directory: must be an absolute path.")
+    found += [
+        f"reconcile.roots: {root} must be an absolute path."
+        for root in settings.reconcile.roots
+        if not root.startswith("/")
+    ]
     if settings.kafka.dead_letter_topic in settings.kafka.topics:
         found.append("kafka.dead_letter_topic: is one of kafka.topics, so that it would be read for ever.")
     if settings.kafka.topics and not settings.kafka.bootstrap_servers:

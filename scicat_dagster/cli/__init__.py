@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from scicat_dagster.cli.demo import demo
+from scicat_dagster.cli.discover import discover
 from scicat_dagster.cli.failures import failures
 from scicat_dagster.cli.messages import messages
 from scicat_dagster.cli.preview import preview
+from scicat_dagster.cli.reingest import reingest
 from scicat_dagster.cli.schema import schema
 from scicat_dagster.cli.validate import validate
 
@@ -18,5 +20,5 @@ def main() -> None:
     """Register a facility's NeXus files as SciCat datasets, by Dagster runs that anyone can look at."""
 
 
-for command in (preview, validate, schema, failures, messages, demo):
+for command in (preview, validate, schema, discover, reingest, failures, messages, demo):
     main.add_command(command)

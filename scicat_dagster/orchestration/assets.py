@@ -1,5 +1,6 @@
-"""The assets: ``raw_dataset``, one partition per file, and ``rejected_messages``, what led to no file."""
+"""The assets: ``raw_dataset``, one partition per file, ``rejected_messages`` and ``kafka_lag``."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -9,9 +10,13 @@ from scicat_dagster.orchestration.partitions import nexus_files
 
 GROUP = "ingestion"
 
+MOST_FILES_IN_A_RUN = 200
+"""Of a backfill: many share the cost of starting a run, and one that is killed does not repeat too much."""
+
 
 @dg.graph_asset(
     partitions_def=nexus_files,
+    backfill_policy=dg.BackfillPolicy.multi_run(MOST_FILES_IN_A_RUN),
     group_name=GROUP,
     kinds={"kafka", "hdf5", "scicat"},
     description="A raw dataset with its origdatablock in SciCat, one per NeXus file; its key is the "
@@ -35,3 +40,25 @@ rejected_messages = dg.AssetSpec(
     "writer, and messages that Kafka deleted before they were read. Each is an observation with the reason, "
     "the position, and the message itself as base64.",
 )
+
+LAG_INTERVAL = timedelta(minutes=10)
+"""How often the lag is reported where nothing happens."""
+
+kafka_lag = dg.AssetSpec(
+    "kafka_lag",
+    group_name=GROUP,
+    kinds={"kafka"},
+    description="How many messages of each topic are still to be read, as wrdn_sensor saw it; reported while "
+    "it changes, and otherwise every ten minutes. It is stale when the sensor does not run.",
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=6 * LAG_INTERVAL, warn_window=3 * LAG_INTERVAL
+    ),
+)
+
+
+def with_freshness(hours: float) -> dg.AssetsDefinition:
+    """``raw_dataset``, shown as stale when no file was registered for so long; 0 for never."""
+    if not hours:
+        return raw_dataset
+    policy = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
+    return raw_dataset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))

@@ -6,6 +6,7 @@ configuration or in the launchpad. Connections are made on first use in each pro
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -31,6 +32,9 @@ class Facility:
     """How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
     op_pauses: tuple[float, ...] = (2.0, 4.0, 8.0)
     """Seconds before each retry of an op: few and short, because a run keeps its place meanwhile."""
+    lag_reported_at: float = field(default=-math.inf, repr=False)
+    """When this process last said how many messages wait, by the monotonic clock."""
+    reported_lag: dict[str, int] = field(default_factory=dict, repr=False)
     _connections: _Connections | None = field(default=None, repr=False)
 
     @property

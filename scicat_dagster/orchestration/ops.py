@@ -1,7 +1,7 @@
 """The ops of a run, one per step of the way of a file; what a step does is in ``scicat_dagster.ingestion``.
 
 Between ops travel small pydantic models, so that a run can be re-executed from the op that failed, in
-another process.
+another process. A run is about one file, or about the many of a backfill: ``each_file`` has the difference.
 """
 
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scicat_dagster import ingestion
 from scicat_dagster.dataset import BuiltDataset
@@ -18,10 +18,19 @@ from scicat_dagster.files import FileDescription, canonical_path, write_sidecars
 from scicat_dagster.ingestion import ExtractedMetadata
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.nexus import CompleteFile, wait_until_complete
+from scicat_dagster.orchestration.checks import evaluations
+from scicat_dagster.orchestration.dry_run import would_be_posted
+from scicat_dagster.orchestration.each_file import (
+    PerFile,
+    PutAside,
+    each_file,
+    failure_of,
+    is_run_of_many,
+)
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.failures import explained
-from scicat_dagster.orchestration.metadata import dataset_metadata
-from scicat_dagster.scicat.registration import register
+from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
+from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.scicat.registration import Registration, register
 
 _SLOWEST_STORAGE = 10_000_000
 """Bytes in a second."""
@@ -36,6 +45,10 @@ class AnnouncementConfig(dg.Config):
     """
 
     announcement: str = ""
+    dry_run: bool = Field(
+        default=False,
+        description="Write nothing, neither here nor into the catalogue; show what would be posted.",
+    )
 
 
 class AnnouncedFile(BaseModel):
@@ -45,6 +58,8 @@ class AnnouncedFile(BaseModel):
 
     file: CompleteFile
     announcement: FileWritten | None = None
+    is_dry_run: bool = False
+    """Whether its run writes nothing."""
 
 
 @dg.op(
@@ -52,46 +67,58 @@ class AnnouncedFile(BaseModel):
 )
 def wait_for_file(
     context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: AnnouncementConfig
-) -> AnnouncedFile:
+) -> PerFile[AnnouncedFile]:
     handling = facility.settings.ingestion.file_handling
-    with explained(context, facility.op_pauses):
+    # A worker does not wait for one file of many: what is not ready gets a run of its own.
+    delays = () if is_run_of_many(context) else handling.retry_delays()
+
+    def wait(key: str, _: None) -> AnnouncedFile:
         announcement = _announcement(config)
-        path = _partition_path(context.partition_key, handling.data_directory)
-        file = wait_until_complete(path, handling.retry_delays())
+        file = wait_until_complete(_partition_path(key, handling.data_directory), delays)
+        is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
+        return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
+
+    files = dict.fromkeys(context.partition_keys)
+    announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
     allowed = context.instance.run_monitoring_max_runtime_seconds
-    if allowed and (longer := seconds_to_read(file.size)) > _UNREMARKABLE_SECONDS:
+    longer = seconds_to_read(sum(found.file.size for found in announced.made.values()))
+    if allowed and longer > _UNREMARKABLE_SECONDS:
         # Dagster's monitoring would take a run that reads a huge file for one that hangs.
         context.instance.add_run_tags(context.run_id, {"dagster/max_runtime": str(allowed + longer)})
-    return AnnouncedFile(file=file, announcement=announcement)
+    return announced
 
 
 @dg.op(
     description="Choose the schema of the file and evaluate its variables on the file and the catalogue.",
 )
 def extract_metadata(
-    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], announced: AnnouncedFile
-) -> ExtractedMetadata:
-    with explained(context, facility.op_pauses):
+    context: dg.OpExecutionContext,
+    facility: dg.ResourceParam[Facility],
+    announced: PerFile[AnnouncedFile],
+) -> PerFile[ExtractedMetadata]:
+    def extract(_: str, found: AnnouncedFile) -> ExtractedMetadata:
         return ingestion.extract_metadata(
-            announced.file,
-            facility.schemas(),
-            facility.catalogue,
-            facility.settings,
-            announced.announcement,
+            found.file, facility.schemas(), facility.catalogue, facility.settings, found.announcement
         )
+
+    return each_file(context, PerFile[ExtractedMetadata], facility.op_pauses, announced.made, extract)
 
 
 @dg.op(
     description="Measure the file: size, time, owner, checksum; write checksum and announcement beside it.",
 )
 def describe_files(
-    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], announced: AnnouncedFile
-) -> FileDescription:
-    with explained(context, facility.op_pauses):
-        description = ingestion.describe_files(announced.file, facility.settings, announced.announcement)
-        if not facility.settings.ingestion.dry_run:
+    context: dg.OpExecutionContext,
+    facility: dg.ResourceParam[Facility],
+    announced: PerFile[AnnouncedFile],
+) -> PerFile[FileDescription]:
+    def describe(_: str, found: AnnouncedFile) -> FileDescription:
+        description = ingestion.describe_files(found.file, facility.settings, found.announcement)
+        if not found.is_dry_run:
             write_sidecars(description)
         return description
+
+    return each_file(context, PerFile[FileDescription], facility.op_pauses, announced.made, describe)
 
 
 @dg.op(
@@ -100,18 +127,24 @@ def describe_files(
 def build_dataset(
     context: dg.OpExecutionContext,
     facility: dg.ResourceParam[Facility],
-    metadata: ExtractedMetadata,
-    files: FileDescription,
-) -> BuiltDataset:
-    with explained(context, facility.op_pauses):
-        built = ingestion.build(metadata, files, facility.settings)
+    metadata: PerFile[ExtractedMetadata],
+    files: PerFile[FileDescription],
+) -> PerFile[BuiltDataset]:
+    def build(key: str, extracted: ExtractedMetadata) -> BuiltDataset:
+        return ingestion.build(extracted, files.made[key], facility.settings)
+
+    described = {key: known for key, known in metadata.made.items() if key in files.made}
+    built = each_file(context, PerFile[BuiltDataset], facility.op_pauses, described, build)
     tags = {
-        "scicat/instrument": metadata.instrument,
-        "scicat/proposal": str(built.dataset.get("proposalId") or ""),
+        "scicat/instrument": {extracted.instrument for extracted in metadata.made.values()},
+        "scicat/proposal": {str(made.dataset.get("proposalId") or "") for made in built.made.values()},
     }
-    context.instance.add_run_tags(context.run_id, {name: value for name, value in tags.items() if value})
-    for notice in built.notices:
-        context.log.warning("%s: %s", notice.subject, notice.reason)
+    # Of a run of many only what they have in common.
+    common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
+    context.instance.add_run_tags(context.run_id, {name: value for name, value in common.items() if value})
+    for key, made in built.made.items():
+        for notice in made.notices:
+            context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)
     return built
 
 
@@ -123,35 +156,52 @@ def build_dataset(
 def register_dataset(
     context: dg.OpExecutionContext,
     facility: dg.ResourceParam[Facility],
-    announced: AnnouncedFile,
-    metadata: ExtractedMetadata,
-    files: FileDescription,
-    built: BuiltDataset,
+    announced: PerFile[AnnouncedFile],
+    metadata: PerFile[ExtractedMetadata],
+    files: PerFile[FileDescription],
+    built: PerFile[BuiltDataset],
 ) -> Any:
-    if facility.settings.ingestion.dry_run:
-        context.log_event(
-            dg.AssetObservation(
-                "raw_dataset",
-                partition=context.partition_key,
-                description="Dry run: nothing was registered.",
-                metadata={"would be posted": dg.MetadataValue.json(built.model_dump(mode="json"))},
-            )
-        )
+    if any(found.is_dry_run for found in announced.made.values()):
+        for key, made in built.made.items():
+            context.log_event(would_be_posted(key, made, metadata.made[key].schema_, facility))
         return
-    with explained(context, facility.op_pauses):
-        registration = register(built, facility.catalogue, facility.settings.ingestion)
-    announced_at = announced.announcement.announced_at_ms if announced.announcement else None
-    yield dg.Output(
-        None,
-        metadata=dataset_metadata(
-            metadata,
-            files,
-            built,
+
+    def converge(_: str, made: BuiltDataset) -> Registration:
+        return register(made, facility.catalogue, facility.settings.ingestion)
+
+    def shown(key: str, registration: Registration) -> Metadata:
+        return dataset_metadata(
+            metadata.made[key],
+            files.made[key],
+            built.made[key],
             registration,
             page=facility.catalogue.dataset_page(registration.pid),
-            seconds_since_announcement=None if announced_at is None else time.time() - announced_at / 1000,
-        ),
-    )
+            seconds_since_announcement=_seconds_since(announced.made[key].announcement),
+        )
+
+    registered = each_file(context, PerFile[Registration], facility.op_pauses, built.made, converge)
+    pids = {found.pid: built.made[key] for key, found in registered.made.items()}
+    for evaluation in evaluations(facility, pids):
+        context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
+    if not is_run_of_many(context):
+        key = context.partition_key
+        yield dg.Output(None, metadata=shown(key, registered.made[key]))
+        return
+    for key, registration in registered.made.items():
+        context.log_event(
+            dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, registration))
+        )
+    put_aside: dict[str, PutAside] = {}
+    for step in (announced, metadata, files, built, registered):
+        put_aside |= step.put_aside
+    if put_aside:
+        raise failure_of(context, put_aside)
+
+
+def _seconds_since(announcement: FileWritten | None) -> float | None:
+    if announcement is None or announcement.announced_at_ms is None:
+        return None
+    return time.time() - announcement.announced_at_ms / 1000
 
 
 def seconds_to_read(size: int) -> int:

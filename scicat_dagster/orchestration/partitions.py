@@ -4,4 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+RAW_DATASET = dg.AssetKey("raw_dataset")
+"""The asset that has these partitions."""
+
 nexus_files = dg.DynamicPartitionsDefinition(name="nexus_files")

@@ -5,21 +5,25 @@ reads, asks it, and wraps the answer.
 """
 
 import base64
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import dagster as dg
 
 from scicat_dagster.kafka import Batch, Cursor, Gap, send
 from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
-from scicat_dagster.orchestration.assets import rejected_messages
+from scicat_dagster.orchestration.assets import LAG_INTERVAL, kafka_lag, rejected_messages
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
 
 MOST_MESSAGES_PER_TICK = 1000
 """Bounds the partition keys of one request, each of which Dagster looks up (some 2 ms with SQLite)."""
+
+_CHANGED_LAG_INTERVAL = timedelta(seconds=30)
 
 
 @dataclass
@@ -81,6 +85,7 @@ def wrdn_sensor(
         asset_events=[
             *(rejected_event(rejected) for rejected in plan.rejected),
             *(_gap_event(gap) for gap in batch.gaps),
+            *_lag_events(facility, batch.lag()),
         ],
         cursor=batch.cursor.model_dump_json(),
         skip_reason=None if plan.written else summary,
@@ -145,6 +150,18 @@ def rejected_event(rejected: Rejected) -> dg.AssetObservation:
     return dg.AssetObservation(
         rejected_messages.key, description=f"{position}: {rejected.reason}", metadata=metadata
     )
+
+
+def _lag_events(facility: Facility, lag: dict[str, int]) -> list[dg.AssetMaterialization]:
+    """The lag, if it is time to say it: few events while nothing happens, enough of them to plot a burst."""
+    now = time.monotonic()
+    interval = LAG_INTERVAL if lag == facility.reported_lag else _CHANGED_LAG_INTERVAL
+    if now - facility.lag_reported_at < interval.total_seconds():
+        return []
+    facility.lag_reported_at, facility.reported_lag = now, lag
+    topics = {f"messages waiting in {topic}": dg.MetadataValue.int(count) for topic, count in lag.items()}
+    total = dg.MetadataValue.int(sum(lag.values()))
+    return [dg.AssetMaterialization(kafka_lag.key, metadata={"messages waiting": total, **topics})]
 
 
 def _gap_event(gap: Gap) -> dg.AssetObservation:

@@ -1,8 +1,8 @@
 """The Celery application of the warm workers: processes that have loaded everything before a run comes.
 
 Started as ``celery --app scicat_dagster.orchestration.warm_worker worker``. The broker and every setting are
-those of the ``run_launcher`` in ``dagster.yaml``, so that they are said in one place. Which runs there are, and
-in what order, is Dagster's business; nothing else belongs here.
+those of the ``run_launcher`` in ``dagster.yaml``, so that they are said in one place. Which runs there are,
+and in what order, is Dagster's business; nothing else belongs here.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -35,11 +35,21 @@ RENEWAL_SECONDS = 60.0
 
 _MOST_RECORDS = 1000
 
+_LONGEST_LIST = 6000
+"""Of values in an address, in characters. Proxies take 8 kB, the server itself 16 kB with all headers."""
+
+_PLACE = ("pid", "sourceFolder", "numberOfFiles")
+"""The fields of a dataset that say where its files are."""
+
 _Record = TypeVar("_Record", DatasetRecord, OrigDatablockRecord)
 
 
 class ConflictError(PermanentError):
     """There is a dataset with this pid already."""
+
+
+class ModifiedMeanwhileError(TransientError):
+    """Somebody else changed the dataset after we had read it."""
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -133,6 +143,47 @@ class ScicatClient:
             raise ConflictError(server_words(response), remedy="Look at the dataset that has this pid.")
         return self._record(response, doing, DatasetRecord)
 
+    def update_dataset(
+        self, pid: str, body: dict[str, JsonValue], *, unmodified_since: datetime | None
+    ) -> DatasetRecord:
+        """Replace the fields of a dataset that are in ``body``, each of them whole.
+
+        ``unmodified_since`` is the ``updatedAt`` of the dataset that ``body`` was made from.
+
+        Raises
+        ------
+        ModifiedMeanwhileError
+            Somebody else changed it since, so that nothing was done.
+        RefusedError
+            The server refuses the change.
+        TransientError
+            The server could not answer; it may have made the change all the same.
+        """
+        doing = f"updating the dataset {pid}"
+        condition = {}
+        if unmodified_since is not None:
+            # The server compares milliseconds, and takes the very moment itself for a later change. A date in
+            # the form of HTTP would have seconds only.
+            moment = (unmodified_since + timedelta(milliseconds=1)).astimezone(UTC)
+            text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            condition["If-Unmodified-Since"] = text
+        response = self._ask("PATCH", f"{self._datasets}/{quote(pid, safe='')}", doing, body, condition)
+        if response.status_code == 412:
+            raise ModifiedMeanwhileError(
+                f"The dataset {pid} was changed by somebody else.", remedy="Nothing to do: it is read again."
+            )
+        if response.status_code == 403:
+            failure = self._explained(response, doing)
+            if not isinstance(failure, RefusedError):
+                raise failure
+            raise RefusedError(
+                failure.what,
+                remedy="Make the ingestor's account a member of the dataset's owner group, or an "
+                "administrator of SciCat: nobody else may change a dataset.",
+                details=failure.details,
+            )
+        return self._record(response, doing, DatasetRecord)
+
     def create_origdatablock(self, body: dict[str, JsonValue]) -> OrigDatablockRecord:
         """Create an origdatablock. The server does not check whether there is one like it already.
 
@@ -163,13 +214,44 @@ class ScicatClient:
         # `inq`, because the server turns a plain text that looks like a date into one, which never matches.
         where = {f"scientificMetadata.{key}.value": {"inq": [value]}}
         doing = f"looking for datasets with {key} {value}"
-        return self._records(self._datasets, where, doing, DatasetRecord)
+        return self._records(self._datasets, _filter(where), doing, DatasetRecord)
 
     def origdatablocks(self, pid: str) -> list[OrigDatablockRecord]:
         """The origdatablocks of a dataset."""
         doing = f"asking for the origdatablocks of {pid}"
         endpoint = self._settings.api_endpoints.origdatablocks
-        return self._records(endpoint, {"datasetId": pid}, doing, OrigDatablockRecord)
+        return self._records(endpoint, _filter({"datasetId": pid}), doing, OrigDatablockRecord)
+
+    def datasets_from(self, folders: Sequence[str]) -> Iterator[DatasetRecord]:
+        """The readable datasets that have one of these source folders, of each the fields of ``_PLACE``."""
+        return self._datasets_with("sourceFolder", folders, "looking for the datasets of some folders")
+
+    def datasets_called(self, pids: Sequence[str]) -> Iterator[DatasetRecord]:
+        """The readable datasets that have one of these pids, of each the fields of ``_PLACE``."""
+        return self._datasets_with("pid", pids, "looking for datasets by their pids")
+
+    def origdatablocks_of(self, pids: Sequence[str]) -> Iterator[OrigDatablockRecord]:
+        """The origdatablocks of several datasets.
+
+        They are asked for together where the server can do that. The route is not as tolerant as the one of
+        datasets (it knows no `inq`, and the recorded answers hold single datasets only), so that datasets
+        without a block in the answer are asked for one by one, in the way that every server knows.
+        """
+        doing = "asking for the origdatablocks of some datasets"
+        endpoint = self._settings.api_endpoints.origdatablocks
+        for part in _parts_for_a_url(pids):
+            answered = set()
+            try:
+                for block in self._pages(endpoint, {"datasetId": {"$in": part}}, doing, OrigDatablockRecord):
+                    answered.add(block.datasetId)
+                    yield block
+            except IngestionError as error:
+                # Without an answer it is the network, and asking more often does not help.
+                if "status" not in error.details:
+                    raise
+            for pid in part:
+                if pid not in answered:
+                    yield from self.origdatablocks(pid)
 
     def delete_origdatablock(self, identifier: str) -> None:
         """Remove an origdatablock. Many servers let nobody do this, or do not know it: RefusedError."""
@@ -234,6 +316,38 @@ class ScicatClient:
             raise explain(response, doing)
         self._json(response, doing)
 
+    def _datasets_with(self, field: str, values: Sequence[str], doing: str) -> Iterator[DatasetRecord]:
+        for part in _parts_for_a_url(values):
+            where = {field: {"inq": part}}
+            yield from self._pages(self._datasets, where, doing, DatasetRecord, fields=_PLACE)
+
+    def _pages(
+        self,
+        endpoint: str,
+        where: dict[str, Any],
+        doing: str,
+        kind: type[_Record],
+        fields: Sequence[str] = (),
+    ) -> Iterator[_Record]:
+        """All matching entries, page by page.
+
+        An anonymous caller would be shown the published ones, and take the others for absent: each page
+        counts only when the server knows us.
+        """
+        seen: set[str] = set()
+        while True:
+            query = _filter(where, fields=fields, skip=len(seen))
+            page = self._records(endpoint, query, doing, kind)
+            if self.whoami() is None:
+                self._log_in_again(doing)
+                page = self._records(endpoint, query, doing, kind)
+            new = {_key(record): record for record in page if _key(record) not in seen}
+            yield from new.values()
+            seen.update(new)
+            # Also where a server does not heed `skip` and answers with the same page for ever.
+            if len(page) < _MOST_RECORDS or not new:
+                return
+
     @property
     def _datasets(self) -> str:
         return self._settings.api_endpoints.datasets
@@ -246,7 +360,12 @@ class ScicatClient:
         return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
 
     def _ask(
-        self, method: str, url: str, doing: str, body: dict[str, JsonValue] | None = None
+        self,
+        method: str,
+        url: str,
+        doing: str,
+        body: dict[str, JsonValue] | None = None,
+        condition: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """The answer to a request by somebody whom the server knows.
 
@@ -263,26 +382,31 @@ class ScicatClient:
         """
         url = self._absolute(url)
         self._log_in_if_due()
-        response = self._request(method, url, doing, body, self._token)
+        response = self._request(method, url, doing, body, self._token, condition)
         if not _would_answer_anybody(response) or not self._is_ours(url) or self.whoami() is not None:
             return response
         if not self._settings.username:
             raise _token_expired()
         self._log_in()
-        response = self._request(method, url, doing, body, self._token)
+        response = self._request(method, url, doing, body, self._token, condition)
         if _would_answer_anybody(response) and self.whoami() is None:
-            raise TransientError(
-                f"SciCat took us for nobody when {doing}, although we had just logged in.",
-                remedy="It is tried again; look at the server's clock and token lifetime if it goes on.",
-            )
+            raise _still_nobody(doing)
         return response
 
-    def _request(self, method: str, url: str, doing: str, body: Any, token: str) -> requests.Response:
+    def _request(
+        self,
+        method: str,
+        url: str,
+        doing: str,
+        body: Any,
+        token: str,
+        condition: Mapping[str, str] | None = None,
+    ) -> requests.Response:
         now = self._clock()
         if now - self._last_use > IDLE_SECONDS:
             self._session.close()
         seconds = self._settings.timeout_seconds
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", **(condition or {})}
         if body is not None:
             headers["Content-Type"] = "application/json"
         # A schema may name any URL; our token and our headers are for our server only.
@@ -319,6 +443,13 @@ class ScicatClient:
             self._expires_at is not None and self._clock() > self._expires_at - RENEWAL_SECONDS
         ):
             self._log_in()
+
+    def _log_in_again(self, doing: str) -> None:
+        if not self._settings.username:
+            raise _token_expired()
+        self._log_in()
+        if self.whoami() is None:
+            raise _still_nobody(doing)
 
     def _log_in(self) -> None:
         doing = f"logging in as {self._settings.username}"
@@ -371,10 +502,8 @@ class ScicatClient:
             raise self._explained(response, doing)
         return _parsed(self._json(response, doing), doing, kind)
 
-    def _records(
-        self, endpoint: str, where: dict[str, Any], doing: str, kind: type[_Record]
-    ) -> list[_Record]:
-        response = self._ask("GET", f"{endpoint}?filter={quote(_filter(where))}", doing)
+    def _records(self, endpoint: str, query: str, doing: str, kind: type[_Record]) -> list[_Record]:
+        response = self._ask("GET", f"{endpoint}?filter={quote(query)}", doing)
         if not response.ok:
             raise self._explained(response, doing)
         answer = self._json(response, doing)
@@ -409,8 +538,35 @@ def _unexpected(doing: str) -> TransientError:
     )
 
 
-def _filter(where: dict[str, Any]) -> str:
-    return json.dumps({"where": where, "limits": {"limit": _MOST_RECORDS}})
+def _filter(where: dict[str, Any], *, fields: Sequence[str] = (), skip: int = 0) -> str:
+    limits = {"limit": _MOST_RECORDS, **({"skip": skip} if skip else {})}
+    return json.dumps({"where": where, **({"fields": list(fields)} if fields else {}), "limits": limits})
+
+
+def _key(record: DatasetRecord | OrigDatablockRecord) -> str:
+    return record.pid if isinstance(record, DatasetRecord) else record.id
+
+
+def _parts_for_a_url(values: Sequence[str]) -> Iterator[list[str]]:
+    """The values in parts, each as large as an address may hold."""
+    part: list[str] = []
+    room = _LONGEST_LIST
+    for value in values:
+        needed = len(quote(f"{json.dumps(value)}, "))
+        if part and needed > room:
+            yield part
+            part, room = [], _LONGEST_LIST
+        part.append(value)
+        room -= needed
+    if part:
+        yield part
+
+
+def _still_nobody(doing: str) -> TransientError:
+    return TransientError(
+        f"SciCat took us for nobody when {doing}, although we had just logged in.",
+        remedy="It is tried again; look at the server's clock and token lifetime if it goes on.",
+    )
 
 
 def _token_expired() -> PermanentError:

@@ -93,6 +93,30 @@ def register(
     )
 
 
+def registered_dataset(
+    built: BuiltDataset, client: ScicatClient, settings: IngestionSettings
+) -> DatasetRecord | None:
+    """The dataset as which the file in hand is registered, with the content that it has now. Writes nothing.
+
+    Raises
+    ------
+    PermanentError
+        As :func:`register`: the pid belongs to another file, or the file has changed since.
+    TransientError
+        The server could not answer.
+    """
+    existing = _registered_before(built, client, settings)
+    if existing is None and "pid" in built.dataset:
+        existing = _visible(str(built.dataset["pid"]), client)
+        if existing is not None:
+            _check_ours(existing, built, settings)
+    if existing is None:
+        return None
+    for block in _listing(existing.blocks, existing.record, built)[:1]:
+        _check_same_content(block, existing.record, built)
+    return existing.record
+
+
 @dataclass(frozen=True)
 class _Existing:
     """A dataset that the catalogue holds for our file, with its blocks."""
@@ -278,13 +302,28 @@ def _check_recognisable(built: BuiltDataset, settings: IngestionSettings) -> Non
 def _with_our_pid(built: BuiltDataset, client: ScicatClient, settings: IngestionSettings) -> _Existing:
     """The dataset that has our pid, which must be for our file."""
     existing = _readable(str(built.dataset["pid"]), client)
-    if not _is_same_file(existing, built, settings.check_if_dataset_exists_by_metadata_key):
-        raise _foreign(existing.record, built)
+    _check_ours(existing, built, settings)
     return existing
 
 
+def _check_ours(existing: _Existing, built: BuiltDataset, settings: IngestionSettings) -> None:
+    if not _is_same_file(existing, built, settings.check_if_dataset_exists_by_metadata_key):
+        raise _foreign(existing.record, built)
+
+
 def _readable(pid: str, client: ScicatClient) -> _Existing:
-    """A dataset that exists, with its blocks. An account that may not read it would see no blocks at all."""
+    """A dataset that exists, with its blocks."""
+    existing = _visible(pid, client)
+    if existing is None:
+        raise TransientError(
+            f"There was a dataset {pid} a moment ago, and now there is none.",
+            remedy="It is tried again; see who removes datasets if it goes on.",
+        )
+    return existing
+
+
+def _visible(pid: str, client: ScicatClient) -> _Existing | None:
+    """A dataset with its blocks, if there is one. Who may not read it would see no blocks at all."""
     try:
         record = client.dataset(pid)
     except RefusedError as refusal:
@@ -294,12 +333,7 @@ def _readable(pid: str, client: ScicatClient) -> _Existing:
             remedy="Give the ingestor's account the right to read the datasets that it creates.",
             details=refusal.details,
         ) from None
-    if record is None:
-        raise TransientError(
-            f"There was a dataset {pid} a moment ago, and now there is none.",
-            remedy="It is tried again; see who removes datasets if it goes on.",
-        )
-    return _Existing(record, client.origdatablocks(pid))
+    return None if record is None else _Existing(record, client.origdatablocks(pid))
 
 
 def _is_same_file(existing: _Existing, built: BuiltDataset, key: str) -> bool:

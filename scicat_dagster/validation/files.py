@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from scicat_dagster import ingestion
-from scicat_dagster.dataset import MANDATORY, BuiltDataset
+from scicat_dagster.dataset import MANDATORY, RECOMMENDED, BuiltDataset
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
 from scicat_dagster.files import FileDescription
 from scicat_dagster.ingestion import ExtractedMetadata, SampleSource
@@ -23,9 +23,6 @@ from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
 from scicat_dagster.settings import Settings
 from scicat_dagster.validation.report import FieldState, FileReport, Importance, Report
-
-RECOMMENDED = ("datasetName", "description", "proposalId", "instrumentId")
-"""A dataset can be registered without these, but people will look for it by them."""
 
 _NOT_ASKED = "SciCat was not asked for"
 _FROM_MESSAGE = tuple(f"<{name}>" for name in BUILT_IN_VARIABLES if name.startswith("message_"))

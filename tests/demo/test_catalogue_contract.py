@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -724,6 +725,39 @@ def test_the_mark_outlives_a_change_for_the_better(backend: Backend) -> None:
         assert response.status_code == 200
 
     assert list(backend.store.poisoned()) == [MAIN_PID]
+
+
+@pytest.mark.parametrize(("milliseconds", "status"), [(-1, 412), (0, 412), (1, 200), (3_600_000, 200)])
+@pytest.mark.parametrize("form", ["ISO 8601", "HTTP"])
+def test_a_change_is_made_only_when_nothing_changed_since(
+    form: str, milliseconds: int, status: int, backend: Backend
+) -> None:
+    """Not recorded: the server's source reads the condition as JavaScript reads dates; a tie is a change."""
+    backend.post("ingestor", "datasets", dataset_body(MAIN_PID))
+
+    def at_a_full_second(document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "updatedAt": "2026-01-15T09:30:00.000Z"}
+
+    backend.store.change_dataset(MAIN_PID, at_a_full_second)
+    moment = datetime(2026, 1, 15, 9, 30, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    if form == "HTTP":
+        # It has seconds only.
+        moment += timedelta(seconds=1) if milliseconds == 1 else timedelta()
+        condition = format_datetime(moment, usegmt=True)
+    else:
+        condition = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    response = requests.patch(
+        f"{backend.server.api_root}/{dataset_path(MAIN_PID)}",
+        json={"comment": "new"},
+        headers={**backend.authorized("ingestor"), "If-Unmodified-Since": condition},
+        timeout=TIMEOUT,
+    )
+
+    assert response.status_code == status
+    stored = backend.store.dataset(MAIN_PID)
+    assert stored is not None
+    assert stored.get("comment") == ("new" if status == 200 else None)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def requested(result: dg.SensorResult) -> list[str | None]:
     return [request.partition_key for request in result.run_requests or []]
 
 
+def observed(result: dg.SensorResult) -> list[dg.AssetObservation]:
+    """What is said of messages that led to no file."""
+    return [event for event in result.asset_events or [] if isinstance(event, dg.AssetObservation)]
+
+
+def lag(result: dg.SensorResult) -> list[dict[str, object]]:
+    return [
+        {name: entry.value for name, entry in event.metadata.items()}
+        for event in result.asset_events or []
+        if event.asset_key == dg.AssetKey("kafka_lag")
+    ]
+
+
 def added(result: dg.SensorResult) -> list[str]:
     return [key for change in result.dynamic_partitions_requests or [] for key in change.partition_keys]
 
@@ -148,8 +161,7 @@ def test_a_message_that_cannot_lead_to_a_file_is_an_event(
 
     result = announcements.tick()
 
-    (event,) = result.asset_events
-    assert isinstance(event, dg.AssetObservation)
+    (event,) = observed(result)
     assert event.asset_key == dg.AssetKey("rejected_messages")
     metadata = {name: entry.value for name, entry in event.metadata.items()}
     assert reason in str(metadata["reason"])
@@ -182,7 +194,7 @@ def test_a_failure_of_the_file_writer_is_an_event_that_names_the_file(announceme
 
     result = announcements.tick()
 
-    (event,) = result.asset_events
+    (event,) = observed(result)
     assert event.metadata["file"].value == str(file)
     assert requested(result) == []
 
@@ -195,7 +207,7 @@ def test_messages_that_kafka_deleted_are_an_event_with_their_number(
 
     result = announcements.tick(f'{{"version": 1, "offsets": {{"{announcements.topic}": {{"0": 0}}}}}}')
 
-    (event,) = result.asset_events
+    (event,) = observed(result)
     assert event.metadata["lost messages"].value == 2
     assert "2 messages from offset 0 on were never read" in str(event.description)
     assert requested(result) == [str(announcements.small.file)]
@@ -217,7 +229,7 @@ def test_messages_of_a_topic_that_was_made_anew_are_requested_though_their_offse
     assert requested(new) == [str(small.file), str(small.file.with_name("other.hdf"))]
     keys = [str(request.run_key) for tick in (old, new) for request in tick.run_requests or []]
     assert len(keys) == len(set(keys)) == 3
-    (event,) = new.asset_events
+    (event,) = observed(new)
     assert event.metadata["lost messages"].value == "unknown"
     assert "made anew" in str(event.metadata["reason"].value)
     assert "may never have been read" in str(event.description)
@@ -233,6 +245,18 @@ def test_messages_of_a_topic_that_lost_some_are_requested_though_their_offsets_w
 
     assert requested(new) == requested(old) == [str(announcements.small.file)]
     assert [request.run_key for request in new.run_requests or []] == [f"{announcements.topic}:0:0:2"]
+
+
+def test_the_lag_is_said_at_once_and_then_only_when_it_changes_or_after_a_while(
+    announcements: Announcements,
+) -> None:
+    announcements.send(*[wrdn(f"/data/{number}.hdf") for number in range(3)])
+
+    first, second = announcements.tick(), announcements.tick()
+
+    (said,) = lag(first)
+    assert said["messages waiting"] == 0
+    assert lag(second) == []
 
 
 def test_a_broker_that_is_away_fails_the_tick_with_words(
@@ -279,11 +303,29 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "raw_dataset",
         "rejected_messages",
         "failed_files_report",
+        "reconciliation",
+        "kafka_lag",
     }
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"ingest_file", "report_failures"}
-    assert {sensor.name for sensor in repository.sensor_defs} == {"wrdn_sensor", "retry_later_sensor"}
-    assert [schedule.name for schedule in repository.schedule_defs] == ["report_failures_daily"]
+    assert jobs == {
+        "ingest_file",
+        "report_failures",
+        "discover_files",
+        "reconcile_files",
+        "forget_files",
+        "reingest_files",
+    }
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "wrdn_sensor",
+        "retry_later_sensor",
+        "leftovers_sensor",
+        "reconcile_sensor",
+    }
+    assert [schedule.name for schedule in repository.schedule_defs] == [
+        "forget",
+        "reconcile",
+        "report_failures_daily",
+    ]
 
 
 def test_paths_with_odd_characters_are_partition_keys(announcements: Announcements) -> None:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,7 +28,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.scicat.client import IDLE_SECONDS, RENEWAL_SECONDS, ConflictError, ScicatClient
+from scicat_dagster.scicat.client import (
+    IDLE_SECONDS,
+    RENEWAL_SECONDS,
+    ConflictError,
+    ModifiedMeanwhileError,
+    ScicatClient,
+)
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.settings import ScicatSettings
 
@@ -40,6 +47,7 @@ SECRETS = (PASSWORD, HEADER_SECRET, NETRC_SECRET, WRONG_TOKEN)
 SHORT = 0.3
 LONG = 20.0
 PID = "20.500.12269/one"
+NOW = datetime(2026, 11, 22, 5, 46, 58, 991_000, tzinfo=UTC)
 
 INGESTOR = Account(
     "ingestor", PASSWORD, ("ingestor",),
@@ -511,7 +519,7 @@ class Stranger:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = answer  # noqa: N815 # The library's names.
+            do_GET = do_POST = do_PATCH = answer  # noqa: N815 # The library's names.
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
@@ -789,6 +797,8 @@ def call_for(exchange: Exchange) -> Callable[[ScicatClient], object] | None:
             return lambda client: client.datasets_with_metadata("job_id", "job")
         case "GET", "datasets" if rest.count("/") == 0 and rest not in ("", "count", "findOne"):
             return lambda client: client.dataset(unquote(rest))
+        case "PATCH", "datasets":
+            return lambda client: client.update_dataset(unquote(rest), exchange.body, unmodified_since=NOW)
         case "GET", "origdatablocks":
             return lambda client: client.origdatablocks(PID)
         case "GET", name if name in PLURALS:
@@ -804,9 +814,7 @@ NEVER_SENT = {
     "07_instrument_post_as_ingestor", "07_instrument_post_duplicate_uniqueName", "07_instrument_post_ok",
     "07_proposal_post_duplicate", "07_proposal_post_ok_admin", "07_sample_post_duplicate",
     "07_sample_post_no_id", "07_sample_post_ok_ingestor", "08_delete_admin_not_in_DELETE_GROUPS",
-    "08_delete_ingestor", "08_patch_accessGroups", "08_patch_if_unmodified_since_old",
-    "08_patch_missing_dataset", "08_patch_no_token", "08_patch_pid_forbidden",
-    "08_patch_scimeta_replaces_whole", "08_patch_unknown_field", "09_attach_v3_dataset_missing",
+    "08_delete_ingestor", "09_attach_v3_dataset_missing",
     "09_attach_v3_dataset_ok", "09_attach_v3_list", "09_attach_v3_no_caption", "09_attach_v3_no_token",
     "09_attach_v3_root_endpoint", "09_attach_v3_thumbnail", "22_delete_delete_admin",
 }  # fmt: skip
@@ -861,13 +869,15 @@ def expected_failure(exchange: Exchange) -> type[Exception] | None:
         return None
     if exchange.status == 409:
         return ConflictError
+    if exchange.status == 412:
+        return ModifiedMeanwhileError
     if exchange.status == 400:
         return RefusedError
     if not exchange.known and (exchange.status in (403, 404) or exchange.answer == []) and not fetched:
         return PermanentError
     if fetched:
         return LookupError if exchange.status in (403, 404) or exchange.answer is None else None
-    if exchange.status == 403 or (exchange.status == 404 and exchange.method == "POST"):
+    if exchange.status == 403 or (exchange.status == 404 and exchange.method in {"POST", "PATCH"}):
         return RefusedError
     return None
 
@@ -889,7 +899,7 @@ def test_a_recorded_answer_is_understood(name: str) -> None:
         if expected is PermanentError:
             assert "token has expired or is wrong" in said
         elif isinstance(exchange.answer, dict) and isinstance(exchange.answer.get("message"), str):
-            decoded = exchange.answer["message"]
+            decoded = exchange.answer["message"] if exchange.status != 412 else "changed by somebody else"
             assert decoded in said or decoded.startswith("[{") or "errors" in exchange.answer
     elif exchange.path == "auth/login":
         assert result == "ingestor" or result is None
@@ -904,6 +914,20 @@ def test_a_recorded_answer_is_understood(name: str) -> None:
         assert [as_answered(item) for item in listed] == [identity(item) for item in exchange.answer]
     else:
         assert as_answered(result) == identity(exchange.answer)
+
+
+def test_a_change_is_conditional_on_the_version_that_was_read(catalogue: Catalogue) -> None:
+    """In milliseconds and one later, because a tie counts as a change by somebody else."""
+    client = catalogue.client()
+    client.create_dataset(dataset())
+
+    with pytest.raises(ModifiedMeanwhileError):
+        client.update_dataset(PID, {"comment": "new"}, unmodified_since=NOW - timedelta(days=9999))
+
+    assert catalogue.recorder.requests[-1].headers["if-unmodified-since"] == "1999-07-08T05:46:58.992Z"
+    changed = client.update_dataset(PID, {"comment": "new"}, unmodified_since=None)
+    assert (changed.model_extra or {})["comment"] == "new"
+    assert "if-unmodified-since" not in catalogue.recorder.requests[-1].headers
 
 
 def identity(answer: dict[str, Any]) -> tuple[Any, Any]:

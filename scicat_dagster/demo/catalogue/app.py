@@ -295,11 +295,11 @@ class _Catalogue:
             raise encoded_validation_error(validation.as_encoded_text(violations))
         if not account.may_administer and not account.owns(dataset["ownerGroup"]):
             raise forbidden("Unauthorized to update this dataset")
-        unmodified_since = _http_date(call.headers.get("If-Unmodified-Since"))
+        unmodified_since = _condition(call.headers.get("If-Unmodified-Since"))
 
         def apply(stored: JsonObject) -> JsonObject:
             updated_at = read_iso(stored["updatedAt"])
-            if unmodified_since is not None and updated_at is not None and updated_at > unmodified_since:
+            if unmodified_since is not None and updated_at is not None and updated_at >= unmodified_since:
                 raise usual_error(HTTPStatus.PRECONDITION_FAILED, "Resource has been modified on server")
             return documents.changed_dataset(stored, change, account.username)
 
@@ -532,12 +532,15 @@ def _dataset_not_found(pid: str) -> ApiError:
     return usual_error(HTTPStatus.NOT_FOUND, f"dataset: {pid} not found")
 
 
-def _http_date(text: str | None) -> datetime | None:
-    try:
-        instant = None if text is None else parsedate_to_datetime(text)
-    except ValueError:
+def _condition(text: str | None) -> datetime | None:
+    """The moment in an ``If-Unmodified-Since``; the real server reads it as JavaScript reads dates."""
+    if text is None:
         return None
-    return instant.replace(tzinfo=UTC) if instant is not None and instant.tzinfo is None else instant
+    try:
+        instant = parsedate_to_datetime(text)
+    except ValueError:
+        return read_iso(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -1,0 +1,169 @@
+"""``scicat-dagster discover``: files on disk, which of them the catalogue holds, and runs for the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from scicat_dagster.cli.options import config_option, dagster_instance
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from scicat_dagster.discovery import Criteria, Discovery
+
+_TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+
+@click.command()
+@click.argument("roots", nargs=-1, required=True, metavar="ROOT...", type=click.Path(path_type=Path))
+@click.option("--since", type=_TIME, help="Only files modified then or later (local time).")
+@click.option("--until", type=_TIME, help="Only files modified before then (local time).")
+@click.option(
+    "--instrument", "instruments", multiple=True, metavar="NAME",
+    help="Only files with a folder of this name on their way. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--glob", "patterns", multiple=True, metavar="PATTERN",
+    help="Only files with such a name. May be given several times.  [default: *.nxs, *.hdf, *.h5, *.hdf5]",
+)  # fmt: skip
+@click.option("--missing-only", is_flag=True, help="List only the files that the catalogue does not hold.")
+@click.option(
+    "--backfill", "then", flag_value="backfill",
+    help="Register the missing files in a backfill of raw_dataset, in the Dagster instance in DAGSTER_HOME.",
+)  # fmt: skip
+@click.option(
+    "--run", "then", flag_value="run",
+    help="Register the missing files by one run each, which reconcile_sensor starts bit by bit. A backfill "
+    "puts many files into each run, and is faster.",
+)  # fmt: skip
+@click.option("--json", "then", flag_value="json", help="One JSON object on standard output, for scripts.")
+@config_option
+def discover(
+    roots: tuple[Path, ...],
+    since: datetime | None,
+    until: datetime | None,
+    instruments: tuple[str, ...],
+    patterns: tuple[str, ...],
+    then: Literal["backfill", "run", "json"] | None,
+    config: Path,
+    *,
+    missing_only: bool,
+) -> None:
+    """List the files below ROOT..., each with what the catalogue has of it.
+
+    A file is registered, changed (registered with another size than it has now), or missing. Symbolic links
+    are not followed.
+
+    With --backfill or --run the missing files are registered by Dagster's daemon, after all live ones. Files
+    with a run under way are left out, so that the command may be interrupted and given again.
+
+    Exits with 1 when a folder or file could not be looked at: it may hold more.
+    """
+    from scicat_dagster.discovery import DEFAULT_PATTERNS, Criteria
+    from scicat_dagster.errors import IngestionError
+
+    criteria = Criteria(
+        patterns=patterns or DEFAULT_PATTERNS,
+        since=since.astimezone() if since else None,
+        until=until.astimezone() if until else None,
+        instruments=instruments,
+    )
+    with ExitStack() as stack:
+        instance = None
+        # Without a home, files that were registered under other folders are listed as missing.
+        if os.environ.get("DAGSTER_HOME") or then in {"backfill", "run"}:
+            instance = stack.enter_context(dagster_instance())
+        try:
+            found = _found(roots, criteria, config, instance)
+        except IngestionError as error:
+            raise click.ClickException(str(error)) from None
+        shown = found.of("missing") if missing_only else found.files
+        if then == "json":
+            counts = [count.model_dump() for count in found.counts()]
+            listed = found.model_copy(update={"files": tuple(shown)}).model_dump(mode="json")
+            click.echo(json.dumps({"counts": counts, **listed}, indent=2, ensure_ascii=False))
+        elif instance is not None and then is not None:
+            _register([file.path for file in found.of("missing")], instance, then)
+        else:
+            for file in shown:
+                click.echo(f"{file.state:<10}  {file.path}")
+    for count in found.counts():
+        click.echo(
+            f"{count.root}  {count.instrument}: {count.on_disk} on disk, {count.registered} registered, "
+            f"{count.changed} changed, {count.missing} missing",
+            err=True,
+        )
+    for place in (*found.unreadable, *found.refused):
+        click.echo(f"Not looked at: {place.path}  {place.reason}", err=True)
+    sys.exit(1 if found.unreadable else 0)
+
+
+def _found(
+    roots: Sequence[Path], criteria: Criteria, config: Path, instance: DagsterInstance | None
+) -> Discovery:
+    from scicat_dagster.discovery import discover as ask
+    from scicat_dagster.discovery import walk
+    from scicat_dagster.scicat.client import ScicatClient
+    from scicat_dagster.settings import load_configuration
+
+    def pids(paths: Sequence[str]) -> Mapping[str, str]:
+        if instance is None:
+            return {}
+        from scicat_dagster.orchestration.discovery import known_pids
+
+        return known_pids(instance, paths)
+
+    settings = load_configuration(config, os.environ).settings
+    # Not resolved: a root that is a link keeps its name.
+    places = [os.path.normpath(root.absolute()) for root in roots]
+    with closing(ScicatClient(settings.scicat)) as catalogue, _progress() as answered:
+        entries = walk(places, criteria, settings.ingestion.file_handling)
+        return ask(entries, catalogue, known_pids=pids, answered=answered)
+
+
+def _register(missing: Sequence[str], instance: DagsterInstance, how: Literal["backfill", "run"]) -> None:
+    from scicat_dagster.orchestration.discovery import (
+        add_partitions,
+        files_in_flight,
+        plan_sweep,
+        request_events,
+        start_backfills,
+    )
+
+    plan = plan_sweep(missing, files_in_flight(instance), set())
+    if plan.in_flight:
+        click.echo(f"{len(plan.in_flight)} missing files have a run under way already.")
+    if not plan.wanted:
+        click.echo("Nothing to do.")
+    elif how == "backfill":
+        ids = start_backfills(instance, plan.wanted, "discover")
+        click.echo(f"{len(plan.wanted)} files in backfill {', '.join(ids)}; see Runs → Backfills.")
+    else:
+        add_partitions(instance, plan.wanted)
+        for event in request_events(plan.wanted, "discover"):
+            instance.report_runless_asset_event(event)
+        click.echo(f"{len(plan.wanted)} files requested; reconcile_sensor starts their runs.")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar for a person who watches; nothing where the output goes into a file."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _all: None
+        return
+    with click.progressbar(length=0, label="Asking SciCat", file=sys.stderr) as bar:
+
+        def answered(done: int, all_: int) -> None:
+            bar.length = all_
+            bar.update(done - bar.pos)
+
+        yield answered

@@ -1,0 +1,92 @@
+"""Doing the same with each file of a run: of the one file of most runs, or of the many of a backfill's.
+
+A run of one file fails as a whole, at the op that failed, and is retried. In a run of many files one that
+fails is put aside with its reason while the others go on; in the end it gets a run of its own
+(``leftovers``), so that every failed file is looked at, retried and repaired in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.errors import IngestionError
+from scicat_dagster.orchestration.failures import RETRY_RUN_TAG, explained
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class PutAside(BaseModel):
+    """Why a file of a run of many was not registered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    remedy: str
+
+
+class PerFile(BaseModel, Generic[T]):
+    """What an op made of the files of a run, by partition key, and why it made nothing of the others."""
+
+    model_config = ConfigDict(frozen=True)
+
+    made: dict[str, T]
+    put_aside: dict[str, PutAside] = {}
+
+
+def is_run_of_many(context: dg.OpExecutionContext) -> bool:
+    """Whether the run has more than one file."""
+    return len(context.partition_keys) > 1
+
+
+def each_file(
+    context: dg.OpExecutionContext,
+    kind: type[PerFile[T]],
+    pauses: Sequence[float],
+    files: Mapping[str, R],
+    work: Callable[[str, R], T],
+) -> PerFile[T]:
+    """Call ``work`` with each file's key and what is known of it.
+
+    ``kind`` is what comes out, as Dagster checks it; ``pauses`` are as for ``explained``.
+    """
+    if is_run_of_many(context):
+        return _of_many(kind, files, work)
+    with explained(context, pauses):
+        return kind(made={key: work(key, known) for key, known in files.items()})
+
+
+def _of_many(kind: type[PerFile[T]], files: Mapping[str, R], work: Callable[[str, R], T]) -> PerFile[T]:
+    made: dict[str, T] = {}
+    put_aside: dict[str, PutAside] = {}
+    for key, known in files.items():
+        try:
+            made[key] = work(key, known)
+        except IngestionError as error:
+            put_aside[key] = PutAside(reason=error.what, remedy=error.remedy)
+    return kind(made=made, put_aside=put_aside)
+
+
+FILES_PUT_ASIDE = "files put aside"
+"""The metadata of a run's failure that holds them."""
+
+
+def failure_of(context: dg.OpExecutionContext, put_aside: Mapping[str, PutAside]) -> dg.Failure:
+    """The failure of a run of many, which is not retried: its other files are registered."""
+    context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: "false"})
+    return dg.Failure(
+        description=f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered. Each "
+        "gets a run of its own, which says why and is retried.",
+        metadata={
+            "reason": f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered.",
+            "what to do": "Look at the runs of these files.",
+            FILES_PUT_ASIDE: dg.MetadataValue.json(
+                {key: why.model_dump() for key, why in put_aside.items()},
+            ),
+        },
+        allow_retries=False,
+    )

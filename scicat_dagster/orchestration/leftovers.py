@@ -1,0 +1,62 @@
+"""What a run of many files leaves behind: each file that it did not register gets a run of its own.
+
+So a failed file is looked at, retried and repaired in one way, whether it was announced or backfilled. A run
+that ended without a word, because it was killed, leaves all that it did not register.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from scicat_dagster.orchestration.each_file import FILES_PUT_ASIDE
+from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.partitions import nexus_files
+
+_FIRST_TAG = "dagster/asset_partition_range_start"
+_LAST_TAG = "dagster/asset_partition_range_end"
+
+
+@dg.run_failure_sensor(
+    request_job=ingest_file,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests a run for each file that a backfill's run of many files did not register.",
+)
+def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    run = context.dagster_run
+    if _FIRST_TAG not in run.tags:
+        yield dg.SkipReason("A run of one file stands for itself.")
+        return
+    if run.tags.get("dagster/will_retry") == "true":
+        yield dg.SkipReason("The run itself is retried.")
+        return
+    for path in leftovers(context.instance, run):
+        yield dg.RunRequest(
+            run_key=f"{run.run_id}:{path}",
+            partition_key=path,
+            # Those of a backfill come after those that are announced now.
+            tags={"dagster/priority": "-1", "scicat/left_by": run.run_id},
+        )
+
+
+def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """The files that a failed run of many did not register."""
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        said = entry.get_dagster_event().step_failure_data.user_failure_data
+        if said is not None and FILES_PUT_ASIDE in said.metadata:
+            files = said.metadata[FILES_PUT_ASIDE].value
+            return list(files) if isinstance(files, dict) else []
+    registered = {
+        entry.get_dagster_event().partition
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    }
+    return [key for key in _files_of(instance, run) if key not in registered]
+
+
+def _files_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return list(
+            nexus_files.get_partition_keys_in_range(
+                dg.PartitionKeyRange(run.tags[_FIRST_TAG], run.tags[_LAST_TAG])
+            )
+        )

@@ -1,0 +1,95 @@
+"""Old registered files are forgotten, and no others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from scicat_dagster.definitions import build_definitions
+from scicat_dagster.orchestration.forgetting import forget, forget_schedule, forgettable
+from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.settings import RetentionSettings
+from tests.orchestration.conftest import SmallFacility
+
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+
+
+def forgotten(small: SmallFacility, before: datetime = TOMORROW) -> list[str]:
+    return [path for path, _ in forgettable(small.instance, before)]
+
+
+def test_a_file_that_was_registered_long_ago_is_forgotten(small: SmallFacility) -> None:
+    run = small.ingest(small.facility())
+
+    assert list(forgettable(small.instance, TOMORROW)) == [(str(small.file), [run.run_id])]
+
+
+def test_a_file_that_was_registered_since_is_kept(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+
+    assert forgotten(small, datetime.now(UTC) - timedelta(hours=1)) == []
+
+
+def test_a_file_that_failed_is_kept(small: SmallFacility) -> None:
+    small.schema.unlink()
+    assert not small.ingest(small.facility()).success
+
+    assert forgotten(small) == []
+
+
+def test_a_file_that_was_registered_and_failed_later_is_kept(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+    small.schema.unlink()
+    assert not small.ingest(small.facility()).success
+
+    assert forgotten(small) == []
+
+
+def test_a_file_that_is_being_worked_on_is_kept(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+    small.instance.add_run(
+        dg.DagsterRun(
+            "ingest_file", tags={"dagster/partition": str(small.file)}, status=dg.DagsterRunStatus.STARTED
+        )
+    )
+
+    assert forgotten(small) == []
+
+
+def test_a_file_that_was_registered_again_is_as_old_as_that(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+    between = datetime.now(UTC)
+    small.ingest(small.facility())
+
+    assert forgotten(small, between) == []
+    assert len(next(forgettable(small.instance, TOMORROW))[1]) == 2
+
+
+def test_key_and_runs_go_and_the_catalogue_is_left_alone(small: SmallFacility) -> None:
+    run = small.ingest(small.facility())
+    before = small.store.datasets()
+
+    assert forget(small.instance, TOMORROW) == (1, 1)
+
+    assert not small.instance.has_run(run.run_id)
+    assert small.instance.get_dynamic_partitions("nexus_files") == []
+    assert small.instance.get_materialized_partitions(RAW_DATASET) == set()
+    assert small.store.datasets() == before
+    assert Path(small.file).exists()
+
+
+def test_the_job_forgets_nothing_unless_the_configuration_says_when(small: SmallFacility) -> None:
+    facility = small.facility()
+    run = small.ingest(facility)
+    job = build_definitions(facility.configuration, facility).resolve_job_def("forget_files")
+
+    assert job.execute_in_process(instance=small.instance).success
+
+    assert small.instance.has_run(run.run_id)
+
+
+def test_the_schedule_runs_only_where_an_age_is_given() -> None:
+    assert forget_schedule(RetentionSettings()).default_status is dg.DefaultScheduleStatus.STOPPED
+    assert forget_schedule(RetentionSettings(days=30)).default_status is dg.DefaultScheduleStatus.RUNNING

@@ -1,0 +1,160 @@
+"""A run of many files, as a backfill makes it: each file stands for itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dagster as dg
+import h5py
+import pytest
+
+from scicat_dagster.definitions import build_definitions
+from scicat_dagster.demo.catalogue import CatalogueServer, demo_accounts
+from scicat_dagster.demo.catalogue.accounts import Accounts
+from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo.facility.nexus import write_beginning, write_end
+from scicat_dagster.demo.laptop import lay_out, seed
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.leftovers import leftovers, leftovers_sensor
+from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.settings import load_configuration
+
+PASSWORD = "many"
+
+
+@dataclass
+class Backlog:
+    """A facility with files that nobody announced."""
+
+    facility: Facility
+    server: CatalogueServer
+    instance: dg.DagsterInstance
+    files: list[str]
+
+    def run(self) -> dg.ExecuteInProcessResult:
+        """One run of all files."""
+        job = build_definitions(self.facility.configuration, self.facility).resolve_job_def("ingest_file")
+        return job.execute_in_process(
+            instance=self.instance,
+            tags={
+                "dagster/asset_partition_range_start": self.files[0],
+                "dagster/asset_partition_range_end": self.files[-1],
+            },
+            raise_on_error=False,
+        )
+
+    def green(self) -> set[str]:
+        return self.instance.get_materialized_partitions(RAW_DATASET)
+
+
+@pytest.fixture
+def backlog(tmp_path: Path) -> Iterator[Backlog]:
+    lay_out(tmp_path)
+    accounts = Accounts(replace(account, password=PASSWORD) for account in demo_accounts())
+    files = []
+    for plan in (plan_file(5, index) for index in range(6)):
+        path = plan.path(tmp_path / "data")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(path, "x") as content:
+            write_beginning(content, plan)
+            write_end(content, plan)
+        os.utime(path, (time.time() - 3600, time.time() - 3600))
+        files.append(str(path))
+    with (
+        CatalogueServer(tmp_path / "catalogue.sqlite", accounts) as server,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        seed(server.store)
+        environment = {
+            "SCICAT_DEMO_PASSWORD": PASSWORD,
+            "SCICAT_DEMO_DATA_DIRECTORY": str(tmp_path / "data"),
+            "SCICAT_DEMO_SCICAT_PORT": str(server.port),
+        }
+        instance.add_dynamic_partitions("nexus_files", files)
+        facility = Facility(load_configuration(tmp_path / "config.yml", environment), op_pauses=())
+        yield Backlog(facility, server, instance, files)
+        facility.close()
+
+
+def test_many_files_are_registered_in_one_run_each_with_its_own_materialization(backlog: Backlog) -> None:
+    assert backlog.run().success
+
+    assert backlog.green() == set(backlog.files)
+    assert backlog.server.store.count_datasets() == backlog.server.store.count_origdatablocks() == 6
+    pids = set()
+    for path in backlog.files:
+        event = backlog.instance.fetch_materializations(
+            dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=[path]), limit=2
+        ).records
+        assert len(event) == 1
+        assert event[0].asset_materialization is not None
+        pids.add(event[0].asset_materialization.metadata["pid"].value)
+    assert pids == {dataset["pid"] for dataset in backlog.server.store.datasets()}
+
+
+def test_one_bad_file_does_not_keep_the_others_and_is_named(backlog: Backlog) -> None:
+    bad = Path(backlog.files[2])
+    bad.chmod(0o644)
+    bad.write_text("no HDF5")
+    os.utime(bad, (time.time() - 3600, time.time() - 3600))
+
+    result = backlog.run()
+
+    assert not result.success
+    assert backlog.green() == set(backlog.files) - {str(bad)}
+    run = backlog.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+    assert leftovers(backlog.instance, run) == [str(bad)]
+
+
+def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: Backlog) -> None:
+    bad = Path(backlog.files[2])
+    bad.unlink()
+    result = backlog.run()
+
+    context = dg.build_run_status_sensor_context(
+        "leftovers_sensor",
+        _failure(result),
+        backlog.instance,
+        result.dagster_run,
+    )
+    requests = leftovers_sensor(context.for_run_failure())
+    assert isinstance(requests, Iterator)
+    (request,) = requests
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == str(bad)
+    assert int(request.tags["dagster/priority"]) < 0
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> dg.DagsterEvent:
+    return next(event for event in result.all_events if event.event_type_value == "PIPELINE_FAILURE")
+
+
+def test_a_run_of_many_can_be_repeated_and_changes_nothing(backlog: Backlog) -> None:
+    backlog.run()
+    before = [dataset["updatedAt"] for dataset in backlog.server.store.datasets()]
+
+    assert backlog.run().success
+
+    assert [dataset["updatedAt"] for dataset in backlog.server.store.datasets()] == before
+    assert backlog.server.store.count_origdatablocks() == 6
+
+
+def test_what_a_killed_run_did_not_register_is_left_over(backlog: Backlog) -> None:
+    """Its log ends somewhere in the middle."""
+    run = dg.DagsterRun(
+        "ingest_file",
+        tags={
+            "dagster/asset_partition_range_start": backlog.files[0],
+            "dagster/asset_partition_range_end": backlog.files[-1],
+        },
+        status=dg.DagsterRunStatus.FAILURE,
+    )
+    backlog.instance.add_run(run)
+
+    assert leftovers(backlog.instance, run) == backlog.files

@@ -1,0 +1,315 @@
+"""Walking: which files count, and that nothing is left out without a word that somebody might miss."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from scicat_dagster.discovery import (
+    Count,
+    Criteria,
+    Discovery,
+    FileState,
+    FoundFile,
+    Refused,
+    State,
+    Unreadable,
+    walk,
+)
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.files import canonical_path
+from scicat_dagster.settings import FileHandlingSettings, ReconcileSettings
+
+NOBODY = 65534
+
+
+def write(root: Path, *names: str, modified: datetime | None = None) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * len(path.name))
+        if modified is not None:
+            os.utime(path, (modified.timestamp(), modified.timestamp()))
+
+
+def found(root: Path, criteria: Criteria | None = None, **handling: str) -> list[str]:
+    """The files of a walk that has nothing to complain of, relative to the root."""
+    entries = list(walk([str(root)], criteria or Criteria(), FileHandlingSettings(**handling)))
+    assert all(isinstance(entry, FoundFile) for entry in entries), entries
+    return [str(PurePosixPath(entry.path).relative_to(root)) for entry in entries]
+
+
+def test_data_files_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
+    write(tmp_path, "b/2.nxs", "a/deep/down/1.hdf", "3.h5", "4.hdf5", "notes.txt", "a/1.nxs.bak")
+
+    assert found(tmp_path) == ["3.h5", "4.hdf5", "a/deep/down/1.hdf", "b/2.nxs"]
+
+
+def test_a_found_file_has_what_is_compared_and_shown(tmp_path: Path) -> None:
+    then = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    write(tmp_path, "odin/raw/1.nxs", modified=then)
+
+    (entry,) = walk([f"{tmp_path}/"], Criteria(), FileHandlingSettings())
+
+    path = str(tmp_path / "odin/raw/1.nxs")
+    assert entry == FoundFile(path, str(tmp_path), "odin", size=5, modified=then.timestamp())
+
+
+def test_what_begins_with_a_dot_is_left_out_unless_it_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, ".snapshot/daily/1.nxs", ".1.nxs.part.nxs", "1.nxs")
+
+    assert found(tmp_path) == ["1.nxs"]
+    assert found(tmp_path, Criteria(patterns=[".*.nxs"])) == [".1.nxs.part.nxs"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("../ingestor", ["443503/raw/1.nxs"]),
+        ("own/ingestor", ["443503/ingestor/1.nxs", "443503/raw/1.nxs"]),
+        (".", ["443503/ingestor/1.nxs", "443503/raw/1.nxs", "443503/raw/own/ingestor/1.nxs"]),
+    ],
+)
+def test_the_ingestors_own_folders_are_left_out(tmp_path: Path, setting: str, expected: list[str]) -> None:
+    names = ["443503/raw/1.nxs", "443503/ingestor/1.nxs", "443503/raw/own/ingestor/1.nxs"]
+    write(tmp_path, *names)
+
+    assert found(tmp_path, ingestor_files_directory=setting) == expected
+
+
+def test_an_absolute_folder_of_the_ingestor_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "raw/1.nxs", "ingestor/1.nxs", "other/ingestor/1.nxs")
+
+    assert found(tmp_path, ingestor_files_directory=str(tmp_path / "ingestor")) == [
+        "other/ingestor/1.nxs",
+        "raw/1.nxs",
+    ]
+
+
+def test_since_and_until_are_about_the_time_of_modification(tmp_path: Path) -> None:
+    days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    for day in days:
+        write(tmp_path, f"{day.day}.nxs", modified=day)
+
+    assert found(tmp_path, Criteria(since=days[1])) == ["2.nxs", "3.nxs"]
+    assert found(tmp_path, Criteria(until=days[1])) == ["1.nxs"]
+    assert found(tmp_path, Criteria(since=days[1], until=days[2])) == ["2.nxs"]
+
+
+def test_an_instrument_is_a_folder_on_the_way_whatever_its_case(tmp_path: Path) -> None:
+    write(tmp_path, "2026/ODIN/1.nxs", "2026/loki/odin.nxs", "odin/2026/2.nxs")
+
+    assert found(tmp_path, Criteria(instruments=["odin"])) == ["2026/ODIN/1.nxs", "odin/2026/2.nxs"]
+
+
+@pytest.mark.parametrize(
+    ("root", "data_directory", "expected"),
+    [(".", "", "odin"), ("odin/2026", "", "raw"), ("odin/2026", ".", "odin"), ("odin/2026/raw", "", "raw")],
+)
+def test_the_instrument_is_the_first_folder_below_the_data_directory_or_the_root(
+    tmp_path: Path, root: str, data_directory: str, expected: str
+) -> None:
+    write(tmp_path, "odin/2026/raw/1.nxs")
+    handling = FileHandlingSettings(data_directory=str(tmp_path / data_directory) if data_directory else "")
+
+    (entry,) = walk([str(tmp_path / root)], Criteria(), handling)
+
+    assert isinstance(entry, FoundFile)
+    assert entry.instrument == expected
+
+
+def test_links_are_not_followed_but_named(tmp_path: Path) -> None:
+    write(tmp_path, "raw/1.nxs")
+    (tmp_path / "raw" / "loop").symlink_to(tmp_path)
+    (tmp_path / "raw" / "latest.nxs").symlink_to("1.nxs")
+    (tmp_path / "raw" / "gone.nxs").symlink_to("gone")
+    (tmp_path / "raw" / "self.nxs").symlink_to("self.nxs")
+    (tmp_path / "raw" / "notes").symlink_to("1.nxs")
+
+    entries = list(walk([str(tmp_path)], Criteria(), FileHandlingSettings()))
+
+    assert [entry.path for entry in entries if isinstance(entry, FoundFile)] == [
+        str(tmp_path / "raw" / "1.nxs")
+    ]
+    others = {Path(entry.path).name for entry in entries if not isinstance(entry, FoundFile)}
+    assert others == {"loop", "latest.nxs", "gone.nxs", "self.nxs"}
+
+
+def test_a_root_may_be_a_link_and_keeps_its_name(tmp_path: Path) -> None:
+    write(tmp_path, "disk7/raw/1.nxs")
+    (tmp_path / "data").symlink_to("disk7")
+
+    assert found(tmp_path / "data") == ["raw/1.nxs"]
+
+
+def test_what_looks_like_a_file_and_is_none_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.nxs")
+    (tmp_path / "2.nxs").mkdir()
+
+    assert list(walk([str(tmp_path)], Criteria(), FileHandlingSettings())) == [
+        Refused(str(tmp_path / "1.nxs"), "It is no regular file.")
+    ]
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak.nxs", b"dots....nxs", b"latin-\xe9.nxs"])
+def test_a_name_that_no_partition_can_have_is_named(tmp_path: Path, name: bytes) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+
+    (entry,) = walk([str(tmp_path)], Criteria(), FileHandlingSettings())
+
+    assert isinstance(entry, Refused)
+    assert os.fsencode(entry.path).endswith(name)
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+    entries = list(walk([str(tmp_path / "gone")], Criteria(), FileHandlingSettings()))
+
+    assert entries == [Unreadable(str(tmp_path / "gone"), "No such file or directory.")]
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be somebody without rights; whoever is not root is that already."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_nobody_may_read_is_named_and_the_others_are_walked() -> None:
+    # Not pytest's own folder, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        write(root, "closed/1.nxs", "open/2.nxs")
+        root.chmod(0o755)
+        (root / "closed").chmod(0)
+        try:
+            with as_nobody():
+                entries = list(walk([name], Criteria(), FileHandlingSettings()))
+        finally:
+            (root / "closed").chmod(0o755)
+
+    closed, file = entries
+    assert closed == Unreadable(f"{name}/closed", "Permission denied.")
+    assert isinstance(file, FoundFile)
+    assert file.path == f"{name}/open/2.nxs"
+
+
+def test_a_file_below_several_roots_is_found_once(tmp_path: Path) -> None:
+    write(tmp_path, "a/b/1.nxs", "a-b/2.nxs")
+    roots = [str(tmp_path / "a" / "b"), str(tmp_path / "a"), str(tmp_path / "a-b"), f"{tmp_path}/a//"]
+
+    entries = list(walk(roots, Criteria(), FileHandlingSettings()))
+
+    assert [(Path(entry.path).name) for entry in entries] == ["1.nxs", "2.nxs"]
+
+
+@pytest.mark.parametrize("root", ["data", "/", "/data/../etc", "/elsewhere", "/data/loki2"])
+def test_a_root_that_no_file_may_come_from_is_refused(root: str) -> None:
+    with pytest.raises(PermanentError, match="cannot be searched") as refused:
+        walk([root], Criteria(), FileHandlingSettings(data_directory="/data/loki"))
+
+    assert "data_directory" in refused.value.remedy
+
+
+NAMES = st.text(st.sampled_from("a.*[é\n\x7f x"), min_size=1, max_size=6).filter(
+    lambda name: name not in {".", ".."}
+)
+
+
+@given(st.lists(st.tuples(st.lists(NAMES, max_size=2), NAMES), max_size=6))
+def test_every_file_is_found_or_named_unless_a_dot_hides_it(
+    files: list[tuple[list[str], str]],
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        written = {str(Path(name, *folders, f"{stem}.nxs")) for folders, stem in files}
+        write(Path(name), *(str(PurePosixPath(path).relative_to(name)) for path in written))
+        handling = FileHandlingSettings(ingestor_files_directory=".")
+
+        entries = list(walk([name], Criteria(), handling))
+
+    visible = {
+        path
+        for path in written
+        if not any(part.startswith(".") for part in PurePosixPath(path).relative_to(name).parts)
+    }
+    assert sorted(entry.path for entry in entries) == sorted(visible)
+    for entry in entries:
+        if isinstance(entry, FoundFile):
+            assert entry.path == canonical_path(entry.path)
+        else:
+            with pytest.raises(ValueError, match="holds"):
+                canonical_path(entry.path)
+
+
+def state(instrument: str, what: State) -> FileState:
+    return FileState(
+        path="/d/1.nxs",
+        root="/d",
+        instrument=instrument,
+        state=what,
+        size=1,
+        modified=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_files_are_counted_by_root_instrument_and_state() -> None:
+    found = Discovery(
+        files=(
+            state("odin", "missing"),
+            state("loki", "changed"),
+            state("odin", "registered"),
+            state("odin", "missing"),
+        )
+    )
+
+    assert found.counts() == [
+        Count(root="/d", instrument="loki", on_disk=1, registered=0, changed=1, missing=0),
+        Count(root="/d", instrument="odin", on_disk=3, registered=1, changed=0, missing=2),
+    ]
+    assert len(found.of("missing")) == 2
+
+
+@pytest.mark.parametrize("cron", ["0 3 * * *", "*/15 * * * *", " 5,35 0-6/2  1 1-12 0,7 ", "59 23 31 12 7"])
+def test_cron_expressions_that_are_taken(cron: str) -> None:
+    import dagster as dg
+
+    read = ReconcileSettings(cron=cron).cron
+
+    assert read == " ".join(cron.split())
+    assert dg.ScheduleDefinition(name="s", target="*", cron_schedule=read).cron_schedule == read
+
+
+@pytest.mark.parametrize(
+    ("cron", "why"),
+    [
+        ("", "five fields"),
+        ("0 3 * *", "five fields"),
+        ("@daily", "five fields"),
+        ("60 3 * * *", "minute"),
+        ("0 24 * * *", "hour"),
+        ("0 3 0 * *", "day"),
+        ("0 3 * 13 *", "month"),
+        ("0 3 * * 8", "weekday"),
+        ("0 3 * * sun", "weekday"),
+        ("9-3 3 * * *", "minute"),
+        ("*/0 3 * * *", "step"),
+        ("1, 3 * * *", "minute"),
+    ],
+)
+def test_cron_expressions_that_are_refused(cron: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        ReconcileSettings(cron=cron)
