@@ -95,13 +95,17 @@ class Facility:
 
 @contextmanager
 def running_facility(
-    directory: Path, seed_: int, broker_address: str | None, layout: type[Processes]
+    directory: Path,
+    seed_: int,
+    broker_address: str | None,
+    layout: type[Processes],
+    chances: Mapping[FaultKind, float] = FAULTS,
 ) -> Iterator[Facility]:
     """Start everything below ``directory`` and stop every process of it in the end."""
     lay_out(directory)
     password = "soak"  # noqa: S105 - guards nothing
     accounts = Accounts(replace(account, password=password) for account in demo_accounts())
-    fault_plan = Random(seed_, FAULTS, most_in_a_row=_MOST_FAULTS_IN_A_ROW)
+    fault_plan = Random(seed_, chances, most_in_a_row=_MOST_FAULTS_IN_A_ROW)
     with ExitStack() as stack:
         store = stack.enter_context(Store(directory / "catalogue.sqlite"))
         seed(store)

@@ -265,45 +265,6 @@ def test_a_dry_run_registers_nothing_and_shows_what_it_would_post(small: SmallFa
     assert posted["dataset"]["pid"] == PID
 
 
-def test_one_run_can_be_a_dry_run_and_shows_the_difference_to_what_is_registered(
-    small: SmallFacility,
-) -> None:
-    config = {"ops": {"raw_dataset": {"ops": {"wait_for_file": {"config": {"dry_run": True}}}}}}
-    before = observed(small.ingest(small.facility(), run_config=config), small)
-    assert small.store.count_datasets() == 0
-    assert not (small.directory / "data" / "ingestor").exists()
-    assert before["difference"] == "The file is not registered."
-    small.ingest(small.facility())
-    (dataset,) = small.store.datasets()
-    breaks(small, run_number={"source": "VALUE", "value": 7, "value_type": "integer"})
-
-    after = observed(small.ingest(small.facility(), run_config=config), small)
-
-    assert small.store.datasets() == [dataset]
-    assert after["pid"] == PID
-    rows = {str(record.data["field"]): record.data for record in after["difference"].records}
-    assert rows["scientificMetadata.run_number"]["in the catalogue"] == "31010"
-    assert rows["scientificMetadata.run_number"]["from the file"] == "7"
-
-
-def test_a_dry_run_does_not_need_to_know_what_is_registered(small: SmallFacility) -> None:
-    small.add_schema_without_catalogue()
-    facility = small.facility(dry_run=True)
-    small.server.stop()
-
-    shown = observed(small.ingest(facility), small)
-
-    assert "Nobody can say. SciCat cannot be reached" in shown["difference"]
-
-
-def observed(result: dg.ExecuteInProcessResult, small: SmallFacility) -> dict[str, Any]:
-    """The latest observation of a run that went well."""
-    assert result.success
-    (record,) = small.instance.fetch_observations(ASSET, limit=1).records
-    assert record.asset_observation is not None
-    return {name: value.value for name, value in record.asset_observation.metadata.items()}
-
-
 def test_no_secret_is_in_any_event_of_a_run_that_cannot_log_in(small: SmallFacility) -> None:
     small.password = "s3cr3t-Pa55"
 

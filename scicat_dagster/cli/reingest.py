@@ -1,0 +1,125 @@
+"""``scicat-dagster reingest``: datasets brought up to date after their schema was corrected."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from scicat_dagster.cli.options import config_option
+
+if TYPE_CHECKING:
+    from scicat_dagster.discovery import Refused, Unreadable
+    from scicat_dagster.reingestion import Reingested
+
+FAILED = 1
+DIFFERS = 3
+
+
+@click.command()
+@click.argument("places", nargs=-1, metavar="[FILE|FOLDER]...", type=click.Path(path_type=Path))
+@click.option(
+    "--from", "listed", type=click.File(encoding="utf-8"), metavar="LIST",
+    help="A text with one file or folder in each line; - is standard input.",
+)  # fmt: skip
+@click.option(
+    "--update", is_flag=True, help="Change the datasets. Without it, only the differences are shown."
+)
+@click.option(
+    "--also", multiple=True, metavar="FIELD",
+    help="Change this field, too, although it is left alone otherwise. May be given several times.",
+)  # fmt: skip
+@click.option("--schema", metavar="ID", help="Only files whose schema has this id or name.")
+@click.option(
+    "--instrument", "instruments", multiple=True, metavar="NAME",
+    help="Of FOLDER, only files with a folder of this name on their way. May be given several times.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for scripts.")
+@config_option
+def reingest(
+    places: tuple[Path, ...],
+    listed: TextIO | None,
+    also: tuple[str, ...],
+    schema: str | None,
+    instruments: tuple[str, ...],
+    config: Path,
+    *,
+    update: bool,
+    as_json: bool,
+) -> None:
+    """Compare the datasets of registered files with what their corrected schemas make of them today.
+
+    Each difference is shown as "in the catalogue → from the file". With --update the datasets are changed,
+    and nothing but these differences. Left alone, but shown, are fields that people edit in SciCat
+    (datasetName, description, keywords, …), owner and access groups, values that are others each time (such
+    as <now>), and metadata that the schema does not define. A file that has changed since it was registered
+    fails.
+
+    Exits with 0 when nothing differs or everything was updated, with 1 when a file failed or could not be
+    looked at, and with 3 when something differs and --update was not given.
+    """
+    from scicat_dagster.discovery import Criteria
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.reingestion import Reingestion, listed_files
+    from scicat_dagster.schemas.loading import load_schemas
+    from scicat_dagster.scicat.client import ScicatClient
+    from scicat_dagster.settings import load_configuration
+
+    named = [str(place) for place in places]
+    named += [line.strip() for line in listed or () if line.strip()]
+    if not named:
+        raise click.UsageError("Give a file or folder, or --from.")
+    done: list[Reingested] = []
+    left_out: list[Unreadable | Refused] = []
+    try:
+        configuration = load_configuration(config, os.environ)
+        settings = configuration.settings
+        schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
+        with closing(ScicatClient(settings.scicat)) as client:
+            reingestion = Reingestion(settings, schemas, client, also)
+            work = reingestion.updated if update else reingestion.compared
+            # Not resolved: a symbolic link is the path that a message would name.
+            paths = [os.path.abspath(name) for name in named]  # noqa: PTH100
+            for entry in listed_files(
+                paths, Criteria(instruments=instruments), settings.ingestion.file_handling
+            ):
+                if not isinstance(entry, str):
+                    left_out.append(entry)
+                elif schema is None or reingestion.is_for(entry, schema):
+                    done.append(work(entry))
+                    if not as_json:
+                        click.echo(done[-1].as_text())
+    except IngestionError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(_as_json(done, left_out))
+    _finish(done, left_out)
+
+
+def _as_json(done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused]) -> str:
+    shown = {
+        "files": [file.model_dump(mode="json") for file in done],
+        "left_out": [{"path": place.path, "reason": place.reason} for place in left_out],
+    }
+    return json.dumps(shown, indent=2, ensure_ascii=False)
+
+
+def _finish(done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused]) -> None:
+    from scicat_dagster.discovery import Unreadable
+    from scicat_dagster.reingestion import counted
+
+    for place in left_out:
+        click.echo(f"Not looked at: {place.path}  {place.reason}", err=True)
+    counts = counted(done)
+    click.echo(", ".join(f"{number} {state}" for state, number in counts.items()), err=True)
+    if counts["differs"]:
+        click.echo("Nothing was changed; --update does it.", err=True)
+    if counts["failed"] or any(isinstance(place, Unreadable) for place in left_out):
+        sys.exit(FAILED)
+    sys.exit(DIFFERS if counts["differs"] else 0)
