@@ -33,9 +33,9 @@ from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.assets import GROUP, raw_dataset
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import explained
-from scicat_dagster.orchestration.inventory import PARTITION_TAG, failed_files
+from scicat_dagster.orchestration.inventory import failed_files
 from scicat_dagster.orchestration.jobs import ingest_file
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
 from scicat_dagster.settings import ReconcileSettings, Settings
 
 REQUESTED_BY_TAG = "scicat/requested_by"

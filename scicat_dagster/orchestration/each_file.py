@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.failures import RETRY_RUN_TAG, explained
+from scicat_dagster.orchestration.partitions import PARTITION_TAG
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,8 +40,8 @@ class PerFile(BaseModel, Generic[T]):
 
 
 def is_run_of_many(context: dg.OpExecutionContext) -> bool:
-    """Whether the run has more than one file."""
-    return len(context.partition_keys) > 1
+    """Whether the run is about a range of files; asked without looking at the partitions in the database."""
+    return PARTITION_TAG not in context.run.tags
 
 
 def each_file(

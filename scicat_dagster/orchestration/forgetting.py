@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.inventory import PARTITION_TAG
-from scicat_dagster.orchestration.partitions import RAW_DATASET, nexus_files
+from scicat_dagster.orchestration.partitions import PARTITION_TAG, RAW_DATASET, nexus_files
 from scicat_dagster.settings import RetentionSettings
 
 MOST_FILES = 5000

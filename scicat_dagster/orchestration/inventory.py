@@ -13,8 +13,8 @@ from typing import Any
 import dagster as dg
 
 from scicat_dagster.orchestration.failures import kind_of
+from scicat_dagster.orchestration.partitions import PARTITION_TAG
 
-PARTITION_TAG = "dagster/partition"
 ROUND_TAG = "scicat/retry_round"
 
 LOOK_BACK = timedelta(days=30)

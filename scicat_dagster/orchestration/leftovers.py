@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from scicat_dagster.orchestration.discovery import REQUESTED_BY_TAG
+from scicat_dagster.orchestration.discovery import tags_of
 from scicat_dagster.orchestration.each_file import FILES_PUT_ASIDE
 from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
@@ -37,7 +37,7 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
             partition_key=path,
             run_config=run.run_config,
             # Those of a backfill come after those that are announced now.
-            tags={"dagster/priority": "-1", REQUESTED_BY_TAG: "leftovers"},
+            tags=tags_of("leftovers"),
         )
 
 

@@ -7,4 +7,7 @@ import dagster as dg
 RAW_DATASET = dg.AssetKey("raw_dataset")
 """The asset that has these partitions."""
 
+PARTITION_TAG = "dagster/partition"
+"""On a run of one file: which."""
+
 nexus_files = dg.DynamicPartitionsDefinition(name="nexus_files")
