@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import h5py
 
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
 from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
-from scicat_dagster.demo.facility.nexus import write_beginning, write_end
-from scicat_dagster.demo.file_writer import MessageKind, written_message
+from scicat_dagster.demo.file_writer import MessageKind, write_past_file, written_message
 
 LAYOUTS: dict[str, type[Processes]] = {"laptop": Laptop, "production": Production}
 
@@ -59,14 +57,8 @@ def facility(layout: str) -> Iterator[Facility]:
 def write(running: Facility, first: int, files: int) -> list[PlannedFile]:
     """Write files that were finished long ago."""
     planned = [plan_file(_SEED, index) for index in range(first, first + files)]
-    long_ago = time.time() - 3600
     for plan in planned:
-        path = plan.path(running.data_directory)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(path, "x") as content:
-            write_beginning(content, plan)
-            write_end(content, plan)
-        os.utime(path, (long_ago, long_ago))
+        write_past_file(plan, running.data_directory)
     return planned
 
 

@@ -16,6 +16,13 @@ import click
 
 @click.command()
 @click.option("--files", default=30, show_default=True, type=click.IntRange(1), help="How many to write.")
+@click.option(
+    "--past",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Past files that nobody announces, for discover and backfills.",
+)
 @click.option("--exit-when-done", is_flag=True, help="No waiting for you: print a JSON summary and end.")
 @click.option("--pause", default=2.0, show_default=True, help="Seconds from one file to the next.")
 @click.option("--port", default=3000, show_default=True, help="Dagster's; another when it is taken.")
@@ -25,7 +32,14 @@ import click
 )  # fmt: skip
 @click.option("--timeout", default=900.0, show_default=True, help="With --exit-when-done, in seconds.")
 def demo(
-    files: int, *, exit_when_done: bool, pause: float, port: int, directory: Path | None, timeout: float
+    files: int,
+    *,
+    past: int,
+    exit_when_done: bool,
+    pause: float,
+    port: int,
+    directory: Path | None,
+    timeout: float,
 ) -> None:
     """Run a facility on this machine: Kafka, a SciCat stand-in, a file writer, and Dagster with its UI.
 
@@ -42,6 +56,8 @@ def demo(
             click.echo(f"Dagster  {laptop.dagster_url}/locations/", err=True)
             click.echo(f"SciCat   {laptop.catalogue.url}", err=True)
             click.echo(f"Files    {laptop.data_directory}", err=True)
+            click.echo(f"Commands in another shell: set -a; . {laptop.directory}/environment", err=True)
+            laptop.write_past(past)
             if exit_when_done:
                 account, agrees = run_headless(laptop, files, timeout_seconds=timeout, report=_progress)
                 click.echo(json.dumps(asdict(account)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import enum
 import json
+import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ __all__ = [
     "plan_file",
     "write_and_announce",
     "write_files",
+    "write_past_file",
     "written_message",
 ]
 
@@ -318,6 +321,19 @@ def write_files(
             key=plan.job_id,
         )
     return Summary(files=tuple(path for _, path in written), messages=dict(Counter(announcer.sent) - before))
+
+
+def write_past_file(plan: PlannedFile, data_directory: Path, *, age_seconds: float = 3600.0) -> Path:
+    """Write a file as if it had been finished so long ago, and announce nothing."""
+    path = plan.path(data_directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "x") as content:
+        write_beginning(content, plan)
+        write_end(content, plan)
+    finished = time.time() - age_seconds
+    os.utime(path, (finished, finished))
+    path.chmod(READ_ONLY)
+    return path
 
 
 def _announce_mishaps(plan: PlannedFile, data_directory: Path, announcer: Announcer, extras: Extras) -> None:

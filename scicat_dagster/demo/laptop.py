@@ -30,11 +30,12 @@ from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.facility import people
 from scicat_dagster.demo.facility.measurement import plan_file
-from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files
+from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files, write_past_file
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 SEED = 2026
+PAST_SEED = 2025
 
 _START_SECONDS = 120
 _STOP_SECONDS = 20
@@ -105,6 +106,11 @@ class Laptop:
         )
         return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
 
+    def write_past(self, files: int) -> None:
+        """Write files that were finished a day ago and that nobody announces."""
+        for index in range(files):
+            write_past_file(plan_file(PAST_SEED, index), self.data_directory, age_seconds=86_400)
+
     def account(self, written: int, seconds: float) -> Account:
         """What Dagster and the catalogue say now."""
         registered = self.instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))
@@ -157,6 +163,9 @@ def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
         environment = _environment(directory, catalogue, broker, password)
+        settings = directory / "environment"
+        settings.touch(mode=0o600)
+        settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
         # Dagster's instance reads the facility's limit of runs from the same environment.
         os.environ.update(environment)
         port = _port(port)

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
-import h5py
 import pytest
 
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
 from scicat_dagster.demo.facility.measurement import plan_file
-from scicat_dagster.demo.facility.nexus import write_beginning, write_end
+from scicat_dagster.demo.file_writer import write_past_file
 from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.leftovers import leftovers, leftovers_sensor
@@ -55,15 +54,7 @@ class Backlog:
 def backlog(tmp_path: Path) -> Iterator[Backlog]:
     lay_out(tmp_path)
     accounts = Accounts(replace(account, password=PASSWORD) for account in demo_accounts())
-    files = []
-    for plan in (plan_file(5, index) for index in range(6)):
-        path = plan.path(tmp_path / "data")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(path, "x") as content:
-            write_beginning(content, plan)
-            write_end(content, plan)
-        os.utime(path, (time.time() - 3600, time.time() - 3600))
-        files.append(str(path))
+    files = [str(write_past_file(plan_file(5, index), tmp_path / "data")) for index in range(6)]
     with (
         CatalogueServer(tmp_path / "catalogue.sqlite", accounts) as server,
         dg.DagsterInstance.ephemeral() as instance,
