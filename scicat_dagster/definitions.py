@@ -10,6 +10,7 @@ import dagster as dg
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.assets import kafka_lag, rejected_messages, with_freshness
 from scicat_dagster.orchestration.checks import latest_files
+from scicat_dagster.orchestration.digest import digest_sensor
 from scicat_dagster.orchestration.discovery import (
     discover_files,
     reconcile_files,
@@ -40,7 +41,13 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
         ],
         asset_checks=[latest_files],
         jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, forget_files],
-        sensors=[wrdn_sensor, retry_later_sensor, leftovers_sensor, reconcile_sensor],
+        sensors=[
+            wrdn_sensor,
+            retry_later_sensor,
+            leftovers_sensor,
+            reconcile_sensor,
+            digest_sensor(configuration.settings.notifications),
+        ],
         schedules=[
             every_morning,
             reconcile_schedule(configuration.settings.reconcile),

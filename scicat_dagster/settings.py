@@ -343,6 +343,73 @@ class MonitoringSettings(_Section):
     because an instrument may rest."""
 
 
+def _webhook(secret: SecretStr) -> SecretStr:
+    address = secret.get_secret_value().strip()
+    is_text = address.isascii() and address.isprintable()
+    if address and not (re.match(r"https?://[^/\s]", address) and is_text):
+        raise ValueError("must be an address that begins with https:// (or http://) and names a host")
+    return SecretStr(address)
+
+
+def _mail_address(address: str) -> str:
+    if address and not (re.fullmatch(r"[^@\s,<>]+@[^@\s,<>]+", address) and address.isascii()):
+        raise ValueError("must be an e-mail address such as odin@example.org, without a name around it")
+    return address
+
+
+def _ascii(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().isascii():
+        raise ValueError("holds characters that no login at a mail server can")
+    return secret
+
+
+WebhookSecret = Annotated[Secret, AfterValidator(_webhook)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+
+_MAIL_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+class EmailSettings(_Section):
+    """How e-mail is sent. Nothing is sent as long as no host is given."""
+
+    host: str = ""
+    """The mail server. Empty: no e-mail."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Its TCP port. 0: 587 with starttls, 465 with tls, 25 with none."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection is kept private: `starttls`, `tls` from its beginning, or `none` for a server that
+    is reached within the facility only."""
+    username: Annotated[Text, AfterValidator(lambda name: _ascii(SecretStr(name)).get_secret_value())] = ""
+    """The account to log in with. Empty: no login."""
+    password: Annotated[Secret, AfterValidator(_ascii)] = SecretStr("")
+    """The account's password; better `${NAME}` from the environment."""
+    sender: MailAddress = ""
+    """The address that it comes from."""
+    recipients: Annotated[
+        tuple[MailAddress, ...],
+        BeforeValidator(_comma_separated, json_schema_input_type=Text | tuple[Text, ...]),
+    ] = ()
+    """The addresses that it goes to: a list, or separated by commas."""
+
+    @property
+    def port_number(self) -> int:
+        """The port, also where the configuration leaves it to the kind of security."""
+        return self.port or _MAIL_PORTS[self.security]
+
+
+class NotificationSettings(_Section):
+    """New: who is told about failed files, in one message for all that is new."""
+
+    every_minutes: PositiveInt = 15
+    """How often is looked whether there is something to tell."""
+    webhook: WebhookSecret = SecretStr("")
+    """An address that gets each message as JSON by a POST; better `${NAME}` from the environment."""
+    slack_webhook: WebhookSecret = SecretStr("")
+    """The address of an incoming webhook of Slack, or of what takes its messages, such as Mattermost."""
+    email: EmailSettings = EmailSettings()
+    """How e-mail is sent. Nothing is sent as long as no host is given."""
+
+
 class Settings(_Section):
     """The whole configuration file."""
 
@@ -372,6 +439,8 @@ class Settings(_Section):
     """New: how long Dagster remembers the files that are registered."""
     monitoring: MonitoringSettings = MonitoringSettings()
     """New: from when on something looks wrong."""
+    notifications: NotificationSettings = NotificationSettings()
+    """New: who is told about failed files, in one message for all that is new."""
 
 
 @dataclass(frozen=True)
@@ -496,6 +565,15 @@ def _contradictions(settings: Settings) -> list[str]:
         found.append("kafka.dead_letter_topic: is one of kafka.topics, so that it would be read for ever.")
     if settings.kafka.topics and not settings.kafka.bootstrap_servers:
         found.append("kafka.bootstrap_servers: is missing, and kafka.topics are given.")
+    email = settings.notifications.email
+    if email.host:
+        found += [
+            f"notifications.email.{key}: is missing, and notifications.email.host is given."
+            for key in ("sender", "recipients")
+            if not getattr(email, key)
+        ]
+    if email.username and not email.password.get_secret_value():
+        found.append("notifications.email.password: is missing, and notifications.email.username is given.")
     return found
 
 
@@ -509,6 +587,9 @@ def _warnings(raw: dict[str, Any], settings: Settings) -> list[str]:
         found.append("scicat: neither token nor username is given, so nothing can be registered.")
     if not settings.kafka.topics:
         found.append("kafka.topics is empty: no announcement will be read.")
+    email = settings.notifications.email
+    if email.host and email.username and email.security == "none":
+        found.append("notifications.email.security is none: anybody on the way can read its password.")
     return found
 
 

@@ -20,6 +20,9 @@ ROUND_TAG = "scicat/retry_round"
 LOOK_BACK = timedelta(days=30)
 """Failures that nobody repaired for longer are no longer listed here; the partitions stay failed."""
 
+PROMISE = timedelta(minutes=1)
+"""How long Dagster's own retry may take to begin."""
+
 _PAGE = 500
 _FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
@@ -48,13 +51,14 @@ class FailedFile:
 
 def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:
     """The files that failed and are neither repaired nor being worked on, longest-standing first."""
+    now = now or datetime.now(UTC)
     histories: dict[str, list[dg.RunRecord]] = {}
-    for record in _failed_runs(instance, (now or datetime.now(UTC)) - LOOK_BACK):
+    for record in _failed_runs(instance, now - LOOK_BACK):
         histories.setdefault(record.dagster_run.tags[PARTITION_TAG], []).append(record)
     found = [
         _failed_file(path, records)
         for path, records in histories.items()
-        if _is_still_failed(instance, path, records[0])
+        if _is_still_failed(instance, path, records[0], now)
     ]
     return sorted(found, key=lambda file: file.since)
 
@@ -89,13 +93,16 @@ def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.R
         cursor = page[-1].dagster_run.run_id
 
 
-def _is_still_failed(instance: dg.DagsterInstance, path: str, latest_failure: dg.RunRecord) -> bool:
+def _is_still_failed(
+    instance: dg.DagsterInstance, path: str, latest_failure: dg.RunRecord, now: datetime
+) -> bool:
     (latest,) = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: path}), limit=1)
     if latest.dagster_run.run_id != latest_failure.dagster_run.run_id:
         return False
     tags = latest.dagster_run.tags
-    # Dagster has promised to retry it, and has not got round to it.
-    return not (tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags)
+    promised = tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags
+    # A daemon that is killed at the wrong moment forgets its promise.
+    return not promised or now - _failed_at(latest_failure) > PROMISE
 
 
 def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from scicat_dagster.definitions import build_definitions
-from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
+from scicat_dagster.orchestration.inventory import PROMISE, FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.later import (
     FIRST_PAUSE,
     FIRST_SHORT_PAUSE,
@@ -83,6 +83,16 @@ def test_a_run_that_dagster_will_retry_is_not_a_failed_file_yet(
     small.instance.add_run_tags(result.run_id, {"dagster/will_retry": "true"})
 
     assert failed_files(small.instance) == []
+
+
+def test_a_retry_that_never_came_does_not_hide_the_failure(small: SmallFacility, broken_schema: str) -> None:
+    """A daemon that was killed between its promise and the new run."""
+    result = small.ingest(small.facility())
+    small.instance.add_run_tags(result.run_id, {"dagster/will_retry": "true"})
+
+    (file,) = failed_files(small.instance, datetime.now(UTC) + 2 * PROMISE)
+
+    assert file.run_id == result.run_id
 
 
 def test_a_run_that_a_person_cancelled_is_listed_and_left_to_people(small: SmallFacility) -> None:

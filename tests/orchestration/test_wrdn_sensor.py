@@ -320,6 +320,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "retry_later_sensor",
         "leftovers_sensor",
         "reconcile_sensor",
+        "failure_digest_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "forget",

@@ -1,0 +1,51 @@
+"""``scicat-dagster health``: whether everything is alive, once or as an HTTP endpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from scicat_dagster.cli.options import config_option, dagster_instance
+
+
+@click.command()
+@click.option("--json", "how", flag_value="json", help="One JSON object on standard output, for scripts.")
+@click.option(
+    "--serve", "how", flag_value="serve",
+    help="Answer over HTTP at health_check.host and health_check.port, until it is stopped.",
+)  # fmt: skip
+@config_option
+def health(how: str | None, config: Path) -> None:
+    """Ask Kafka, the storage, SciCat and the Dagster instance in DAGSTER_HOME whether they are alive.
+
+    Nothing is written. Exits with 0 when all are well, and with 1 when not.
+
+    With --serve, /health answers 200 when all are well and 503 when not, with the same JSON as --json; /live
+    answers 200 as long as this process does; /metrics is for Prometheus.
+    """
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.health import Checkup, create_app, facility_checks, listen, serve
+    from scicat_dagster.orchestration.health import Home, dagster_checks, dagster_measures
+    from scicat_dagster.settings import load_configuration
+
+    if not os.environ.get("DAGSTER_HOME"):
+        raise click.ClickException("DAGSTER_HOME is not set. Set it to the folder of your Dagster instance.")
+    home = Home(dagster_instance)
+    try:
+        settings = load_configuration(config, os.environ).settings
+        checkup = Checkup({**facility_checks(settings), **dagster_checks(home)})
+        if how == "serve":
+            with listen(settings.health_check) as listener:
+                host, port = listener.getsockname()[:2]
+                address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                click.echo(f"{address}/health  {address}/live  {address}/metrics")
+                serve(create_app(checkup, dagster_measures(home)), listener)
+            return
+    except IngestionError as error:
+        raise click.ClickException(str(error)) from None
+    found = checkup.look()
+    click.echo(found.model_dump_json(indent=2) if how == "json" else found.as_text())
+    sys.exit(0 if found.ok else 1)

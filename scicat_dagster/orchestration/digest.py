@@ -1,0 +1,248 @@
+"""The sensor that tells people about failed files: one message for all that is new, never one for each file.
+
+What a channel was told is in the sensor's cursor, for each channel by itself. When one of two channels fails,
+the other is not told again, and the one that failed gets everything later. A channel may be told twice only
+if Dagster is killed between sending and storing the cursor.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from scicat_dagster.errors import IngestionError, PermanentError
+from scicat_dagster.notifications import Digest, FailedEntry, channels, digest
+from scicat_dagster.orchestration.discovery import files_in_flight
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.inventory import LOOK_BACK, FailedFile, failed_files, reason_of
+from scicat_dagster.orchestration.partitions import PARTITION_TAG
+from scicat_dagster.settings import NotificationSettings
+
+PATIENCE = timedelta(hours=1)
+"""How long a file may fail and be tried again by itself before anybody is told."""
+
+MOST_REMEMBERED = 1000
+"""Files in the cursor of each channel. Of those that are more, only when they failed tells whether they are
+news."""
+
+MOST_LOOKED_UP = 200
+"""New files whose reasons are read for one message: a tick has a minute."""
+
+_PROMISE = timedelta(hours=1)
+
+
+class Told(BaseModel):
+    """What a channel was told, as far as it is still so."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: dict[str, int] = {}
+    """Short names of the files, at most ``MOST_REMEMBERED``, and the day when each failed last."""
+    count: int = 0
+    """How many there are, also of those that are not in ``files``."""
+    at: datetime | None = None
+    """When it was told, if there are more than are in ``files``."""
+    repaired: int = 0
+    """How many it was told about that were repaired since, which it was not told."""
+
+
+class DigestCursor(BaseModel):
+    """What each channel was told, by its name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    channels: dict[str, Told] = {}
+
+    @classmethod
+    def parse(cls, text: str | None) -> "DigestCursor":
+        """A cursor as it was stored; nothing stored is that nobody was told anything.
+
+        Raises
+        ------
+        PermanentError
+            The text is none of ours.
+        """
+        if not text:
+            return cls()
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            raise PermanentError(
+                "The sensor's cursor is not one that it stored.",
+                remedy="Reset it; everybody is then told about all failed files once more.",
+            ) from None
+
+
+@dataclass(frozen=True)
+class News:
+    """What a channel has to be told."""
+
+    new: tuple[FailedFile, ...]
+    still_failed: int
+    repaired: int
+    if_told: Told
+    """What is to be remembered when it is told."""
+    if_not: Told
+    """What is to be remembered when it is not."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something new, or everything is repaired; what is between can wait."""
+        return bool(self.new) or (self.repaired > 0 and self.still_failed == 0)
+
+
+def news(failed: Sequence[FailedFile], under_way: Iterable[str], told: Told, now: datetime) -> News:
+    """What is new for a channel that was told this before.
+
+    A file that is worked on is neither repaired nor new: it was failed a moment ago and may be so again. One
+    that failed so long ago that nobody lists it any more is not repaired either.
+    """
+    was_told = {
+        short_name(file.path): file
+        for file in failed
+        if short_name(file.path) in told.files or _was_due(file, told.at)
+    }
+    names = {short_name(path) for path in under_way}
+    flying = {name: day for name, day in told.files.items() if name in names and name not in was_told}
+    new = tuple(file for file in failed if _due_at(file) <= now and short_name(file.path) not in was_told)
+    unlisted = sum(
+        day <= _day(now - LOOK_BACK) + 1
+        for name, day in told.files.items()
+        if name not in was_told and name not in flying
+    )
+    still_failed = len(was_told) + len(flying)
+    repaired = told.repaired + max(0, told.count - still_failed - unlisted)
+    return News(
+        new=new,
+        still_failed=still_failed,
+        repaired=repaired,
+        if_told=_remembered([*was_told.values(), *new], flying, at=now, repaired=0),
+        if_not=_remembered(list(was_told.values()), flying, at=told.at, repaired=repaired),
+    )
+
+
+def _remembered(
+    files: Sequence[FailedFile], flying: dict[str, int], at: datetime | None, repaired: int
+) -> Told:
+    # Those first whose time tells less about whether they were told.
+    ordered = sorted(files, key=lambda file: file.waits_for_a_person)
+    named = flying | {short_name(file.path): _day(file.last) for file in ordered}
+    is_too_much = len(named) > MOST_REMEMBERED
+    return Told(
+        files=dict(islice(named.items(), MOST_REMEMBERED)),
+        count=len(named),
+        at=at if is_too_much else None,
+        repaired=repaired,
+    )
+
+
+def _due_at(file: FailedFile) -> datetime:
+    """From when on people are told about a file."""
+    return file.last if file.waits_for_a_person else file.since + PATIENCE
+
+
+def _was_due(file: FailedFile, at: datetime | None) -> bool:
+    return at is not None and _due_at(file) <= at
+
+
+def _day(moment: datetime) -> int:
+    return int(moment.timestamp() // 86400)
+
+
+def short_name(path: str) -> str:
+    """Eight characters for a file in a cursor, which may not become long."""
+    digest_of_path = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+    return base64.urlsafe_b64encode(digest_of_path).decode()
+
+
+def digest_sensor(settings: NotificationSettings) -> dg.SensorDefinition:
+    """The sensor; on from the start where the configuration says whom to tell."""
+    is_wanted = bool(channels(settings))
+
+    @dg.sensor(
+        name="failure_digest_sensor",
+        minimum_interval_seconds=60 * settings.every_minutes,
+        default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
+        description="Tells the channels of the section `notifications` about files that failed, in one "
+        "message for all of them, and when all are repaired. Files that are tried again by themselves are "
+        "told about after an hour.",
+    )
+    def failure_digest_sensor(
+        context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
+    ) -> dg.SensorResult | dg.SkipReason:
+        configured = channels(facility.settings.notifications)
+        if not configured:
+            return dg.SkipReason("The configuration names no channel in the section notifications.")
+        now = datetime.now(UTC)
+        before = DigestCursor.parse(context.cursor)
+        # Before and after, because files go from one of these to the other while they are read.
+        under_way = _under_way(context.instance, now)
+        failed = failed_files(context.instance, now)
+        under_way |= _under_way(context.instance, now)
+        after: dict[str, Told] = {}
+        said: list[str] = []
+        failures: list[IngestionError] = []
+        for channel in configured:
+            found = news(failed, under_way, before.channels.get(channel.name, Told()), now)
+            after[channel.name] = found.if_not
+            if not found.is_due:
+                continue
+            message = _digest(context.instance, facility.settings.id, found)
+            try:
+                channel.send(message)
+            except IngestionError as error:
+                failures.append(error)
+                said.append(f"{channel.name} was not told: {error}")
+            else:
+                after[channel.name] = found.if_told
+                said.append(f"{channel.name} was told: {message.subject}")
+        for failure in failures:
+            context.log.error(str(failure))
+        if failures and len(failures) == len(said):
+            # Nobody was told, so that the tick may fail for all to see.
+            raise failures[0]
+        return dg.SensorResult(
+            skip_reason="; ".join(said) or f"{len(failed)} failed files, none of them news.",
+            cursor=DigestCursor(channels=after).model_dump_json(),
+        )
+
+    return failure_digest_sensor
+
+
+def _digest(instance: dg.DagsterInstance, facility: str, found: News) -> Digest:
+    return digest(
+        facility,
+        [_entry(instance, file) for file in found.new[:MOST_LOOKED_UP]],
+        more=max(0, len(found.new) - MOST_LOOKED_UP),
+        still_failed=found.still_failed,
+        repaired=found.repaired,
+    )
+
+
+def _entry(instance: dg.DagsterInstance, file: FailedFile) -> FailedEntry:
+    reason, remedy = reason_of(instance, file.run_id)
+    return FailedEntry(
+        file=file.path, since=file.since, kind=file.kind, reason=reason, what_to_do=remedy, runs=file.runs
+    )
+
+
+def _under_way(instance: dg.DagsterInstance, now: datetime) -> set[str]:
+    """Files that are worked on or will be, also those that Dagster has promised to retry right away."""
+    runs = instance.get_runs(
+        dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            tags={"dagster/will_retry": "true"},
+            updated_after=now - _PROMISE,
+        )
+    )
+    return files_in_flight(instance) | {
+        run.tags[PARTITION_TAG]
+        for run in runs
+        if PARTITION_TAG in run.tags and "dagster/auto_retry_run_id" not in run.tags
+    }

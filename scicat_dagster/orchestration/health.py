@@ -1,0 +1,222 @@
+"""Is Dagster alive? Its database, its daemons, the sensor that reads Kafka; and measures for Prometheus.
+
+Everything is read from Dagster's own records, in few queries that do not grow with the number of files.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from time import time
+
+import dagster as dg
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorTick,
+    InstigatorType,
+    TickStatus,
+)
+from prometheus_client.core import Metric
+
+from scicat_dagster.errors import TransientError
+from scicat_dagster.health import Check, Question, gauge
+from scicat_dagster.orchestration.assets import kafka_lag
+from scicat_dagster.orchestration.inventory import failed_files
+from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.orchestration.sensors import wrdn_sensor
+
+LONGEST_SILENCE = timedelta(minutes=10)
+"""Of a daemon: a busy one does not find the time to say that it lives. Dagster itself waits half an hour."""
+
+LONGEST_PAUSE = timedelta(minutes=2)
+"""Between two ticks of the sensor, which come every few seconds."""
+
+LONGEST_TICK = timedelta(minutes=10)
+"""Of the sensor: requesting 1000 files in a large instance takes some minutes."""
+
+MEASURES_KEPT_SECONDS = 15.0
+INVENTORY_KEPT_SECONDS = 60.0
+"""The inventory costs a query for each failed file."""
+
+_LONGEST_QUOTE = 500
+_START_DAEMON = (
+    "Start dagster-daemon, or see in its output why it ended; Deployment → Daemons shows them all."
+)
+_UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+class Home:
+    """The Dagster instance, opened on first use: its database may be away when we start."""
+
+    def __init__(self, opened: Callable[[], dg.DagsterInstance]) -> None:
+        self._open = opened
+        self._lock = threading.Lock()
+        self._instance: dg.DagsterInstance | None = None
+
+    def instance(self) -> dg.DagsterInstance:
+        """The instance.
+
+        Raises
+        ------
+        TransientError
+            It cannot be opened.
+        """
+        with self._lock:
+            if self._instance is None:
+                try:
+                    self._instance = self._open()
+                except Exception as error:  # noqa: BLE001 - a database that is away may raise anything
+                    # The words of a database may hold its address with a password.
+                    raise TransientError(
+                        f"The Dagster instance cannot be opened: {type(error).__name__}.",
+                        remedy="See that dagster.yaml in DAGSTER_HOME is right and its database answers.",
+                    ) from None
+            return self._instance
+
+
+def dagster_checks(home: Home) -> dict[str, Callable[[], Check]]:
+    """The checks of Dagster."""
+    return {
+        "daemons": lambda: daemons_check(home.instance()),
+        "sensor": lambda: sensor_check(home.instance()),
+    }
+
+
+def dagster_measures(home: Home) -> list[Question[list[Metric]]]:
+    """What Prometheus gets of Dagster."""
+    return [
+        Question(lambda: measures(home.instance()), MEASURES_KEPT_SECONDS),
+        Question(lambda: inventory_measures(home.instance()), INVENTORY_KEPT_SECONDS),
+    ]
+
+
+def daemons_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
+    """Whether every daemon that the instance needs has said lately that it lives."""
+    now = time() if now is None else now
+    silent = []
+    failing = []
+    statuses = instance.get_daemon_statuses()
+    for name, status in sorted(statuses.items()):
+        heartbeat = status.last_heartbeat
+        if heartbeat is None:
+            silent.append(f"{name} has never run")
+        elif now - heartbeat.timestamp > LONGEST_SILENCE.total_seconds():
+            silent.append(f"{name} was last heard of {_ago(now - heartbeat.timestamp)} ago")
+        elif heartbeat.errors:
+            failing.append(name)
+    if silent:
+        return Check(name="daemons", ok=False, words=f"{'; '.join(silent)}.", remedy=_START_DAEMON)
+    words = f"All {len(statuses)} daemons live."
+    if failing:
+        words += f" Errors of {', '.join(failing)} are under Deployment → Daemons."
+    return Check(name="daemons", ok=True, words=words)
+
+
+def sensor_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
+    """Whether the sensor that reads Kafka is turned on, and its last tick was lately and well."""
+    now = time() if now is None else now
+    name = wrdn_sensor.name
+    found = _sensor(instance)
+    if found is None:
+        return Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
+    state, tick = found
+    if not state.is_running:
+        remedy = "Turn it on in Dagster under Automation."
+        return Check(name="sensor", ok=False, words=f"{name} is turned off.", remedy=remedy)
+    if tick is None:
+        return Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
+    begun = f"its last tick began {_ago(now - tick.timestamp)} ago"
+    if tick.status is TickStatus.STARTED:
+        late = now - tick.timestamp > LONGEST_TICK.total_seconds()
+        words = f"{name} runs; {begun} and is not finished."
+    else:
+        late = now - _last_sign(tick) > LONGEST_PAUSE.total_seconds()
+        words = f"{name} runs; {begun}."
+    if late:
+        return Check(name="sensor", ok=False, words=words, remedy=_START_DAEMON)
+    if tick.status is TickStatus.FAILURE:
+        words = f"The last tick of {name} failed: {_error_of(tick)}"
+        remedy = "It is tried again by itself. Its ticks in Dagster, under Automation, tell more."
+        return Check(name="sensor", ok=False, words=words, remedy=remedy)
+    return Check(name="sensor", ok=True, words=words)
+
+
+def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Metric]:
+    """What Dagster's records tell at the cost of a few queries."""
+    now = time() if now is None else now
+    found = [
+        gauge(
+            "unfinished_runs", "Runs that are queued or under way.",
+            {
+                status.value.lower(): instance.get_runs_count(dg.RunsFilter(statuses=[status]))
+                for status in _UNFINISHED
+            },
+            label="status",
+        ),
+    ]  # fmt: skip
+    lag = instance.get_latest_materialization_event(kafka_lag.key)
+    if lag is not None and lag.asset_materialization is not None:
+        metadata = lag.asset_materialization.metadata
+        prefix = "messages waiting in "
+        waiting = {
+            key.removeprefix(prefix): float(str(value.value))
+            for key, value in metadata.items()
+            if key.startswith(prefix)
+        }
+        meaning = "Messages still to be read, as wrdn_sensor last said."
+        found.append(gauge("kafka_lag_messages", meaning, waiting, label="topic"))
+    ages = {}
+    sensor = _sensor(instance)
+    if sensor is not None and sensor[1] is not None:
+        ages["tick"] = now - _last_sign(sensor[1])
+    registered = instance.get_latest_materialization_event(RAW_DATASET)
+    if registered is not None:
+        ages["registration"] = now - registered.timestamp
+    meaning = "Seconds since the last tick of wrdn_sensor, and since the last file was registered."
+    return [*found, gauge("age_seconds", meaning, ages, label="of")]
+
+
+def inventory_measures(instance: dg.DagsterInstance) -> list[Metric]:
+    """How many files failed and are not repaired."""
+    failed = failed_files(instance)
+    person = sum(file.waits_for_a_person for file in failed)
+    counts = {"person": person, "retry": len(failed) - person}
+    meaning = "Files that failed and are not repaired, by what they wait for."
+    return [gauge("failed_files", meaning, counts, label="waits_for")]
+
+
+def _sensor(instance: dg.DagsterInstance) -> tuple[InstigatorState, InstigatorTick | None] | None:
+    """The sensor's state and last tick; of several by this name, as after a rename of the code location, the
+    one that ticked last."""
+    found: list[tuple[InstigatorState, InstigatorTick | None]] = []
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
+        if state.name == wrdn_sensor.name:
+            ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+            found.append((state, ticks[0] if ticks else None))
+    return max(found, key=lambda pair: pair[1].timestamp if pair[1] else 0.0, default=None)
+
+
+def _last_sign(tick: InstigatorTick) -> float:
+    return max(tick.timestamp, tick.end_timestamp or 0.0)
+
+
+def _error_of(tick: InstigatorTick) -> str:
+    error = tick.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    text = error.message.strip().partition("\n")[0] if error is not None else "it does not say why."
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
+
+
+def _ago(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
