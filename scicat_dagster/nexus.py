@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ MOST_TEXTS = 50_000
 
 _MOST_CHUNK_BYTES = 256 * 1024 * 1024
 _MOST_LINKS = 32
+_MOST_OPEN_GROUPS = 1000
 _LONGEST_UNIT = 256
 
 Scalar = str | int | float | bool
@@ -155,7 +156,9 @@ class NexusFile:
     """
 
     def __init__(self, file: h5py.File) -> None:
-        self._file = file
+        self._root: h5py.Group = file["/"]
+        # The paths of a schema share their beginnings. By the parent, which stays open as well, and the name.
+        self._groups: dict[tuple[int, str], h5py.Group] = {}
 
     def read_one(self, path: str) -> NexusValue:
         """The one value at a path: a scalar, or an array of one element. Judged before anything is read.
@@ -173,13 +176,13 @@ class NexusFile:
             datasets = self._datasets(path)
             if len(datasets) != 1:
                 raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
-            where, dataset = datasets[0]
+            dataset = datasets[0]
             if dataset.size != 1:
                 raise LookupError(
-                    f"{where} holds {dataset.size or 0} values where one was meant; "
+                    f"{dataset.where} holds {dataset.size} values where one was meant; "
                     "use a value_type that ends in []."
                 )
-            return NexusValue(_flat(_contents(dataset, where))[0], _unit(dataset, where))
+            return NexusValue(_flat(_contents(dataset))[0], _unit(dataset))
 
     def read_all(self, path: str) -> NexusValue:
         """Every value at a path, in file order, as a list; nested where one dataset has several dimensions.
@@ -188,27 +191,31 @@ class NexusFile:
         """
         with _explained(path):
             datasets = self._datasets(path)
-            elements = sum(dataset.size or 0 for _, dataset in datasets)
+            elements = sum(dataset.size for dataset in datasets)
             if elements > MOST_ELEMENTS:
                 raise ValueError(f"{path} holds {elements} values; metadata can hold {MOST_ELEMENTS}.")
-            units = {_unit(dataset, where) for where, dataset in datasets}
+            units = {_unit(dataset) for dataset in datasets}
             unit = units.pop() if len(units) == 1 else ""
             if len(datasets) == 1:
-                contents = _contents(datasets[0][1], datasets[0][0])
+                contents = _contents(datasets[0])
                 return NexusValue(contents if isinstance(contents, list) else [contents], unit)
-            values = [value for where, dataset in datasets for value in _flat(_contents(dataset, where))]
+            values = [value for dataset in datasets for value in _flat(_contents(dataset))]
             return NexusValue(values, unit)
 
-    def _datasets(self, path: str) -> list[tuple[str, h5py.Dataset]]:
+    def _datasets(self, path: str) -> list[_Dataset]:
         components = [part for part in path.split("/") if part]
-        found = [(where, item) for where, item in self._matches(components) if isinstance(item, h5py.Dataset)]
+        found = [
+            _Dataset(where, item)
+            for where, item in self._matches(components)
+            if isinstance(item, h5py.h5d.DatasetID)
+        ]
         if not found:
             raise LookupError(f"There is no dataset at {path}.")
         return found
 
     def _matches(self, components: list[str]) -> Iterator[tuple[str, Any]]:
         """Every object whose path matches; a plain component is its name, one with ``*`` an expression."""
-        positions: list[tuple[str, Any]] = [("", self._file["/"])]
+        positions: list[tuple[str, Any]] = [("", self._root)]
         for component in components:
             positions = [
                 (f"{where}/{name}", child)
@@ -220,12 +227,27 @@ class NexusFile:
         yield from positions
 
     def _child(self, group: h5py.Group, name: str) -> Any:
+        """The child of a group, None where there is none; a group that was found stays open."""
+        key = group.id.id, name
+        known = self._groups.get(key)
+        if known is not None:
+            return known
+        child = self._followed(group, name)
+        if isinstance(child, h5py.Group) and len(self._groups) < _MOST_OPEN_GROUPS:
+            self._groups[key] = child
+        return child
+
+    def _followed(self, group: h5py.Group, name: str) -> Any:
         """The child of a group, by hard or soft links inside this file only; None where there is none."""
         pending, current, links = [name], group, 0
         while pending:
             step = pending.pop(0)
             if not isinstance(current, h5py.Group):
                 return None
+            found = _hard_linked(current, step)
+            if found is not None:
+                current = found
+                continue
             link = current.get(step, getlink=True)
             if link is None:
                 return None
@@ -238,11 +260,32 @@ class NexusFile:
                     raise ValueError(f"{current.name}/{step} is a link that leads round in a circle.")
                 target = os.fsdecode(link.path)
                 if target.startswith("/"):
-                    current = self._file["/"]
+                    current = self._root
                 pending = [part for part in target.split("/") if part not in {"", "."}] + pending
                 continue
             current = current[step]
-        return current
+        return current.id if isinstance(current, h5py.Dataset) else current
+
+
+class _Dataset:
+    """A dataset of the file, and how many values it holds.
+
+    All that is done with it is HDF5's own functions: h5py's class asks several times for each answer, and of
+    a small dataset nearly all the time would be that.
+    """
+
+    def __init__(self, where: str, dataset: h5py.h5d.DatasetID) -> None:
+        self.where = where
+        self.id = dataset
+        space = dataset.get_space()
+        self.size: int = space.get_simple_extent_npoints()
+        self.shape: tuple[int, ...] = space.shape
+
+    def read(self, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """All of its values."""
+        values = np.zeros(self.shape, dtype)
+        self.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        return values
 
 
 @contextmanager
@@ -258,6 +301,24 @@ def _explained(path: str) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read: {error}.") from error
 
 
+def _hard_linked(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.h5d.DatasetID | None:
+    """The group or dataset that a hard link of this name leads to; None where that takes more to tell.
+
+    Nearly every name is such a link. h5py's own ways would look it up four times.
+    """
+    # h5py leaves a name that is no UTF-8 as it is.
+    links, key = group.id.links, name.encode() if isinstance(name, str) else name
+    if not links.exists(key) or links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        return None
+    try:
+        found = h5py.h5o.open(group.id, key)
+    except KeyError:
+        return None
+    if isinstance(found, h5py.h5g.GroupID):
+        return h5py.Group(found)
+    return found if isinstance(found, h5py.h5d.DatasetID) else None
+
+
 def _names(group: h5py.Group, component: str) -> list[str]:
     if "*" not in component:
         return [component]
@@ -266,35 +327,44 @@ def _names(group: h5py.Group, component: str) -> list[str]:
     return [name for name in group if re.search(component, name)]
 
 
-def _contents(dataset: h5py.Dataset, where: str) -> Any:
+def _contents(dataset: _Dataset) -> Any:
     """The dataset's values as plain Python: a scalar, or nested lists."""
-    if dataset.is_virtual or dataset.external:
+    where, properties, dtype = dataset.where, dataset.id.get_create_plist(), dataset.id.dtype
+    layout = properties.get_layout()
+    if layout == h5py.h5d.VIRTUAL or properties.get_external_count():
         raise ValueError(f"{where} keeps its values in another file, which is not followed.")
     if not dataset.size:
         raise ValueError(f"{where} is empty.")
-    size = dataset.size * dataset.dtype.itemsize
+    size = dataset.size * dtype.itemsize
     if size > MOST_BYTES:
         raise ValueError(f"{where} holds {size} bytes, more than metadata can hold ({MOST_BYTES}).")
-    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _MOST_CHUNK_BYTES:
+    chunk = math.prod(properties.get_chunk()) if layout == h5py.h5d.CHUNKED else 0
+    if chunk * dtype.itemsize > _MOST_CHUNK_BYTES:
         raise ValueError(f"{where} is stored in chunks that are too large to be read for one value.")
-    if h5py.check_string_dtype(dataset.dtype) is not None:
-        return _texts(dataset, where)
-    if dataset.dtype.kind not in "biuf":
-        raise TypeError(f"{where} is of the type {dataset.dtype}, which metadata cannot hold.")
-    raw = dataset[()]
+    if h5py.check_string_dtype(dtype) is not None:
+        return _texts(dataset, dtype)
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{where} is of the type {dtype}, which metadata cannot hold.")
+    raw = dataset.read(dtype)
     if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
         raw = raw.astype(np.float64)
     return raw.tolist()
 
 
-def _texts(dataset: h5py.Dataset, where: str) -> Any:
-    # One at a time: thousands of entries may share one long text, which reading them together would multiply.
+def _texts(dataset: _Dataset, dtype: np.dtype[Any]) -> Any:
+    where = dataset.where
     if dataset.size > MOST_TEXTS:
         raise ValueError(f"{where} holds {dataset.size} texts; metadata can hold {MOST_TEXTS}.")
+    if dataset.size == 1 or dtype.kind == "S":
+        found: Iterable[Any] = dataset.read(dtype).flat
+    else:
+        # One at a time: thousands may share one long text, which reading them together would multiply.
+        by_index = h5py.Dataset(dataset.id, readonly=True)
+        found = (by_index[index] for index in np.ndindex(dataset.shape))
     total = 0
     texts = []
-    for index in np.ndindex(dataset.shape):
-        text = _text(dataset[index])
+    for raw in found:
+        text = _text(raw)
         total += len(text)
         if total > MOST_BYTES:
             raise ValueError(f"{where} holds more text than metadata can hold ({MOST_BYTES} bytes).")
@@ -313,20 +383,20 @@ def _text(raw: Any) -> str:
         return content.decode("latin-1")
 
 
-def _unit(dataset: h5py.Dataset, where: str) -> str:
-    if "units" not in dataset.attrs:
+def _unit(dataset: _Dataset) -> str:
+    if not h5py.h5a.exists(dataset.id, b"units"):
         return ""
-    attribute = h5py.h5a.open(dataset.id, b"units")
-    if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+    where, attribute = dataset.where, h5py.h5a.open(dataset.id, b"units")
+    space = attribute.get_space()
+    if space.get_simple_extent_type() == h5py.h5s.NULL:
         return ""
     if attribute.get_storage_size() > _LONGEST_UNIT:
         raise ValueError(f"The units attribute of {where} is too large to be a unit.")
-    unit = dataset.attrs["units"]
-    if isinstance(unit, np.ndarray) and unit.size == 1:
-        unit = unit.reshape(-1)[0]
-    if not isinstance(unit, str | bytes):
+    if h5py.check_string_dtype(attribute.dtype) is None or space.get_simple_extent_npoints() != 1:
         raise TypeError(f"The units attribute of {where} is no text.")
-    text = _text(unit)
+    unit = np.zeros(1, attribute.dtype)
+    attribute.read(unit)
+    text = _text(unit[0])
     if len(text) > _LONGEST_UNIT:
         raise ValueError(f"The units attribute of {where} is too long to be a unit.")
     return text
