@@ -53,7 +53,7 @@ _SHORT: Mapping[tuple[str, ...], Mapping[str, int]] = {
     ("run_monitoring",): {
         "start_timeout_seconds": 25,
         "poll_interval_seconds": 2,
-        "max_runtime_seconds": 60,
+        "max_runtime_seconds": 45,
     },
     ("run_coordinator", "config"): {"user_code_failure_retry_delay": 3},
 }

@@ -23,7 +23,7 @@ SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
 FILES = 60
 SEED = 7
-KILLS = 6
+KILLS = 5
 LAYOUT = (
     Production if all(shutil.which(name, path=SBIN) for name in ("redis-server", "pgbouncer")) else Laptop
 )
