@@ -75,7 +75,7 @@ def pages(laptop: Laptop, broken: Path, health: str) -> dict[str, tuple[str, str
         "checks": (f"{url}/assets/raw_dataset?view=checks", "catalogue_agrees"),
         "lag": (f"{url}/assets/kafka_lag?view=overview", "messages waiting"),
         "health": (f"{health}/health", "wrdn_sensor"),
-        "digest": (f"{url}/{sensor}", "none of them news"),
+        "digest": (f"{url}/{sensor}", "failure_digest_sensor"),
     }
 
 
