@@ -29,7 +29,7 @@ from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo.facility.measurement import plan_file, year_before
 from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files, write_past_file
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
 
@@ -107,9 +107,10 @@ class Laptop:
         return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
 
     def write_past(self, files: int) -> None:
-        """Write files that were finished a day ago and that nobody announces."""
+        """Write files of a year earlier, which stand still since yesterday and which nobody announces."""
         for index in range(files):
-            write_past_file(plan_file(PAST_SEED, index), self.data_directory, age_seconds=86_400)
+            plan = year_before(plan_file(PAST_SEED, index))
+            write_past_file(plan, self.data_directory, age_seconds=86_400)
 
     def account(self, written: int, seconds: float) -> Account:
         """What Dagster and the catalogue say now."""
@@ -212,7 +213,8 @@ def run_with_pages(
         last = ""
         while laptop.dagster.poll() is None:
             account = laptop.account(files, 0)
-            line = f"{account.registered} of {files} files registered, {account.failed} failed"
+            # Not "of": past files and those that somebody else writes count, too.
+            line = f"{account.registered} files registered, {account.failed} failed"
             if line != last:
                 report(line)
             last = line

@@ -35,6 +35,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import explained
 from scicat_dagster.orchestration.inventory import failed_files
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.labels import OWNERS
 from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
 from scicat_dagster.settings import ReconcileSettings, Settings
 
@@ -325,6 +326,7 @@ def sweep_criteria(settings: ReconcileSettings, now: datetime) -> Criteria:
 @dg.asset(
     group_name=GROUP,
     kinds={"table", "scicat"},
+    owners=OWNERS,
     description="What lies on disk, and which of it is in the catalogue. Each materialization is a sweep of "
     "the folders in the configuration's `reconcile` section; it requests runs for the files that are neither "
     "registered nor in flight nor failed. Requests are observations of this asset, and `reconcile_sensor` "

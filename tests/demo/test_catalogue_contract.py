@@ -611,7 +611,7 @@ def test_an_ingestor_for_any_group_cannot_read_what_it_wrote(backends: dict[str,
     assert backend.store.count_datasets() == 1
 
 
-def test_the_demos_ingestor_reads_what_it_wrote_for_a_proposal(demo: Backend) -> None:
+def test_the_demos_ingestor_reads_and_corrects_what_it_wrote_for_a_proposal(demo: Backend) -> None:
     body = dataset_body("20.500.12269/own", ownerGroup="ess_proposal_443503", accessGroups=["ess"])
 
     created = demo.post("ingestor", "datasets", body)
@@ -624,6 +624,17 @@ def test_the_demos_ingestor_reads_what_it_wrote_for_a_proposal(demo: Backend) ->
     ).json()
     assert [found["ownerGroup"] for found in listed] == ["ess_proposal_443503"]
     assert demo.get("plainuser", dataset_path("20.500.12269/own")).status_code == 403
+    changed = {
+        user: requests.patch(
+            f"{demo.server.api_root}/{dataset_path('20.500.12269/own')}",
+            json={"comment": user},
+            headers=demo.authorized(user),
+            timeout=TIMEOUT,
+        ).status_code
+        for user in ("ingestor", "plainuser")
+    }
+    assert changed == {"ingestor": 200, "plainuser": 403}
+    assert demo.get("ingestor", dataset_path("20.500.12269/own")).json()["comment"] == "ingestor"
 
 
 @pytest.mark.parametrize("token", ["forged", "", "a b c"])

@@ -18,7 +18,7 @@ from streaming_data_types import deserialise_answ, deserialise_pl72, deserialise
 
 from scicat_dagster.demo.broker import LoopbackBroker, Request
 from scicat_dagster.demo.facility import CONFIG_FILE, SCHEMAS_DIRECTORY
-from scicat_dagster.demo.facility.measurement import next_attempt
+from scicat_dagster.demo.facility.measurement import next_attempt, year_before
 from scicat_dagster.demo.facility.people import (
     INSTRUMENTS,
     PROPOSALS,
@@ -90,9 +90,11 @@ def test_a_plan_follows_from_seed_and_number_alone() -> None:
 def test_plans_never_share_a_job_or_a_path(tmp_path: Path) -> None:
     plans = [plan_file(SEED, index) for index in range(500)]
     plans += [next_attempt(plan) for plan in plans]
+    plans += [year_before(plan) for plan in plans]
 
-    assert len({plan.job_id for plan in plans}) == 1000
-    assert len({plan.path(tmp_path) for plan in plans}) == 1000
+    assert len({plan.job_id for plan in plans}) == 2000
+    assert len({plan.path(tmp_path) for plan in plans}) == 2000
+    assert len({plan.path(tmp_path).name for plan in plans}) == 2000
     assert plan_file(SEED + 1, 0).job_id != plan_file(SEED, 0).job_id
 
 

@@ -143,11 +143,14 @@ def recorded_accounts() -> tuple[Account, ...]:
 
 
 def demo_accounts() -> tuple[Account, ...]:
-    """The accounts of the demo facility: its ingestor may create for every group and read everything."""
+    """The accounts of the demo facility: its ingestor creates, reads and corrects what any group owns.
+
+    On a real server only the groups in ``ADMIN_GROUPS`` may do all three, as ``ingestor`` does by default.
+    """
     admin, ingestor, plainuser = recorded_accounts()
     facility = Account(
         ingestor.username, ingestor.password, ingestor.groups,
-        may_create_datasets=True, may_create_any_group=True, may_read_all=True,
+        may_create_datasets=True, may_create_any_group=True, may_read_all=True, may_administer=True,
     )  # fmt: skip
     return admin, facility, plainuser
 

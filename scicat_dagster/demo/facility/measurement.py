@@ -20,6 +20,7 @@ FIRST_START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 _FIRST_RUN_NUMBER = 40_000
 _RUN_NUMBERS_PER_FILE = 10
 _SECONDS_BETWEEN_STARTS = 900
+_YEAR = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -105,4 +106,15 @@ def next_attempt(plan: PlannedFile) -> PlannedFile:
         plan,
         run_number=plan.run_number + 1,
         job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "next attempt")),
+    )
+
+
+def year_before(plan: PlannedFile) -> PlannedFile:
+    """The same measurement a year earlier, under a run number, a job id and a path of its own."""
+    return replace(
+        plan,
+        run_number=plan.run_number + 5,
+        job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "year before")),
+        start_time=plan.start_time - _YEAR,
+        end_time=plan.end_time - _YEAR,
     )
