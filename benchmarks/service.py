@@ -73,17 +73,17 @@ def announce(running: Facility, planned: list[PlannedFile]) -> None:
 def burst(running: Facility, files: int) -> dict[str, Any]:
     """Files announced at once, one run each; and the same without Dagster, a process each."""
     announce(running, write(running, 0, _WARM_UP))
-    _wait_for_blocks(running, _WARM_UP)
+    wait_for_blocks(running, _WARM_UP)
     planned = write(running, _WARM_UP, files)
     began = time.monotonic()
     announce(running, planned)
-    _wait_for_blocks(running, _WARM_UP + files)
+    wait_for_blocks(running, _WARM_UP + files)
     seconds = time.monotonic() - began
     others = write(running, _WARM_UP + files, files)
     began = time.monotonic()
     with ThreadPoolExecutor(_PROCESSES) as pool:
         list(pool.map(lambda plan: _in_a_process(plan.path(running.data_directory)), others))
-    _wait_for_blocks(running, _WARM_UP + 2 * files)
+    wait_for_blocks(running, _WARM_UP + 2 * files)
     bare = time.monotonic() - began
     return {
         "files per minute": round(files / seconds * 60),
@@ -99,7 +99,7 @@ def _in_a_process(path: Path) -> None:
 def lone(running: Facility, files: int) -> dict[str, Any]:
     """Seconds from a message to its last POST, when nothing else is under way."""
     announce(running, write(running, 0, _WARM_UP))
-    _wait_for_blocks(running, _WARM_UP)
+    wait_for_blocks(running, _WARM_UP)
     taken = []
     for index in range(files):
         (plan,) = write(running, _WARM_UP + index, 1)
@@ -107,7 +107,7 @@ def lone(running: Facility, files: int) -> dict[str, Any]:
         time.sleep(_PAUSE_SECONDS + index % 10 * 0.5)
         began = time.monotonic()
         announce(running, [plan])
-        _wait_for_blocks(running, _WARM_UP + index + 1)
+        wait_for_blocks(running, _WARM_UP + index + 1)
         taken.append(time.monotonic() - began)
     return {
         "median seconds": round(statistics.median(taken), 2),
@@ -126,7 +126,7 @@ def backfill(running: Facility, files: int) -> dict[str, Any]:
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     found = time.monotonic() - began
-    _wait_for_blocks(running, files)
+    wait_for_blocks(running, files)
     seconds = time.monotonic() - began
     return {
         "files per minute": round(files / seconds * 60),
@@ -135,7 +135,8 @@ def backfill(running: Facility, files: int) -> dict[str, Any]:
     }
 
 
-def _wait_for_blocks(running: Facility, number: int) -> None:
+def wait_for_blocks(running: Facility, number: int) -> None:
+    """Wait until the catalogue has so many file lists."""
     _wait(lambda: running.store.count_origdatablocks() >= number, _LONGEST_SECONDS)
 
 

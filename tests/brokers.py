@@ -11,6 +11,7 @@ the registry are missing, the tests that need the real broker are skipped and sa
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -307,7 +308,16 @@ def kafka_jars() -> Path:
     if maven is None:
         raise KafkaUnavailableError(f"{jars} does not exist, and there is no Maven (mvn) to fill it.")
     cache.mkdir(parents=True, exist_ok=True)
-    # Filled elsewhere and renamed, so that an interrupted or a concurrent download is never taken for it.
+    with (cache / "download.lock").open("w") as lock:
+        # Maven's own cache does not stand two downloads at once, as of the processes of pytest-xdist.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.is_dir():
+            _download(maven, cache, jars)
+    return jars
+
+
+def _download(maven: str, cache: Path, jars: Path) -> None:
+    # Filled elsewhere and renamed, so that an interrupted download is never taken for it.
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         (Path(folder) / "pom.xml").write_text(_POM, encoding="utf-8")
         command = [maven, "-B", "-q", "dependency:copy-dependencies"]
@@ -321,12 +331,7 @@ def kafka_jars() -> Path:
         if done.returncode != 0:
             reason = (done.stdout.strip() or done.stderr.strip()).partition("\n")[0]
             raise KafkaUnavailableError(f"Maven cannot get Kafka {KAFKA_VERSION}: {reason[:300]}")
-        try:
-            (Path(folder) / "jars").rename(jars)
-        except OSError:
-            if not jars.is_dir():
-                raise
-    return jars
+        (Path(folder) / "jars").rename(jars)
 
 
 @dataclass(frozen=True)

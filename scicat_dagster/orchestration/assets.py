@@ -30,8 +30,8 @@ def raw_dataset() -> Any:
     announced = ops.wait_for_file()
     metadata = ops.extract_metadata(announced)
     files = ops.describe_files(announced)
-    built = ops.build_dataset(metadata, files)
-    return ops.register_dataset(announced, metadata, files, built)
+    prepared = ops.build_dataset(metadata, files)
+    return ops.register_dataset(prepared)
 
 
 rejected_messages = dg.AssetSpec(

@@ -4,6 +4,8 @@ They are evaluated within the run that registers a file, where everything is at 
 look at the latest files again.
 """
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -20,14 +22,29 @@ from scicat_dagster.quality import QUESTIONS, Verdict, judge
 
 _MOST_FINDINGS = 200
 _LATEST_FILES = 20
+_SAID_AGAIN_SECONDS = 60
 
 _SPECS = [dg.AssetCheckSpec(name, asset=RAW_DATASET, description=text) for name, text in QUESTIONS.items()]
+
+
+def news(facility: Facility, registered: Mapping[str, BuiltDataset]) -> Iterator[dg.AssetCheckEvaluation]:
+    """The verdicts on datasets that were just registered, by pid, that say anything new.
+
+    That all is well is said once a minute by each process: in a burst it would be a fifth of a run's events.
+    """
+    now = time.monotonic()
+    for evaluation in evaluations(facility, registered):
+        question = evaluation.check_name
+        if evaluation.passed and now - facility.found_good_at.get(question, -math.inf) < _SAID_AGAIN_SECONDS:
+            continue
+        facility.found_good_at[question] = now if evaluation.passed else -math.inf
+        yield evaluation
 
 
 def evaluations(
     facility: Facility, registered: Mapping[str, BuiltDataset]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The verdicts on datasets that were just registered, by pid."""
+    """All verdicts on registered datasets, by pid."""
     for verdict in judge(registered, facility.catalogue, facility.settings.scicat.api_endpoints):
         yield dg.AssetCheckEvaluation(
             asset_key=RAW_DATASET,

@@ -31,7 +31,7 @@ class PutAside(BaseModel):
 
 
 class PerFile(BaseModel, Generic[T]):
-    """What an op made of the files of a run, by partition key, and why it made nothing of the others."""
+    """What was made of a run's files so far, by partition key, and why nothing was made of the others."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,23 +48,23 @@ def each_file(
     context: dg.OpExecutionContext,
     kind: type[PerFile[T]],
     pauses: Sequence[float],
-    files: Mapping[str, R],
+    files: PerFile[R],
     work: Callable[[str, R], T],
 ) -> PerFile[T]:
-    """Call ``work`` with each file's key and what is known of it.
+    """Call ``work`` with each file's key and what is known of it; what was put aside before stays so.
 
     ``kind`` is what comes out, as Dagster checks it; ``pauses`` are as for ``explained``.
     """
     if is_run_of_many(context):
         return _of_many(kind, files, work)
     with explained(context, pauses):
-        return kind(made={key: work(key, known) for key, known in files.items()})
+        return kind(made={key: work(key, known) for key, known in files.made.items()})
 
 
-def _of_many(kind: type[PerFile[T]], files: Mapping[str, R], work: Callable[[str, R], T]) -> PerFile[T]:
+def _of_many(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R], T]) -> PerFile[T]:
     made: dict[str, T] = {}
-    put_aside: dict[str, PutAside] = {}
-    for key, known in files.items():
+    put_aside = dict(files.put_aside)
+    for key, known in files.made.items():
         try:
             made[key] = work(key, known)
         except IngestionError as error:

@@ -35,6 +35,8 @@ class Facility:
     lag_reported_at: float = field(default=-math.inf, repr=False)
     """When this process last said how many messages wait, by the monotonic clock."""
     reported_lag: dict[str, int] = field(default_factory=dict, repr=False)
+    found_good_at: dict[str, float] = field(default_factory=dict, repr=False)
+    """When this process last said that an asset check passed, by the monotonic clock."""
     _connections: _Connections | None = field(default=None, repr=False)
 
     @property

@@ -18,11 +18,10 @@ from scicat_dagster.files import FileDescription, canonical_path, write_sidecars
 from scicat_dagster.ingestion import ExtractedMetadata
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.nexus import CompleteFile, wait_until_complete
-from scicat_dagster.orchestration.checks import evaluations
+from scicat_dagster.orchestration.checks import news
 from scicat_dagster.orchestration.dry_run import would_be_posted
 from scicat_dagster.orchestration.each_file import (
     PerFile,
-    PutAside,
     each_file,
     failure_of,
     is_run_of_many,
@@ -62,6 +61,22 @@ class AnnouncedFile(BaseModel):
     """Whether its run writes nothing."""
 
 
+class ReadFile(BaseModel):
+    """An announced file and what its schema made of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    announced: AnnouncedFile
+    metadata: ExtractedMetadata
+
+
+class Prepared(ReadFile):
+    """Everything that registering a file needs: one input, because Dagster tells of each."""
+
+    files: FileDescription
+    built: BuiltDataset
+
+
 @dg.op(
     description="Wait until the file writer is done: the file opens, and its size and time stand still.",
 )
@@ -78,7 +93,9 @@ def wait_for_file(
         is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
         return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
 
-    files = dict.fromkeys(context.partition_keys)
+    # Asking for all keys of a run costs the database some answers.
+    keys = context.partition_keys if is_run_of_many(context) else [context.partition_key]
+    files = PerFile[None](made=dict.fromkeys(keys))
     announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
     allowed = context.instance.run_monitoring_max_runtime_seconds
     longer = seconds_to_read(sum(found.file.size for found in announced.made.values()))
@@ -95,13 +112,14 @@ def extract_metadata(
     context: dg.OpExecutionContext,
     facility: dg.ResourceParam[Facility],
     announced: PerFile[AnnouncedFile],
-) -> PerFile[ExtractedMetadata]:
-    def extract(_: str, found: AnnouncedFile) -> ExtractedMetadata:
-        return ingestion.extract_metadata(
+) -> PerFile[ReadFile]:
+    def extract(_: str, found: AnnouncedFile) -> ReadFile:
+        metadata = ingestion.extract_metadata(
             found.file, facility.schemas(), facility.catalogue, facility.settings, found.announcement
         )
+        return ReadFile(announced=found, metadata=metadata)
 
-    return each_file(context, PerFile[ExtractedMetadata], facility.op_pauses, announced.made, extract)
+    return each_file(context, PerFile[ReadFile], facility.op_pauses, announced, extract)
 
 
 @dg.op(
@@ -118,7 +136,7 @@ def describe_files(
             write_sidecars(description)
         return description
 
-    return each_file(context, PerFile[FileDescription], facility.op_pauses, announced.made, describe)
+    return each_file(context, PerFile[FileDescription], facility.op_pauses, announced, describe)
 
 
 @dg.op(
@@ -127,25 +145,32 @@ def describe_files(
 def build_dataset(
     context: dg.OpExecutionContext,
     facility: dg.ResourceParam[Facility],
-    metadata: PerFile[ExtractedMetadata],
+    metadata: PerFile[ReadFile],
     files: PerFile[FileDescription],
-) -> PerFile[BuiltDataset]:
-    def build(key: str, extracted: ExtractedMetadata) -> BuiltDataset:
-        return ingestion.build(extracted, files.made[key], facility.settings)
+) -> PerFile[Prepared]:
+    def build(key: str, read: ReadFile) -> Prepared:
+        described = files.made[key]
+        built = ingestion.build(read.metadata, described, facility.settings)
+        return Prepared(announced=read.announced, metadata=read.metadata, files=described, built=built)
 
-    described = {key: known for key, known in metadata.made.items() if key in files.made}
-    built = each_file(context, PerFile[BuiltDataset], facility.op_pauses, described, build)
+    complete = PerFile[ReadFile](
+        made={key: read for key, read in metadata.made.items() if key in files.made},
+        put_aside=metadata.put_aside | files.put_aside,
+    )
+    prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
     tags = {
-        "scicat/instrument": {extracted.instrument for extracted in metadata.made.values()},
-        "scicat/proposal": {str(made.dataset.get("proposalId") or "") for made in built.made.values()},
+        "scicat/instrument": {made.metadata.instrument for made in prepared.made.values()},
+        "scicat/proposal": {
+            str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
+        },
     }
     # Of a run of many only what they have in common.
     common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
     context.instance.add_run_tags(context.run_id, {name: value for name, value in common.items() if value})
-    for key, made in built.made.items():
-        for notice in made.notices:
+    for key, made in prepared.made.items():
+        for notice in made.built.notices:
             context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)
-    return built
+    return prepared
 
 
 @dg.op(
@@ -156,32 +181,30 @@ def build_dataset(
 def register_dataset(
     context: dg.OpExecutionContext,
     facility: dg.ResourceParam[Facility],
-    announced: PerFile[AnnouncedFile],
-    metadata: PerFile[ExtractedMetadata],
-    files: PerFile[FileDescription],
-    built: PerFile[BuiltDataset],
+    prepared: PerFile[Prepared],
 ) -> Any:
-    if any(found.is_dry_run for found in announced.made.values()):
-        for key, made in built.made.items():
-            context.log_event(would_be_posted(key, made, metadata.made[key].schema_, facility))
+    if any(made.announced.is_dry_run for made in prepared.made.values()):
+        for key, made in prepared.made.items():
+            context.log_event(would_be_posted(key, made.built, made.metadata.schema_, facility))
         return
 
-    def converge(_: str, made: BuiltDataset) -> Registration:
-        return register(made, facility.catalogue, facility.settings.ingestion)
+    def converge(_: str, made: Prepared) -> Registration:
+        return register(made.built, facility.catalogue, facility.settings.ingestion)
 
     def shown(key: str, registration: Registration) -> Metadata:
+        made = prepared.made[key]
         return dataset_metadata(
-            metadata.made[key],
-            files.made[key],
-            built.made[key],
+            made.metadata,
+            made.files,
+            made.built,
             registration,
             page=facility.catalogue.dataset_page(registration.pid),
-            seconds_since_announcement=_seconds_since(announced.made[key].announcement),
+            seconds_since_announcement=_seconds_since(made.announced.announcement),
         )
 
-    registered = each_file(context, PerFile[Registration], facility.op_pauses, built.made, converge)
-    pids = {found.pid: built.made[key] for key, found in registered.made.items()}
-    for evaluation in evaluations(facility, pids):
+    registered = each_file(context, PerFile[Registration], facility.op_pauses, prepared, converge)
+    pids = {found.pid: prepared.made[key].built for key, found in registered.made.items()}
+    for evaluation in news(facility, pids):
         context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
     if not is_run_of_many(context):
         key = context.partition_key
@@ -191,11 +214,8 @@ def register_dataset(
         context.log_event(
             dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, registration))
         )
-    put_aside: dict[str, PutAside] = {}
-    for step in (announced, metadata, files, built, registered):
-        put_aside |= step.put_aside
-    if put_aside:
-        raise failure_of(context, put_aside)
+    if registered.put_aside:
+        raise failure_of(context, registered.put_aside)
 
 
 def _seconds_since(announcement: FileWritten | None) -> float | None:

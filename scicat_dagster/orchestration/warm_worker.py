@@ -7,12 +7,19 @@ and in what order, is Dagster's business; nothing else belongs here.
 
 from __future__ import annotations
 
+import gc
+from functools import cache
 from typing import Any
 
 import dagster as dg
 from celery import Celery, signals
+
+# As in the tasks of dagster_celery, which make an instance anew for each run.
+from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
+from dagster._serdes import unpack_value
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME, TASK_RESUME_JOB_NAME
 from dagster_celery.launcher import CeleryRunLauncher
-from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
 import scicat_dagster.definitions as loaded_before_the_fork
 from scicat_dagster.errors import PermanentError
@@ -32,14 +39,42 @@ def worker_app(instance: dg.DagsterInstance) -> Celery:
             f"This instance launches its runs with {type(launcher).__name__}, not with CeleryRunLauncher.",
             remedy="Use deploy/dagster.yaml as DAGSTER_HOME/dagster.yaml.",
         )
-    create_execute_job_task(launcher.celery)
-    create_resume_job_task(launcher.celery)
-    return launcher.celery
+    application = launcher.celery
+    application.task(_execute, name=TASK_EXECUTE_JOB_NAME, track_started=True)
+    application.task(_resume, name=TASK_RESUME_JOB_NAME, track_started=True)
+    return application
+
+
+def _execute(execute_job_args_packed: Any) -> int:
+    return execute_run(unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs).run_id)
+
+
+def execute_run(run_id: str) -> int:
+    """Execute a run in this process; 1 if it failed."""
+    return _execute_run_command_body(run_id, _kept_instance(), _keep_to_itself, set_exit_code_on_failure=True)
+
+
+def _resume(resume_job_args_packed: Any) -> int:
+    run = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs)
+    instance = _kept_instance()
+    return _resume_run_command_body(run.run_id, instance, _keep_to_itself, set_exit_code_on_failure=True)
+
+
+@cache
+def _kept_instance() -> dg.DagsterInstance:
+    """The process's own, with its connections and the statements that were compiled for them."""
+    return dg.DagsterInstance.get()
+
+
+def _keep_to_itself(_event: dg.DagsterEvent) -> None:
+    """Events go into the database; nobody listens here."""
 
 
 def _load(**_: Any) -> None:
     """Before the worker forks, so that its processes share what was loaded and are ready at once."""
     loaded_before_the_fork.build_definitions(loaded_before_the_fork.configuration_from_environment())
+    # What is here stays; looking through it for garbage would copy it into each process.
+    gc.freeze()
 
 
 signals.worker_init.connect(_load)

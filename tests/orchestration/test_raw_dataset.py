@@ -11,6 +11,7 @@ import dagster as dg
 import yaml
 
 from scicat_dagster.messages import FileWritten
+from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ops import seconds_to_read
 from tests.orchestration.conftest import SmallFacility
 
@@ -287,3 +288,26 @@ def test_the_run_evaluates_the_asset_checks(small: SmallFacility) -> None:
     assert unresolved.severity is dg.AssetCheckSeverity.WARN
     records = unresolved.metadata["findings"].value.records  # type: ignore[union-attr]
     assert any("run_number" in str(record.data["what"]) for record in records)
+
+
+def test_that_all_is_well_is_not_said_for_each_file_but_what_is_not_always_is(small: SmallFacility) -> None:
+    facility = small.facility()
+    schema = small.schema.read_text()
+
+    first, second = (said_of_checks(small, facility) for _ in range(2))
+    breaks(small, run_number={"source": "NXS", "path": "/entry/nowhere", "value_type": "integer"})
+    broken = [said_of_checks(small, facility) for _ in range(2)]
+    small.schema.write_text(schema)
+    repaired = said_of_checks(small, facility)
+
+    assert first["variables_resolved"]
+    assert first["catalogue_agrees"]
+    assert second == {question: False for question, is_good in first.items() if not is_good}
+    for found in broken:
+        assert found == second | {"variables_resolved": False}
+    assert repaired == second | {"variables_resolved": True}
+
+
+def said_of_checks(small: SmallFacility, facility: Facility) -> dict[str, bool]:
+    evaluations = small.ingest(facility).get_asset_check_evaluations()
+    return {evaluation.check_name: evaluation.passed for evaluation in evaluations}

@@ -1,0 +1,163 @@
+"""Dagster's storage with kept connections, on a real PostgreSQL."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg2
+import pytest
+import yaml
+
+from tests.brokers import free_ports
+
+_START_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    """An empty database of a PostgreSQL of these tests' own."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not installed:
+        pytest.skip("PostgreSQL is not installed.")
+    # Not pytest's own folder, which only its owner may enter: PostgreSQL refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    user = []
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+        user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]
+    (port,) = free_ports(1)
+    data = str(folder / "data")
+    subprocess.run(
+        [*user, installed[-1] / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--locale=C.UTF-8"],
+        check=True, capture_output=True, cwd=folder,
+    )  # fmt: skip
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*user, installed[-1] / "postgres", "-D", data, "-p", str(port),
+             "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="],
+            stdout=log, stderr=log, cwd=folder,
+        )  # fmt: skip
+    url = f"postgresql://dagster@127.0.0.1:{port}/postgres"
+    try:
+        _wait_for(url, server)
+        yield url.replace("postgresql:", "postgresql+psycopg2:")
+    finally:
+        # Immediate shutdown: nobody needs the data any more.
+        server.send_signal(3)
+        server.wait(_START_SECONDS)
+        shutil.rmtree(folder)
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            psycopg2.connect(url).close()
+        except psycopg2.OperationalError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+        else:
+            return
+
+
+@pytest.fixture
+def instance(postgres_url: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    settings = {
+        "telemetry": {"enabled": False},
+        "storage": {
+            "custom": {
+                "module": "scicat_dagster.orchestration.database",
+                "class": "KeptConnections",
+                "config": {"postgres_url": postgres_url},
+            }
+        },
+    }
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
+        yield opened
+
+
+@dg.op
+def speak(context: dg.OpExecutionContext) -> None:
+    context.log.info("One word.")
+    context.log_event(dg.AssetMaterialization("spoken", partition="one"))
+
+
+@dg.job
+def speaking() -> None:
+    speak()
+
+
+def test_a_run_leaves_the_same_events_as_with_dagsters_own_storage(instance: dg.DagsterInstance) -> None:
+    run = speaking.execute_in_process(instance=instance)
+    with dg.DagsterInstance.ephemeral() as usual:
+        expected = speaking.execute_in_process(instance=usual)
+
+        assert _kinds(instance, run.run_id) == _kinds(usual, expected.run_id)
+
+    assert instance.get_materialized_partitions(dg.AssetKey("spoken")) == {"one"}
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status is dg.DagsterRunStatus.SUCCESS
+
+
+def _kinds(instance: dg.DagsterInstance, run_id: str) -> Counter[str]:
+    return Counter(
+        entry.dagster_event.event_type_value if entry.dagster_event else entry.message
+        for entry in instance.all_logs(run_id)
+    )
+
+
+def test_connections_that_the_server_closed_are_made_anew(
+    instance: dg.DagsterInstance, postgres_url: str
+) -> None:
+    first = speaking.execute_in_process(instance=instance)
+
+    _end_every_connection(postgres_url)
+
+    second = speaking.execute_in_process(instance=instance)
+    assert {first.run_id, second.run_id} <= set(instance.get_run_ids())
+    assert _kinds(instance, first.run_id) == _kinds(instance, second.run_id)
+
+
+def test_operations_share_a_connection(instance: dg.DagsterInstance, postgres_url: str) -> None:
+    speaking.execute_in_process(instance=instance)
+    before = _connections(postgres_url)
+
+    speaking.execute_in_process(instance=instance)
+
+    assert _connections(postgres_url) == before
+    assert before
+
+
+def _connections(postgres_url: str) -> set[int]:
+    """The server processes that serve others than the one who asks."""
+    return {pid for (pid,) in _asked(postgres_url, "SELECT pid FROM pg_stat_activity WHERE " + _OTHERS)}
+
+
+_OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
+
+
+def _end_every_connection(postgres_url: str) -> None:
+    ended = _asked(
+        postgres_url, f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {_OTHERS}"
+    )
+    assert ended
+    assert all(is_gone for (is_gone,) in ended)
+
+
+def _asked(postgres_url: str, question: str) -> list[tuple[int]]:
+    connection = psycopg2.connect(postgres_url.replace("+psycopg2", ""))
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(question)
+            answers: list[tuple[int]] = cursor.fetchall()
+            return answers
+    finally:
+        connection.close()
