@@ -1,8 +1,8 @@
 """Where the time of a run goes: by process of the service, and by part within the worker's process.
 
-``python -m benchmarks.parts [--files N] [--layout production|laptop]`` prints two Markdown tables. The first
-is of a burst through the whole service; the second of runs that this process executes as a warm worker does,
-with a look at the stack every other millisecond. How fast the service is, is measured by
+``python -m benchmarks.parts [--files N] [--layout production|laptop]`` prints Markdown tables. The first
+two are of a burst through the whole service; the third of runs that this process executes as a warm worker
+does, with a look at the stack every other millisecond. How fast the service is, is measured by
 ``benchmarks.service``.
 """
 
@@ -75,6 +75,19 @@ def by_process(running: Facility, files: int) -> Mapping[str, float]:
     for pid, (name, seconds) in after.items():
         spent[name] += seconds - before.get(pid, (name, 0.0))[1]
     return {name: seconds / files for name, seconds in _most_first(spent)}
+
+
+def kept_bytes(running: Facility) -> dict[str, int]:
+    """What lies on disk: in the database, and as files that the ops hand to each other."""
+    home = Path(running.processes.environment["DAGSTER_HOME"])
+    tables = running.directory / "state" / "database" / "data" / "base"
+    database = tables if tables.exists() else home / "history"
+    return {"database": _size(database), "between the ops": _size(home / "storage")}
+
+
+def _size(folder: Path) -> int:
+    # As many bytes as the disk gives for it: small files take a block each.
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
 def _processor_seconds(running: Facility) -> dict[int, tuple[str, float]]:
@@ -175,12 +188,17 @@ def _most_first(spent: Mapping[str, float]) -> list[tuple[str, float]]:
 def main(files: int, layout: str, functions: bool) -> None:  # noqa: FBT001 - what click hands over
     """Measure where the time of a run goes."""
     with facility(layout) as running:
+        before = kept_bytes(running)
         processes = by_process(running, files)
+        kept = {name: after - before[name] for name, after in kept_bytes(running).items()}
         sampler = within_a_run(running, _WARM_UP + files, files)
     click.echo("| process | CPU ms per file |\n|---|---|")
     for name, seconds in processes.items():
         click.echo(f"| {name} | {seconds * 1000:.0f} |")
     click.echo(f"| together | {sum(processes.values()) * 1000:.0f} |")
+    click.echo("\n| kept on disk | KiB per file |\n|---|---|")
+    for name, number in kept.items():
+        click.echo(f"| {name} | {number / (files + _WARM_UP) / 1024:.0f} |")
     click.echo("\n| part of a run | CPU ms | wall ms |\n|---|---|---|")
     runs = files - 1
     for part, seconds in _most_first(sampler.wall):

@@ -29,7 +29,8 @@ from scicat_dagster.orchestration.each_file import (
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
 from scicat_dagster.orchestration.partitions import RAW_DATASET
-from scicat_dagster.scicat.registration import Registration, register
+from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
+from scicat_dagster.scicat.remembered import RememberedAnswers
 
 _SLOWEST_STORAGE = 10_000_000
 """Bytes in a second."""
@@ -113,9 +114,11 @@ def extract_metadata(
     facility: dg.ResourceParam[Facility],
     announced: PerFile[AnnouncedFile],
 ) -> PerFile[ReadFile]:
+    catalogue = RememberedAnswers(facility.catalogue)
+
     def extract(_: str, found: AnnouncedFile) -> ReadFile:
         metadata = ingestion.extract_metadata(
-            found.file, facility.schemas(), facility.catalogue, facility.settings, found.announcement
+            found.file, facility.schemas(), catalogue, facility.settings, found.announcement
         )
         return ReadFile(announced=found, metadata=metadata)
 
@@ -188,7 +191,12 @@ def register_dataset(
             context.log_event(would_be_posted(key, made.built, made.metadata.schema_, facility))
         return
 
+    files = [made.built for made in prepared.made.values()] if is_run_of_many(context) else []
+    new = unregistered(files, facility.catalogue, facility.settings.ingestion)
+
     def converge(_: str, made: Prepared) -> Registration:
+        if made.built.data_file in new:
+            return register_new(made.built, facility.catalogue, facility.settings.ingestion)
         return register(made.built, facility.catalogue, facility.settings.ingestion)
 
     def shown(key: str, registration: Registration) -> Metadata:

@@ -216,6 +216,16 @@ class ScicatClient:
         doing = f"looking for datasets with {key} {value}"
         return self._records(self._datasets, _filter(where), doing, DatasetRecord)
 
+    def metadata_values(self, key: str, values: Sequence[str]) -> set[JsonValue]:
+        """Those of the values that a readable dataset has under a key of its scientific metadata."""
+        doing = f"looking for datasets by {key}"
+        known: set[JsonValue] = set()
+        for part in _parts_for_a_url(values):
+            where = {f"scientificMetadata.{key}.value": {"inq": part}}
+            for record in self._pages(self._datasets, where, doing, DatasetRecord):
+                known.add(record.metadata_value(key))
+        return known
+
     def origdatablocks(self, pid: str) -> list[OrigDatablockRecord]:
         """The origdatablocks of a dataset."""
         doing = f"asking for the origdatablocks of {pid}"

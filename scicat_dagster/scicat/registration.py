@@ -12,6 +12,7 @@ is; in one that does not, each file is looked for in all blocks, and those that 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,31 +67,77 @@ def register(
         The server could not answer, or another registration of this file seems to be under way. Calling
         again converges.
     """
-    ours = _our_files(built)
-    bodies = _bodies(built, list(ours.values()), most_bytes)
     existing = _registered_before(built, client, settings)
     if existing is None:
-        _check_recognisable(built, settings)
-        try:
-            pid = client.create_dataset(built.dataset).pid
-        except ConflictError:
-            existing = _with_our_pid(built, client, settings)
-        else:
-            for body in bodies:
-                _create_first_block(body, pid, client)
-            return Registration(pid=pid, created_dataset=True, created_origdatablock=True)
+        return _create(built, client, settings, most_bytes)
+    return _complete(built, existing, client, most_bytes)
+
+
+def register_new(
+    built: BuiltDataset,
+    client: ScicatClient,
+    settings: IngestionSettings,
+    *,
+    most_bytes: int = LARGEST_BLOCK_BYTES,
+) -> Registration:
+    """The same for a file that is one of the :func:`unregistered`, without looking for it once more.
+
+    Should it have been registered meanwhile, the server refuses its pid, and what there is is completed.
+    """
+    return _create(built, client, settings, most_bytes)
+
+
+def unregistered(
+    files: Iterable[BuiltDataset], client: ScicatClient, settings: IngestionSettings
+) -> frozenset[str]:
+    """Those of the data files of which the catalogue, asked for all at once, knows nothing by their metadata.
+
+    Only files whose pids we give are among them, because nothing else keeps somebody from registering them
+    between the answer and our request. Where the catalogue cannot tell there are none.
+    """
+    key = settings.check_if_dataset_exists_by_metadata_key
+    if not settings.check_if_dataset_exists_by_metadata:
+        return frozenset()
+    values = {built.data_file: _metadata_value(built, key) for built in files if "pid" in built.dataset}
+    texts = {file: value for file, value in values.items() if isinstance(value, str) and value}
+    times = Counter(texts.values())
+    # Two files with one value are looked at one after the other.
+    single = {file: value for file, value in texts.items() if times[value] == 1}
+    try:
+        known = client.metadata_values(key, list(single.values()))
+    except TransientError:
+        return frozenset()
+    return frozenset(file for file, value in single.items() if value not in known)
+
+
+def _create(
+    built: BuiltDataset, client: ScicatClient, settings: IngestionSettings, most_bytes: int
+) -> Registration:
+    # First of all: a file list that cannot be posted is refused before anything is written.
+    bodies = _bodies(built, list(_our_files(built).values()), most_bytes)
+    _check_recognisable(built, settings)
+    try:
+        pid = client.create_dataset(built.dataset).pid
+    except ConflictError:
+        return _complete(built, _with_our_pid(built, client, settings), client, most_bytes)
+    for body in bodies:
+        _create_first_block(body, pid, client)
+    return Registration(pid=pid, created_dataset=True, created_origdatablock=True)
+
+
+def _complete(
+    built: BuiltDataset, existing: _Existing, client: ScicatClient, most_bytes: int
+) -> Registration:
+    """Add what a dataset that is there lacks."""
+    pid = existing.record.pid
     listing = _listing(existing.blocks, existing.record, built)
     if listing:
         _check_same_content(listing[0], existing.record, built)
-        notices = _duplicates(listing, existing.record.pid)
-        return Registration(
-            pid=existing.record.pid, created_dataset=False, created_origdatablock=False, notices=notices
-        )
-    missing = [entry for path, entry in ours.items() if path not in existing.listed]
+        notices = _duplicates(listing, pid)
+        return Registration(pid=pid, created_dataset=False, created_origdatablock=False, notices=notices)
+    missing = [entry for path, entry in _our_files(built).items() if path not in existing.listed]
     notices = _add_missing(built, existing, _bodies(built, missing, most_bytes), client)
-    return Registration(
-        pid=existing.record.pid, created_dataset=False, created_origdatablock=True, notices=notices
-    )
+    return Registration(pid=pid, created_dataset=False, created_origdatablock=True, notices=notices)
 
 
 def registered_dataset(

@@ -24,7 +24,13 @@ from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, 
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
-from scicat_dagster.scicat.registration import LARGEST_BLOCK_BYTES, Registration, register
+from scicat_dagster.scicat.registration import (
+    LARGEST_BLOCK_BYTES,
+    Registration,
+    register,
+    register_new,
+    unregistered,
+)
 from scicat_dagster.settings import IngestionSettings, ScicatSettings
 
 PASSWORD = "pwd"
@@ -544,7 +550,83 @@ def test_an_entry_that_is_too_large_for_a_request_is_refused_before_anything_is_
         register(long(), catalogue.client(), ANY_CHECK, most_bytes=350)
 
     assert "path" in refused.value.remedy
-    assert catalogue.plans.calls == []
+    assert catalogue.posted("datasets") == catalogue.posted("origdatablocks") == 0
+
+
+# Many files of one run: the catalogue is asked once which of them it does not know.
+
+
+def of_many(number: int) -> list[BuiltDataset]:
+    return [
+        built(f"/data/443503/raw/{index}.nxs", pid=f"20.500.12269/{index}", job=f"job-{index}")
+        for index in range(number)
+    ]
+
+
+def test_files_that_the_catalogue_does_not_know_are_found_with_one_question(catalogue: Catalogue) -> None:
+    files = of_many(20)
+    register(files[3], catalogue.client(), ANY_CHECK)
+    catalogue.plans.calls.clear()
+
+    found = unregistered(files, catalogue.client(), ANY_CHECK)
+
+    assert found == {file.data_file for index, file in enumerate(files) if index != 3}
+    assert sum(call.path == "datasets" for call in catalogue.plans.calls) == 1
+
+
+def test_files_that_may_be_registered_by_another_pid_are_not_taken_for_new(catalogue: Catalogue) -> None:
+    twins = [built(f"/data/443503/raw/{name}.nxs", pid=f"20.500.12269/{name}", job="same") for name in "ab"]
+    without_job = built("/data/443503/raw/c.nxs", pid="20.500.12269/c", job=None)
+    without_pid = built("/data/443503/raw/d.nxs", pid=None, job="d")
+
+    found = unregistered([*twins, without_job, without_pid], catalogue.client(), ANY_CHECK)
+
+    assert found == frozenset()
+    assert unregistered(of_many(2), catalogue.client(), NO_METADATA_CHECK) == frozenset()
+
+
+@pytest.mark.parametrize("fault", [FaultKind.INTERNAL_ERROR, FaultKind.HTML])
+def test_nothing_is_taken_for_new_when_the_catalogue_cannot_tell(
+    catalogue: Catalogue, fault: FaultKind
+) -> None:
+    catalogue.script((fault, *SEARCH))
+
+    assert unregistered(of_many(2), catalogue.client(), ANY_CHECK) == frozenset()
+
+
+def test_a_login_that_has_run_out_hides_no_dataset(catalogue: Catalogue) -> None:
+    files = of_many(2)
+    client = catalogue.client()
+    register(files[0], client, ANY_CHECK)
+    catalogue.script((FaultKind.TOKEN_EXPIRED, *SEARCH))
+
+    assert unregistered(files, client, ANY_CHECK) == {files[1].data_file}
+
+
+def test_a_new_file_takes_two_requests(catalogue: Catalogue) -> None:
+    client = catalogue.client()
+    client.whoami()
+    catalogue.plans.calls.clear()
+
+    registered = register_new(built(), client, ANY_CHECK)
+
+    assert registered.created_dataset
+    assert registered.created_origdatablock
+    assert [(call.method, call.path) for call in catalogue.plans.calls] == [CREATE, ADD]
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_file_that_somebody_registered_since_is_not_registered_twice(catalogue: Catalogue) -> None:
+    client = catalogue.client()
+    new = unregistered([built()], client, ANY_CHECK)
+    register(built(), catalogue.client(), ANY_CHECK)
+
+    again = register_new(built(), client, ANY_CHECK)
+
+    assert new == {FILE}
+    assert not again.created_dataset
+    assert not again.created_origdatablock
+    assert catalogue.holds == (1, 1)
 
 
 # With failures
