@@ -5,8 +5,10 @@ and its runs with their logs. Nothing is taken from the catalogue or from disk, 
 never forgotten. Without this every run would pay for all the files there ever were.
 """
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 
@@ -59,9 +61,17 @@ def forget(instance: dg.DagsterInstance, before: datetime) -> tuple[int, int]:
         # The key first: what a crash leaves is then found again by its materialization.
         instance.delete_dynamic_partition(str(nexus_files.name), path)
         for run_id in of_file:
-            instance.delete_run(run_id)
+            _delete(instance, run_id)
         files, runs = files + 1, runs + len(of_file)
     return files, runs
+
+
+def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
+    # What its ops handed to each other; Dagster never removes it.
+    folder = Path(instance.storage_directory()) / run_id
+    if folder.exists():
+        shutil.rmtree(folder)
+    instance.delete_run(run_id)
 
 
 def forgettable(

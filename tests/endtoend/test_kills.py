@@ -6,7 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
 from scicat_dagster.demo.catalogue.faults import FaultKind
 from scicat_dagster.demo.facility import people
@@ -72,7 +74,15 @@ def test_a_run_worker_killed_between_dataset_and_block_is_made_up_for(on_loopbac
 
     facility.wait_for(lambda: facility.registered() == files, "the retry of the killed run", seconds=150)
     check_exactly_once(facility, files)
-    assert len(facility.failed_runs()) == 1
+    (killed,) = facility.failed_runs()
+    (retry,) = facility.instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: killed.run_id}))
+    # From where it was killed, not from the beginning.
+    assert steps_of(facility, retry) == {"raw_dataset.register_dataset"}
+
+
+def steps_of(facility: Processes, run: dg.DagsterRun) -> set[str | None]:
+    started = facility.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
+    return {entry.step_key for entry in started}
 
 
 def test_a_killed_daemon_and_code_server_lose_nothing(on_loopback: Processes) -> None:

@@ -70,10 +70,13 @@ def test_a_file_that_was_registered_again_is_as_old_as_that(small: SmallFacility
 def test_key_and_runs_go_and_the_catalogue_is_left_alone(small: SmallFacility) -> None:
     run = small.ingest(small.facility())
     before = small.store.datasets()
+    between_the_ops = Path(small.instance.storage_directory()) / run.run_id
+    assert between_the_ops.exists()
 
     assert forget(small.instance, TOMORROW) == (1, 1)
 
     assert not small.instance.has_run(run.run_id)
+    assert not between_the_ops.exists()
     assert small.instance.get_dynamic_partitions("nexus_files") == []
     assert small.instance.get_materialized_partitions(RAW_DATASET) == set()
     assert small.store.datasets() == before
