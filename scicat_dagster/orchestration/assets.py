@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from scicat_dagster.orchestration import ops
-from scicat_dagster.orchestration.labels import OWNERS
+from scicat_dagster.orchestration.labels import INGESTION, OVERSIGHT, OWNERS
 from scicat_dagster.orchestration.partitions import nexus_files
 
 GROUP = "ingestion"
@@ -21,6 +21,7 @@ MOST_FILES_IN_A_RUN = 200
     group_name=GROUP,
     kinds={"kafka", "hdf5", "scicat"},
     owners=OWNERS,
+    tags=INGESTION,
     description="A raw dataset with its origdatablock in SciCat, one per NeXus file; its key is the "
     "file's path. A partition that is materialized is in the catalogue; one that failed is not, and its "
     "last run says why and what to do.",
@@ -39,6 +40,7 @@ rejected_messages = dg.AssetSpec(
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,
+    tags=OVERSIGHT,
     description="Announcements that led to no run: broken or impossible messages, failures of the file "
     "writer, and messages that Kafka deleted before they were read. Each is an observation with the reason, "
     "the position, and the message itself as base64.",
@@ -52,6 +54,7 @@ kafka_lag = dg.AssetSpec(
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,
+    tags=OVERSIGHT,
     description="How many messages of each topic are still to be read, as wrdn_sensor saw it; reported while "
     "it changes, and otherwise every ten minutes. It is stale when the sensor does not run.",
     freshness_policy=dg.FreshnessPolicy.time_window(

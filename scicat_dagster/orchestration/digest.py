@@ -20,6 +20,7 @@ from scicat_dagster.notifications import Digest, FailedEntry, channels, digest
 from scicat_dagster.orchestration.discovery import files_in_flight
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.inventory import LOOK_BACK, FailedFile, failed_files, reason_of
+from scicat_dagster.orchestration.labels import OVERSIGHT, OWNERS
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
 from scicat_dagster.settings import NotificationSettings
 
@@ -169,6 +170,8 @@ def digest_sensor(settings: NotificationSettings) -> dg.SensorDefinition:
         name="failure_digest_sensor",
         minimum_interval_seconds=60 * settings.every_minutes,
         default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
+        owners=OWNERS,
+        tags=OVERSIGHT,
         description="Tells the channels of the section `notifications` about files that failed, in one "
         "message for all of them, and when all are repaired. Files that are tried again by themselves are "
         "told about after an hour.",

@@ -35,7 +35,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import explained
 from scicat_dagster.orchestration.inventory import failed_files
 from scicat_dagster.orchestration.jobs import ingest_file
-from scicat_dagster.orchestration.labels import OWNERS
+from scicat_dagster.orchestration.labels import OWNERS, PAST_FILES, kinds
 from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
 from scicat_dagster.settings import ReconcileSettings, Settings
 
@@ -241,6 +241,8 @@ def _position(instance: dg.DagsterInstance) -> Position:
     job=ingest_file,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    owners=OWNERS,
+    tags=PAST_FILES,
     description="Turns the files that `reconciliation` and `scicat-dagster discover --run` request into "
     f"runs, at most {MOST_UNFINISHED} at a time and after all live files. Its cursor is the last request "
     "that is done.",
@@ -327,6 +329,7 @@ def sweep_criteria(settings: ReconcileSettings, now: datetime) -> Criteria:
     group_name=GROUP,
     kinds={"table", "scicat"},
     owners=OWNERS,
+    tags=PAST_FILES,
     description="What lies on disk, and which of it is in the catalogue. Each materialization is a sweep of "
     "the folders in the configuration's `reconcile` section; it requests runs for the files that are neither "
     "registered nor in flight nor failed. Requests are observations of this asset, and `reconcile_sensor` "
@@ -369,6 +372,9 @@ reconcile_files = dg.define_asset_job(
     "reconcile_files",
     selection=dg.AssetSelection.assets(reconciliation),
     executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=PAST_FILES,
+    run_tags={},
     description="Sweep the folders of the `reconcile` section for files that the catalogue does not hold.",
 )
 
@@ -380,6 +386,8 @@ def reconcile_schedule(settings: ReconcileSettings) -> dg.ScheduleDefinition:
         job=reconcile_files,
         cron_schedule=settings.cron,
         default_status=dg.DefaultScheduleStatus.STOPPED,
+        owners=OWNERS,
+        tags=PAST_FILES,
         description="The sweep for files that no announcement has brought into the catalogue. Turn it on "
         "when its first materialization shows what you expect.",
     )
@@ -419,6 +427,7 @@ class DiscoverConfig(dg.Config):
 
 @dg.op(
     out=dg.Out(dg.Nothing),
+    tags=kinds("scicat"),
     description="Walk folders, ask the catalogue which files it holds, and add partitions for the others.",
 )
 def find_missing_files(
@@ -452,6 +461,9 @@ def find_missing_files(
 
 @dg.job(
     executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=PAST_FILES,
+    run_tags={},
     description="Find files on disk that the catalogue does not hold, and add a partition for each, so that "
     "they can be registered from the partitions page of `raw_dataset`. Registers nothing itself.",
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.labels import OWNERS, UPKEEP, kinds
 from scicat_dagster.orchestration.partitions import PARTITION_TAG, RAW_DATASET, nexus_files
 from scicat_dagster.settings import RetentionSettings
 
@@ -23,7 +24,10 @@ _PAGE = 1000
 _FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 
 
-@dg.op(description="Forget the files that are registered and older than retention.days.")
+@dg.op(
+    tags=kinds("dagster"),
+    description="Forget the files that are registered and older than retention.days.",
+)
 def forget_old_files(context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility]) -> None:
     days = facility.settings.retention.days
     if not days:
@@ -35,6 +39,9 @@ def forget_old_files(context: dg.OpExecutionContext, facility: dg.ResourceParam[
 
 @dg.job(
     executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=UPKEEP,
+    run_tags={},
     description="Forget the partitions, runs and logs of files that were registered long ago.",
 )
 def forget_files() -> None:
@@ -49,6 +56,8 @@ def forget_schedule(settings: RetentionSettings) -> dg.ScheduleDefinition:
         job=forget_files,
         cron_schedule=settings.cron,
         default_status=status,
+        owners=OWNERS,
+        tags=UPKEEP,
         description="Forgets the partitions, runs and logs of files that are registered and older than "
         "retention.days. Failed files are kept.",
     )

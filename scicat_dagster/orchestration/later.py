@@ -11,6 +11,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration.inventory import ROUND_TAG, FailedFile, failed_files
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.labels import INGESTION, OWNERS
 
 FIRST_PAUSE = timedelta(minutes=5)
 FIRST_SHORT_PAUSE = timedelta(minutes=1)
@@ -43,6 +44,8 @@ def pause(file: FailedFile) -> timedelta:
     job=ingest_file,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    owners=OWNERS,
+    tags=INGESTION,
     description="Requests files anew whose failure was not permanent: 5 minutes after the last retry (1 when "
     "the file was not ready or the run was killed), then after twice as long, up to every 6 hours, for some "
     "five days.",

@@ -11,6 +11,7 @@ import dagster as dg
 from scicat_dagster.orchestration.discovery import tags_of
 from scicat_dagster.orchestration.each_file import FILES_PUT_ASIDE
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.labels import PAST_FILES
 from scicat_dagster.orchestration.partitions import nexus_files
 
 _FIRST_TAG = "dagster/asset_partition_range_start"
@@ -21,6 +22,7 @@ _LAST_TAG = "dagster/asset_partition_range_end"
     request_job=ingest_file,
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    tags=PAST_FILES,
     description="Requests a run for each file that a backfill's run of many files did not register.",
 )
 def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:

@@ -27,6 +27,7 @@ from scicat_dagster.orchestration.each_file import (
     is_run_of_many,
 )
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.labels import kinds
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
@@ -79,6 +80,7 @@ class Prepared(ReadFile):
 
 
 @dg.op(
+    tags=kinds("hdf5"),
     description="Wait until the file writer is done: the file opens, and its size and time stand still.",
 )
 def wait_for_file(
@@ -107,6 +109,7 @@ def wait_for_file(
 
 
 @dg.op(
+    tags=kinds("hdf5", "scicat"),
     description="Choose the schema of the file and evaluate its variables on the file and the catalogue.",
 )
 def extract_metadata(
@@ -126,6 +129,7 @@ def extract_metadata(
 
 
 @dg.op(
+    tags=kinds("hdf5"),
     description="Measure the file: size, time, owner, checksum; write checksum and announcement beside it.",
 )
 def describe_files(
@@ -143,6 +147,7 @@ def describe_files(
 
 
 @dg.op(
+    tags=kinds("scicat"),
     description="Put the dataset and its file list together as the catalogue wants them.",
 )
 def build_dataset(
@@ -177,6 +182,7 @@ def build_dataset(
 
 
 @dg.op(
+    tags=kinds("scicat"),
     description="Make sure that the catalogue holds the dataset and its origdatablock, each exactly once.",
     # Nothing to store: an IO manager would take the partition key, a path, for a place to write to.
     out=dg.Out(dg.Nothing, is_required=False),

@@ -14,6 +14,7 @@ from pydantic import Field
 from scicat_dagster.discovery import Criteria, Refused, Unreadable
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import RETRY_RUN_TAG, explained
+from scicat_dagster.orchestration.labels import CORRECTION, OWNERS, kinds
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.reingestion import Reingested, Reingestion, counted, listed_files
 from scicat_dagster.scicat.correction import Change, shortened
@@ -43,6 +44,7 @@ class ReingestConfig(dg.Config):
 
 @dg.op(
     out=dg.Out(dg.Nothing),
+    tags=kinds("hdf5", "scicat"),
     description="Build the dataset of each file anew, compare it with the catalogue's, and change what "
     "differs if `update` is set.",
 )
@@ -74,6 +76,9 @@ def reingest(
 
 @dg.job(
     executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=CORRECTION,
+    run_tags={},
     description="Bring the datasets of registered files up to date after a schema was corrected. Without "
     "`update` it only shows what would be changed.",
 )

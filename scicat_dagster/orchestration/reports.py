@@ -4,6 +4,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration.assets import GROUP
 from scicat_dagster.orchestration.inventory import failed_files, reason_of
+from scicat_dagster.orchestration.labels import OVERSIGHT, OWNERS
 
 MOST_ROWS = 500
 
@@ -11,6 +12,8 @@ MOST_ROWS = 500
 @dg.asset(
     group_name=GROUP,
     kinds={"table"},
+    owners=OWNERS,
+    tags=OVERSIGHT,
     description="The files that failed and are not repaired: since when, why, what to do, and how many runs. "
     "Materialized each morning; `scicat-dagster failures` shows the same at any time.",
 )
@@ -55,6 +58,9 @@ report_failures = dg.define_asset_job(
     "report_failures",
     selection=dg.AssetSelection.assets(failed_files_report),
     executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=OVERSIGHT,
+    run_tags={},
     description="Bring the report of failed files up to date.",
 )
 
@@ -63,5 +69,7 @@ every_morning = dg.ScheduleDefinition(
     job=report_failures,
     cron_schedule="0 6 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    owners=OWNERS,
+    tags=OVERSIGHT,
     description="The report of failed files, at six each morning.",
 )

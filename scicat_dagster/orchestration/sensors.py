@@ -18,6 +18,7 @@ from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Rejected
 from scicat_dagster.orchestration.assets import LAG_INTERVAL, kafka_lag, rejected_messages
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.labels import INGESTION, OWNERS
 from scicat_dagster.orchestration.partitions import nexus_files
 
 MOST_MESSAGES_PER_TICK = 1000
@@ -61,6 +62,8 @@ def plan_tick(messages: Sequence[KafkaMessage], data_directory: str = "") -> Tic
     job=ingest_file,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    owners=OWNERS,
+    tags=INGESTION,
     description="Reads wrdn messages from Kafka and requests one run of ingest_file per written file. Its "
     "cursor is the position in each topic and partition; runs are identified by topic, partition, offset and "
     "the topic's id, so that a tick which is repeated requests nothing twice.",

@@ -11,6 +11,7 @@ import yaml
 
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.labels import OWNERS
 from scicat_dagster.settings import load_configuration
 
 
@@ -38,6 +39,8 @@ def test_every_asset_is_explained_and_has_its_place(repository: dg.RepositoryDef
         assert explains_itself(node.description), node.key
         assert node.group_name != "default", node.key
         assert node.kinds, node.key
+        assert node.owners == OWNERS, node.key
+        assert "purpose" in node.tags, node.key
 
 
 def test_every_check_is_explained(repository: dg.RepositoryDefinition) -> None:
@@ -52,10 +55,16 @@ def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
 
     assert len(jobs) == 6
+    # The op of an asset shows the asset's kinds.
+    assets = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     for job in jobs:
         assert explains_itself(job.description), job.name
+        assert job.owners == OWNERS, job.name
+        assert "purpose" in job.tags, job.name
         for node in job.graph.iterate_op_defs():
             assert explains_itself(node.description), node.name
+            has_kinds = any(name.startswith("dagster/kind/") for name in node.tags)
+            assert has_kinds or node.name in assets, node.name
 
 
 def test_every_sensor_and_schedule_is_explained(repository: dg.RepositoryDefinition) -> None:
@@ -63,5 +72,10 @@ def test_every_sensor_and_schedule_is_explained(repository: dg.RepositoryDefinit
     assert len(repository.schedule_defs) == 3
     for sensor in repository.sensor_defs:
         assert explains_itself(sensor.description), sensor.name
+        assert "purpose" in sensor.tags, sensor.name
+        # Dagster gives a sensor that watches runs no place for owners.
+        assert sensor.owners == OWNERS or sensor.name == "leftovers_sensor", sensor.name
     for schedule in repository.schedule_defs:
         assert explains_itself(schedule.description), schedule.name
+        assert schedule.owners == OWNERS, schedule.name
+        assert "purpose" in schedule.tags, schedule.name
