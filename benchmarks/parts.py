@@ -61,15 +61,15 @@ _PARTS = {
 """A part of a module's path, and what it belongs to. The innermost function that is here counts."""
 
 
-def by_process(running: Facility, files: int) -> Mapping[str, float]:
-    """CPU seconds per file of a burst, by process."""
-    announce(running, write(running, 0, _WARM_UP))
-    wait_for_blocks(running, _WARM_UP)
-    planned = write(running, _WARM_UP, files)
+def by_process(running: Facility, first: int, files: int) -> Mapping[str, float]:
+    """CPU seconds per file of a burst, by process; the planned files are counted from `first`."""
+    announce(running, write(running, first, _WARM_UP))
+    wait_for_blocks(running, first + _WARM_UP)
+    planned = write(running, first + _WARM_UP, files)
     before = _processor_seconds(running)
     ours = time.process_time()
     announce(running, planned)
-    wait_for_blocks(running, _WARM_UP + files)
+    wait_for_blocks(running, first + _WARM_UP + files)
     spent = defaultdict(float, {"stand-in for SciCat": time.process_time() - ours})
     after = _processor_seconds(running)
     for pid, (name, seconds) in after.items():
@@ -189,7 +189,7 @@ def main(files: int, layout: str, functions: bool) -> None:  # noqa: FBT001 - wh
     """Measure where the time of a run goes."""
     with facility(layout) as running:
         before = kept_bytes(running)
-        processes = by_process(running, files)
+        processes = by_process(running, 0, files)
         kept = {name: after - before[name] for name, after in kept_bytes(running).items()}
         sampler = within_a_run(running, _WARM_UP + files, files)
     click.echo("| process | CPU ms per file |\n|---|---|")

@@ -96,10 +96,12 @@ def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.R
 def _is_still_failed(
     instance: dg.DagsterInstance, path: str, latest_failure: dg.RunRecord, now: datetime
 ) -> bool:
-    (latest,) = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: path}), limit=1)
-    if latest.dagster_run.run_id != latest_failure.dagster_run.run_id:
+    # Dagster writes a run first and then what it is found by: a kill in between leaves a run that no
+    # question for its file finds.
+    found = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: path}), limit=1)
+    if any(record.storage_id > latest_failure.storage_id for record in found):
         return False
-    tags = latest.dagster_run.tags
+    tags = latest_failure.dagster_run.tags
     promised = tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags
     # A daemon that is killed at the wrong moment forgets its promise.
     return not promised or now - _failed_at(latest_failure) > PROMISE

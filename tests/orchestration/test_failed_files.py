@@ -7,7 +7,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as db
 import yaml
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunTagsTable
 
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.inventory import PROMISE, FailedFile, failed_files, reason_of
@@ -74,6 +77,23 @@ def test_a_file_that_failed_several_times_is_listed_once(small: SmallFacility, b
     (file,) = failed_files(small.instance)
     assert (file.runs, file.run_id) == (2, last.run_id)
     assert file.since <= file.last
+
+
+@pytest.mark.parametrize("earlier_failures", [0, 1])
+def test_a_run_that_dagster_no_longer_finds_by_its_file_is_listed(
+    small: SmallFacility, broken_schema: str, earlier_failures: int
+) -> None:
+    for _ in range(earlier_failures):
+        small.ingest(small.facility())
+    last = small.ingest(small.facility())
+    # What is left by a kill between Dagster's two writes: the run, and not the tags that it is found by.
+    storage = small.instance.run_storage
+    assert isinstance(storage, SqlRunStorage)
+    with storage.connect() as connection:
+        connection.execute(db.delete(RunTagsTable).where(RunTagsTable.c.run_id == last.run_id))
+
+    (file,) = failed_files(small.instance)
+    assert (file.runs, file.run_id) == (1 + earlier_failures, last.run_id)
 
 
 def test_a_run_that_dagster_will_retry_is_not_a_failed_file_yet(
