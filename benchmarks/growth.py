@@ -71,6 +71,8 @@ def grow(running: Facility, template: Template, first: int, last: int) -> None:
     )
     names = {"run": template.run_id, "path": template.path, "first": first, "last": last}
     with engine.begin() as connection:
+        # The pooler hands out connections that the webserver has limited.
+        connection.execute(db.text("SET LOCAL statement_timeout = 0"))
         for table, changed, condition in _COPIED:
             columns = [
                 column["name"]
@@ -85,8 +87,7 @@ def grow(running: Facility, template: Template, first: int, last: int) -> None:
                 ),
                 names,
             )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(db.text("VACUUM ANALYZE"))
+        connection.execute(db.text("ANALYZE"))
     engine.dispose()
 
 
