@@ -307,12 +307,12 @@ def _hard_linked(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.h5d.
     Nearly every name is such a link. h5py's own ways would look it up four times.
     """
     # h5py leaves a name that is no UTF-8 as it is.
-    links, key = group.id.links, name.encode() if isinstance(name, str) else name
-    if not links.exists(key) or links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        return None
+    key = name.encode() if isinstance(name, str) else name
     try:
+        if group.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            return None
         found = h5py.h5o.open(group.id, key)
-    except KeyError:
+    except (KeyError, RuntimeError):
         return None
     if isinstance(found, h5py.h5g.GroupID):
         return h5py.Group(found)
@@ -329,18 +329,15 @@ def _names(group: h5py.Group, component: str) -> list[str]:
 
 def _contents(dataset: _Dataset) -> Any:
     """The dataset's values as plain Python: a scalar, or nested lists."""
-    where, properties, dtype = dataset.where, dataset.id.get_create_plist(), dataset.id.dtype
-    layout = properties.get_layout()
-    if layout == h5py.h5d.VIRTUAL or properties.get_external_count():
-        raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+    where, dtype = dataset.where, dataset.id.dtype
+    # Values that have one place in this very file, as most have, are neither elsewhere nor in chunks.
+    if dataset.id.get_offset() is None:
+        _check_storage(dataset, dtype)
     if not dataset.size:
         raise ValueError(f"{where} is empty.")
     size = dataset.size * dtype.itemsize
     if size > MOST_BYTES:
         raise ValueError(f"{where} holds {size} bytes, more than metadata can hold ({MOST_BYTES}).")
-    chunk = math.prod(properties.get_chunk()) if layout == h5py.h5d.CHUNKED else 0
-    if chunk * dtype.itemsize > _MOST_CHUNK_BYTES:
-        raise ValueError(f"{where} is stored in chunks that are too large to be read for one value.")
     if h5py.check_string_dtype(dtype) is not None:
         return _texts(dataset, dtype)
     if dtype.kind not in "biuf":
@@ -349,6 +346,17 @@ def _contents(dataset: _Dataset) -> Any:
     if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
         raw = raw.astype(np.float64)
     return raw.tolist()
+
+
+def _check_storage(dataset: _Dataset, dtype: np.dtype[Any]) -> None:
+    """Refuse values that are in another file, or in chunks too large to be read."""
+    where, properties = dataset.where, dataset.id.get_create_plist()
+    layout = properties.get_layout()
+    if layout == h5py.h5d.VIRTUAL or properties.get_external_count():
+        raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+    chunk = math.prod(properties.get_chunk()) if layout == h5py.h5d.CHUNKED else 0
+    if chunk * dtype.itemsize > _MOST_CHUNK_BYTES:
+        raise ValueError(f"{where} is stored in chunks that are too large to be read for one value.")
 
 
 def _texts(dataset: _Dataset, dtype: np.dtype[Any]) -> Any:

@@ -7,15 +7,15 @@ the database for the columns of its tables again and again; both cost more than 
 from __future__ import annotations
 
 import select
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from dagster._config.config_schema import UserConfigSchema
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.config import pg_config
-from dagster._core.storage.event_log import EventLogStorage
+from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
@@ -67,6 +67,23 @@ class _Events(PostgresEventLogStorage):
         # Without a NOTIFY, which doubles what is sent and to which no version of Dagster in use listens.
         with self.index_connection() as connection:
             connection.execute(self.prepare_insert_event(event))
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """What a run of many files is going to materialize, stored together as what it then materializes.
+
+        Dagster does so with the latter only.
+        """
+        told = [entry.get_dagster_event() for entry in events]
+        if {event.event_type for event in told} != {DagsterEventType.ASSET_MATERIALIZATION_PLANNED} or len(
+            {event.asset_key for event in told}
+        ) != 1:
+            super().store_event_batch(events)
+            return
+        insertion = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+        with self.index_transaction() as connection:
+            identifiers = [row[0] for row in connection.execute(insertion)]
+            self._store_asset_event_tags(connection, events, identifiers)
+            self._store_asset_event(connection, events[-1], identifiers[-1])
 
 
 class KeptConnections(DagsterStorage, ConfigurableClass):

@@ -7,10 +7,14 @@ fails is put aside with its reason while the others go on; in the end it gets a 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import dagster as dg
+
+# What Dagster itself stores the materializations of an output's partitions with.
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.errors import IngestionError
@@ -70,6 +74,20 @@ def _of_many(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R],
         except IngestionError as error:
             put_aside[key] = PutAside(reason=error.what, remedy=error.remedy)
     return kind(made=made, put_aside=put_aside)
+
+
+def log_materializations(
+    context: dg.OpExecutionContext, materializations: Sequence[dg.AssetMaterialization]
+) -> None:
+    """As ``context.log_event`` with each, but as one batch.
+
+    Dagster stores as many of a batch at once as ``DAGSTER_EVENT_BATCH_SIZE`` in its environment says, and one
+    by one without it.
+    """
+    step, batch = context.get_step_execution_context(), str(uuid.uuid4())
+    for number, materialization in enumerate(materializations, start=1):
+        place = DagsterEventBatchMetadata(batch, is_end=number == len(materializations))
+        DagsterEvent.asset_materialization(step, materialization, place)
 
 
 FILES_PUT_ASIDE = "files put aside"

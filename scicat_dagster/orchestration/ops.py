@@ -25,6 +25,7 @@ from scicat_dagster.orchestration.each_file import (
     each_file,
     failure_of,
     is_run_of_many,
+    log_materializations,
 )
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.labels import kinds
@@ -224,10 +225,13 @@ def register_dataset(
         key = context.partition_key
         yield dg.Output(None, metadata=shown(key, registered.made[key]))
         return
-    for key, registration in registered.made.items():
-        context.log_event(
+    log_materializations(
+        context,
+        [
             dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, registration))
-        )
+            for key, registration in registered.made.items()
+        ],
+    )
     if registered.put_aside:
         raise failure_of(context, registered.put_aside)
 

@@ -114,6 +114,44 @@ def _kinds(instance: dg.DagsterInstance, run_id: str) -> Counter[str]:
     )
 
 
+many = dg.DynamicPartitionsDefinition(name="many")
+
+
+@dg.asset(partitions_def=many)
+def told(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(metadata={"partitions": len(context.partition_keys)})
+
+
+def test_what_a_run_of_many_partitions_will_do_and_does_is_stored_together(
+    instance: dg.DagsterInstance, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "100")
+    keys = [f"file {number}" for number in range(5)]
+    ends = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+    with dg.DagsterInstance.ephemeral() as usual:
+        for each in (instance, usual):
+            each.add_dynamic_partitions("many", keys)
+        run = dg.materialize([told], instance=instance, tags=ends)
+        expected = dg.materialize([told], instance=usual, tags=ends)
+
+        assert _kinds(instance, run.run_id) == _kinds(usual, expected.run_id)
+
+    assert instance.get_materialized_partitions(told.key) == set(keys)
+    assert _commits(postgres_url, run.run_id, "ASSET_MATERIALIZATION_PLANNED") == {5: 1}
+    assert _commits(postgres_url, run.run_id, "ASSET_MATERIALIZATION") == {5: 1}
+
+
+def _commits(url: str, run_id: str, kind: str) -> dict[int, int]:
+    """How many transactions wrote how many of a run's events of this kind."""
+    with psycopg2.connect(url.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM event_logs WHERE run_id = %s AND dagster_event_type = %s"
+            " GROUP BY xmin::text",
+            (run_id, kind),
+        )
+        return Counter(row[0] for row in cursor.fetchall())
+
+
 def test_connections_that_the_server_closed_are_made_anew(
     instance: dg.DagsterInstance, postgres_url: str
 ) -> None:
