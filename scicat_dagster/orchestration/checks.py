@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from scicat_dagster import ingestion
 from scicat_dagster.dataset import BuiltDataset
@@ -27,18 +28,34 @@ _SAID_AGAIN_SECONDS = 60
 _SPECS = [dg.AssetCheckSpec(name, asset=RAW_DATASET, description=text) for name, text in QUESTIONS.items()]
 
 
-def news(facility: Facility, registered: Mapping[str, BuiltDataset]) -> Iterator[dg.AssetCheckEvaluation]:
+def news(
+    facility: Facility, instance: dg.DagsterInstance, registered: Mapping[str, BuiltDataset]
+) -> Iterator[dg.AssetCheckEvaluation]:
     """The verdicts on datasets that were just registered, by pid, that say anything new.
 
     That all is well is said once a minute by each process: in a burst it would be a fifth of a run's events.
+    For ``facility.finding_seconds`` after a finding it is not said at all, because the next file, of another
+    instrument, would hide what a person should see. Executed by hand, a check says what it finds now.
     """
     now = time.monotonic()
     for evaluation in evaluations(facility, registered):
         question = evaluation.check_name
-        if evaluation.passed and now - facility.found_good_at.get(question, -math.inf) < _SAID_AGAIN_SECONDS:
-            continue
-        facility.found_good_at[question] = now if evaluation.passed else -math.inf
+        if evaluation.passed:
+            if now - facility.found_good_at.get(question, -math.inf) < _SAID_AGAIN_SECONDS:
+                continue
+            facility.found_good_at[question] = now
+            if _is_finding_in_sight(instance, question, facility.finding_seconds):
+                continue
         yield evaluation
+
+
+def _is_finding_in_sight(instance: dg.DagsterInstance, question: str, seconds: float) -> bool:
+    latest = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(RAW_DATASET, question))
+    return (
+        latest is not None
+        and latest.status is AssetCheckExecutionRecordStatus.FAILED
+        and time.time() - latest.create_timestamp < seconds
+    )
 
 
 def evaluations(

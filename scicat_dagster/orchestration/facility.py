@@ -32,11 +32,13 @@ class Facility:
     """How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
     op_pauses: tuple[float, ...] = (2.0, 4.0, 8.0)
     """Seconds before each retry of an op: few and short, because a run keeps its place meanwhile."""
+    finding_seconds: float = 3600.0
+    """How long what an asset check found stays in sight."""
     lag_reported_at: float = field(default=-math.inf, repr=False)
     """When this process last said how many messages wait, by the monotonic clock."""
     reported_lag: dict[str, int] = field(default_factory=dict, repr=False)
     found_good_at: dict[str, float] = field(default_factory=dict, repr=False)
-    """When this process last said that an asset check passed, by the monotonic clock."""
+    """When this process last saw whether to say that an asset check passed, by the monotonic clock."""
     _connections: _Connections | None = field(default=None, repr=False)
 
     @property

@@ -219,7 +219,7 @@ def register_dataset(
 
     registered = each_file(context, PerFile[Registration], facility.op_pauses, prepared, converge)
     pids = {found.pid: prepared.made[key].built for key, found in registered.made.items()}
-    for evaluation in news(facility, pids):
+    for evaluation in news(facility, context.instance, pids):
         context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
     if not is_run_of_many(context):
         key = context.partition_key
