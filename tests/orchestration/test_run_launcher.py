@@ -1,0 +1,65 @@
+"""Handing runs to warm workers: Dagster can ask after a run's worker from its first moment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from celery import signals
+from dagster._core.launcher import LaunchRunContext
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+
+
+@dg.job
+def waiting() -> None:
+    """Handed over; nobody executes it here."""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    settings = {
+        "telemetry": {"enabled": False},
+        "run_launcher": {
+            "module": "scicat_dagster.orchestration.run_launcher",
+            "class": "WarmWorkerLauncher",
+            "config": {"broker": "memory://", "backend": "cache+memory://"},
+        },
+    }
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
+        yield opened
+
+
+def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterInstance) -> None:
+    origin = dg.reconstructable(waiting).get_python_origin()
+    run = instance.create_run_for_job(
+        waiting,
+        job_code_origin=origin,
+        tags={"dagster-celery/queue": "fast", "dagster-celery/run_priority": "3"},
+    )
+    published: list[dict[str, Any]] = []
+
+    def look(headers: dict[str, Any], routing_key: str, properties: dict[str, Any], **_: Any) -> None:
+        known = instance.get_run_by_id(run.run_id)
+        assert known is not None
+        published.append(
+            {
+                "known": known.tags.get(DAGSTER_CELERY_TASK_ID_TAG),
+                "task": headers["id"],
+                "queue": routing_key,
+                "priority": properties["priority"],
+            }
+        )
+
+    signals.before_task_publish.connect(look)
+    try:
+        instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+    finally:
+        signals.before_task_publish.disconnect(look)
+
+    (task,) = published
+    assert task["known"] == task["task"]
+    assert task["queue"] == "fast"
+    assert task["priority"] == 3
