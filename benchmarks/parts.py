@@ -33,7 +33,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 _PROCESSES = {
     "celery --app": "workers",
-    "spawn_main": "workers",
+    "forkserver": "workers",
     "api grpc": "code server",
     "dagster-daemon": "daemon",
     "dagster._daemon": "daemon",

@@ -144,7 +144,7 @@ class Laptop(Processes):
         """Kill it without warning and start it again; False where there is none at the moment."""
         match victim:
             case Victim.RUN_WORKER:
-                return _kill_one(self.found(), "spawn_main", chance)
+                return _kill_one(self.found(), "forkserver", chance)
             case Victim.CODE_SERVER:
                 _end(self._code_server)
                 self._code_server = None

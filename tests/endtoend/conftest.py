@@ -22,6 +22,7 @@ from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
 from scicat_dagster.demo.catalogue.faults import Faults, Scripted
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
+from scicat_dagster.orchestration.preloaded import PROCESS_TAG
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
 from tests.brokers import Broker, KafkaCluster, free_ports
 
@@ -84,18 +85,10 @@ class Processes:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def run_workers(self, code_server: subprocess.Popen[bytes]) -> list[int]:
-        """The ids of the processes that execute a run now: the code server spawns one for each."""
-        found = []
-        for directory in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (directory / "cmdline").read_bytes()
-                parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if parent == code_server.pid and b"spawn_main" in command:
-                found.append(int(directory.name))
-        return found
+    def run_workers(self) -> list[int]:
+        """The ids of the processes that execute a run now."""
+        started = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        return [int(run.tags[PROCESS_TAG].split()[1]) for run in started]
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         return self.start("dagster._daemon", "run", "-w", str(self.directory / "workspace.yaml"))

@@ -62,14 +62,14 @@ def test_a_run_worker_killed_between_dataset_and_block_is_made_up_for(on_loopbac
     facility.faults.add(
         (FaultKind.UNAVAILABLE, "POST", "origdatablocks"), (FaultKind.SLOW, "GET", "datasets/.*")
     )
-    code_server, _, _ = facility.start_dagster()
+    facility.start_dagster()
     store = facility.server.store
     facility.wait_for(
         lambda: store.count_datasets() == 1 and not facility.faults.remaining, "the dataset alone", seconds=90
     )
     assert store.count_origdatablocks() == 0
 
-    (worker,) = facility.run_workers(code_server)
+    (worker,) = facility.run_workers()
     os.kill(worker, signal.SIGKILL)
 
     facility.wait_for(lambda: facility.registered() == files, "the retry of the killed run", seconds=150)

@@ -1,0 +1,131 @@
+"""Dagster's run launcher for one machine without extra services. Named in ``dagster.yaml``.
+
+Dagster's own starts a Python for each run, which loads Dagster for two to three seconds before it does
+anything. Here a process loads everything once, and each run is a fork of it. Warm workers, on any number of
+machines, are :mod:`scicat_dagster.orchestration.run_launcher`'s.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+from dagster._cli.api import _execute_run_command_body
+from dagster._config.config_schema import UserConfigSchema
+from dagster._core.instance import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._utils.interrupts import setup_interrupt_handlers
+
+PROCESS_TAG = "scicat/process"
+"""On a run: the machine, the process that executes it, and when that process began."""
+
+_LOADED = ["dagster._cli.api", "dagster._daemon.cli", "scicat_dagster.definitions"]
+
+
+class PreloadedRunLauncher(RunLauncher, ConfigurableClass):
+    """Executes each run in a fork of a process that has loaded Dagster and this package.
+
+    The configuration file is read by each run; a new version of the package needs a restart.
+    """
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        self._forks: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._forks.set_forkserver_preload(_LOADED)
+        self._running: list[ForkServerProcess] = []
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """Where Dagster found this class and its configuration."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """It has no settings."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Called by Dagster with the ``config`` of ``run_launcher``."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Begin the run in a process of its own."""
+        self._running = [process for process in self._running if process.is_alive()]
+        process = self._forks.Process(
+            target=_execute, args=(self._instance.get_ref(), context.dagster_run.run_id)
+        )
+        process.start()
+        self._running.append(process)
+
+    def join(self, timeout: int = 30) -> None:
+        """Wait for the runs that were launched here, for so many seconds each."""
+        for process in self._running:
+            process.join(timeout)
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Whether Dagster may ask for what became of a run's process."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Whether the process of a run is still there, as far as this machine can tell."""
+        process = run.tags.get(PROCESS_TAG, "")
+        if process.split()[:1] != [socket.gethostname()] or process == _identity(_process_id(process)):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, "The process of the run is gone.")
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt a run; False where its process is not on this machine or gone."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        process = run.tags.get(PROCESS_TAG, "")
+        if not process or process != _identity(_process_id(process)):
+            return False
+        os.kill(_process_id(process), signal.SIGTERM)
+        return True
+
+
+def _execute(reference: InstanceRef, run_id: str) -> None:
+    setup_interrupt_handlers()
+    with dg.DagsterInstance.from_ref(reference) as instance:
+        instance.add_run_tags(run_id, {PROCESS_TAG: _identity(os.getpid())})
+        _execute_run_command_body(run_id, instance, _keep_to_itself, set_exit_code_on_failure=False)
+
+
+def _keep_to_itself(_event: dg.DagsterEvent) -> None:
+    """Events go into the database; nobody listens here."""
+
+
+def _process_id(identity: str) -> int:
+    return int(identity.split()[1]) if identity else 0
+
+
+def _identity(process_id: int) -> str:
+    """Machine, process and, where the system tells, when it began, because numbers are given again."""
+    began = ""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        state, *fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        if state == "Z":
+            return ""
+        began = fields[18]
+    if not began:
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return ""
+    return f"{socket.gethostname()} {process_id} {began}".strip()
