@@ -159,6 +159,7 @@ class NexusFile:
         self._root: h5py.Group = file["/"]
         # The paths of a schema share their beginnings. By the parent, which stays open as well, and the name.
         self._groups: dict[tuple[int, str], h5py.Group] = {}
+        self._ones: dict[str, NexusValue] = {}
 
     def read_one(self, path: str) -> NexusValue:
         """The one value at a path: a scalar, or an array of one element. Judged before anything is read.
@@ -172,17 +173,10 @@ class NexusFile:
         TransientError
             The storage failed.
         """
-        with _explained(path):
-            datasets = self._datasets(path)
-            if len(datasets) != 1:
-                raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
-            dataset = datasets[0]
-            if dataset.size != 1:
-                raise LookupError(
-                    f"{dataset.where} holds {dataset.size} values where one was meant; "
-                    "use a value_type that ends in []."
-                )
-            return NexusValue(_flat(_contents(dataset))[0], _unit(dataset))
+        # What a schema reads is often what everybody wants to know: the names of instrument and sample.
+        if path not in self._ones:
+            self._ones[path] = self._only(path)
+        return self._ones[path]
 
     def read_all(self, path: str) -> NexusValue:
         """Every value at a path, in file order, as a list; nested where one dataset has several dimensions.
@@ -201,6 +195,19 @@ class NexusFile:
                 return NexusValue(contents if isinstance(contents, list) else [contents], unit)
             values = [value for dataset in datasets for value in _flat(_contents(dataset))]
             return NexusValue(values, unit)
+
+    def _only(self, path: str) -> NexusValue:
+        with _explained(path):
+            datasets = self._datasets(path)
+            if len(datasets) != 1:
+                raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
+            dataset = datasets[0]
+            if dataset.size != 1:
+                raise LookupError(
+                    f"{dataset.where} holds {dataset.size} values where one was meant; "
+                    "use a value_type that ends in []."
+                )
+            return NexusValue(_flat(_contents(dataset))[0], _unit(dataset))
 
     def _datasets(self, path: str) -> list[_Dataset]:
         components = [part for part in path.split("/") if part]
