@@ -151,7 +151,8 @@ def _part_of(frame: FrameType | None) -> tuple[str, str]:
 def within_a_run(running: Facility, first: int, files: int) -> Sampler:
     """Execute runs as a warm worker does, and look at what they are at."""
     # It reads the environment that the facility has set.
-    from scicat_dagster.orchestration.warm_worker import execute_run
+    from scicat_dagster.orchestration.executing import execute_run
+    from scicat_dagster.orchestration.warm_worker import kept_instance
 
     instance = running.instance
     (template,) = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "wrdn_sensor"}), limit=1)
@@ -170,10 +171,10 @@ def within_a_run(running: Facility, first: int, files: int) -> Sampler:
         )
         if index == 0:
             # What is cached later.
-            execute_run(run.run_id)
+            execute_run(kept_instance(), run.run_id)
             continue
         with sampler.looking():
-            execute_run(run.run_id)
+            execute_run(kept_instance(), run.run_id)
     return sampler
 
 

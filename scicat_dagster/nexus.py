@@ -159,7 +159,7 @@ class NexusFile:
         self._root: h5py.Group = file["/"]
         # The paths of a schema share their beginnings. By the parent, which stays open as well, and the name.
         self._groups: dict[tuple[int, str], h5py.Group] = {}
-        self._ones: dict[str, NexusValue] = {}
+        self._single_values: dict[str, NexusValue] = {}
 
     def read_one(self, path: str) -> NexusValue:
         """The one value at a path: a scalar, or an array of one element. Judged before anything is read.
@@ -174,9 +174,9 @@ class NexusFile:
             The storage failed.
         """
         # What a schema reads is often what everybody wants to know: the names of instrument and sample.
-        if path not in self._ones:
-            self._ones[path] = self._only(path)
-        return self._ones[path]
+        if path not in self._single_values:
+            self._single_values[path] = self._only(path)
+        return self._single_values[path]
 
     def read_all(self, path: str) -> NexusValue:
         """Every value at a path, in file order, as a list; nested where one dataset has several dimensions.

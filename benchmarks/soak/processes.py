@@ -100,6 +100,11 @@ class Processes(ABC):
                 os.kill(pid, signal.SIGKILL)
         return len(victims)
 
+    def _children(self, word: str) -> list[int]:
+        """The processes that execute runs: their parent has the same word in its command line."""
+        family = [pid for pid, command in self.found().items() if word in command]
+        return sorted(pid for pid in family if _parent(pid) in family)
+
     def wait_until_up(self) -> None:
         """Wait until the code server takes requests."""
         deadline = time.monotonic() + START_SECONDS
@@ -144,7 +149,7 @@ class Laptop(Processes):
         """Kill it without warning and start it again; False where there is none at the moment."""
         match victim:
             case Victim.RUN_WORKER:
-                return _kill_one(self.found(), "forkserver", chance)
+                return _kill_one(self._children("forkserver"), chance)
             case Victim.CODE_SERVER:
                 _end(self._code_server)
                 self._code_server = None
@@ -258,7 +263,7 @@ class Production(Processes):
         """Kill it without warning; False where there is none at the moment."""
         match victim:
             case Victim.RUN_WORKER:
-                return _kill_one(self._workers(), "", chance)
+                return _kill_one(self._children("celery --app"), chance)
             case Victim.WORKER_GROUP:
                 return self.kill_every(f"group{chance.randint(0, 1)}@") > 0
             case Victim.CODE_SERVER:
@@ -280,11 +285,6 @@ class Production(Processes):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._supervisor.wait(3 * _STOP_SECONDS)
         self.kill_every("")
-
-    def _workers(self) -> dict[int, str]:
-        """The processes that execute runs: children of a group's main process."""
-        groups = {pid: command for pid, command in self.found().items() if "celery --app" in command}
-        return {pid: command for pid, command in groups.items() if _parent(pid) in groups}
 
 
 def free_port() -> int:
@@ -314,8 +314,7 @@ def _parent(pid: int) -> int:
     return 0
 
 
-def _kill_one(processes: Mapping[int, str], word: str, chance: random.Random) -> bool:
-    candidates = sorted(pid for pid, command in processes.items() if word in command)
+def _kill_one(candidates: list[int], chance: random.Random) -> bool:
     if not candidates:
         return False
     with contextlib.suppress(ProcessLookupError):

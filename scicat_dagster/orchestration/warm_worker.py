@@ -13,9 +13,6 @@ from typing import Any
 
 import dagster as dg
 from celery import Celery, signals
-
-# As in the tasks of dagster_celery, which make an instance anew for each run.
-from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import unpack_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME, TASK_RESUME_JOB_NAME
@@ -23,6 +20,7 @@ from dagster_celery.launcher import CeleryRunLauncher
 
 import scicat_dagster.definitions as loaded_before_the_fork
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.orchestration.executing import execute_run, resume_run
 
 
 def worker_app(instance: dg.DagsterInstance) -> Celery:
@@ -46,28 +44,19 @@ def worker_app(instance: dg.DagsterInstance) -> Celery:
 
 
 def _execute(execute_job_args_packed: Any) -> int:
-    return execute_run(unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs).run_id)
-
-
-def execute_run(run_id: str) -> int:
-    """Execute a run in this process; 1 if it failed."""
-    return _execute_run_command_body(run_id, _kept_instance(), _keep_to_itself, set_exit_code_on_failure=True)
+    run = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
+    return execute_run(kept_instance(), run.run_id)
 
 
 def _resume(resume_job_args_packed: Any) -> int:
     run = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs)
-    instance = _kept_instance()
-    return _resume_run_command_body(run.run_id, instance, _keep_to_itself, set_exit_code_on_failure=True)
+    return resume_run(kept_instance(), run.run_id)
 
 
 @cache
-def _kept_instance() -> dg.DagsterInstance:
+def kept_instance() -> dg.DagsterInstance:
     """The process's own, with its connections and the statements that were compiled for them."""
     return dg.DagsterInstance.get()
-
-
-def _keep_to_itself(_event: dg.DagsterEvent) -> None:
-    """Events go into the database; nobody listens here."""
 
 
 def _load(**_: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,15 @@ from scicat_dagster.settings import load_configuration
 
 DATA = Path(__file__).parent.parent / "data"
 FILE_TIME = 1_730_000_000
+
+
+@contextmanager
+def instance_in(folder: Path, **settings: object) -> Iterator[dg.DagsterInstance]:
+    """A Dagster home with these sections in its ``dagster.yaml``, opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text(yaml.safe_dump({"telemetry": {"enabled": False}, **settings}))
+    with dg.DagsterInstance.from_config(str(folder)) as opened:
+        yield opened
 
 
 @dataclass

@@ -12,9 +12,9 @@ from pathlib import Path
 import dagster as dg
 import psycopg2
 import pytest
-import yaml
 
 from tests.brokers import free_ports
+from tests.orchestration.conftest import instance_in
 
 _START_SECONDS = 30.0
 
@@ -68,18 +68,14 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def instance(postgres_url: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    settings = {
-        "telemetry": {"enabled": False},
-        "storage": {
-            "custom": {
-                "module": "scicat_dagster.orchestration.database",
-                "class": "KeptConnections",
-                "config": {"postgres_url": postgres_url},
-            }
-        },
+    storage = {
+        "custom": {
+            "module": "scicat_dagster.orchestration.database",
+            "class": "KeptConnections",
+            "config": {"postgres_url": postgres_url},
+        }
     }
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
-    with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
+    with instance_in(tmp_path, storage=storage) as opened:
         yield opened
 
 

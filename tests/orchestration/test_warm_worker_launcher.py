@@ -6,10 +6,11 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 from celery import signals
 from dagster._core.launcher import LaunchRunContext
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+
+from tests.orchestration.conftest import instance_in
 
 
 @dg.job
@@ -19,16 +20,12 @@ def waiting() -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    settings = {
-        "telemetry": {"enabled": False},
-        "run_launcher": {
-            "module": "scicat_dagster.orchestration.run_launcher",
-            "class": "WarmWorkerLauncher",
-            "config": {"broker": "memory://", "backend": "cache+memory://"},
-        },
+    launcher = {
+        "module": "scicat_dagster.orchestration.warm_worker_launcher",
+        "class": "WarmWorkerLauncher",
+        "config": {"broker": "memory://", "backend": "cache+memory://"},
     }
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
-    with dg.DagsterInstance.from_config(str(tmp_path)) as opened:
+    with instance_in(tmp_path, run_launcher=launcher) as opened:
         yield opened
 
 

@@ -2,7 +2,7 @@
 
 Dagster's own starts a Python for each run, which loads Dagster for two to three seconds before it does
 anything. Here a process loads everything once, and each run is a fork of it. Warm workers, on any number of
-machines, are :mod:`scicat_dagster.orchestration.run_launcher`'s.
+machines, are ``warm_worker_launcher``'s.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
-from dagster._cli.api import _execute_run_command_body
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.interrupts import setup_interrupt_handlers
 
+from scicat_dagster.orchestration.executing import execute_run
+
 PROCESS_TAG = "scicat/process"
 """On a run: the machine, the process that executes it, and when that process began."""
+
+_PROCESSES = Path("/proc")
 
 _LOADED = ["dagster._cli.api", "dagster._daemon.cli", "scicat_dagster.definitions"]
 
 
-class PreloadedRunLauncher(RunLauncher, ConfigurableClass):
+class ForkLauncher(RunLauncher, ConfigurableClass):
     """Executes each run in a fork of a process that has loaded Dagster and this package.
 
     The configuration file is read by each run; a new version of the package needs a restart.
@@ -83,9 +85,9 @@ class PreloadedRunLauncher(RunLauncher, ConfigurableClass):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a run is still there, as far as this machine can tell."""
         process = run.tags.get(PROCESS_TAG, "")
-        if process.split()[:1] != [socket.gethostname()] or process == _identity(_process_id(process)):
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, "The process of the run is gone.")
+        if process.split()[:1] == [socket.gethostname()] and not _is_alive(process):
+            return CheckRunHealthResult(WorkerStatus.FAILED, "The process of the run is gone.")
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def terminate(self, run_id: str) -> bool:
         """Interrupt a run; False where its process is not on this machine or gone."""
@@ -94,7 +96,7 @@ class PreloadedRunLauncher(RunLauncher, ConfigurableClass):
             return False
         self._instance.report_run_canceling(run)
         process = run.tags.get(PROCESS_TAG, "")
-        if not process or process != _identity(_process_id(process)):
+        if not process or not _is_alive(process):
             return False
         os.kill(_process_id(process), signal.SIGTERM)
         return True
@@ -104,28 +106,27 @@ def _execute(reference: InstanceRef, run_id: str) -> None:
     setup_interrupt_handlers()
     with dg.DagsterInstance.from_ref(reference) as instance:
         instance.add_run_tags(run_id, {PROCESS_TAG: _identity(os.getpid())})
-        _execute_run_command_body(run_id, instance, _keep_to_itself, set_exit_code_on_failure=False)
+        execute_run(instance, run_id)
 
 
-def _keep_to_itself(_event: dg.DagsterEvent) -> None:
-    """Events go into the database; nobody listens here."""
+def _is_alive(identity: str) -> bool:
+    return identity == _identity(_process_id(identity))
 
 
 def _process_id(identity: str) -> int:
-    return int(identity.split()[1]) if identity else 0
+    return int(identity.split()[1])
 
 
 def _identity(process_id: int) -> str:
-    """Machine, process and, where the system tells, when it began, because numbers are given again."""
+    """Machine, process and, where the system tells, when it began: numbers are used again. Empty: none."""
     began = ""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        state, *fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-        if state == "Z":
-            return ""
-        began = fields[18]
-    if not began:
-        try:
-            os.kill(process_id, 0)
-        except ProcessLookupError:
-            return ""
+    try:
+        os.kill(process_id, 0)
+        if _PROCESSES.is_dir():
+            state, *fields = (_PROCESSES / str(process_id) / "stat").read_text().rpartition(")")[2].split()
+            if state == "Z":
+                return ""
+            began = fields[18]
+    except (ProcessLookupError, FileNotFoundError, PermissionError):
+        return ""
     return f"{socket.gethostname()} {process_id} {began}".strip()
