@@ -155,5 +155,5 @@ def account(
 
 def _reason(facility: Facility, failed: FailedFile) -> str:
     """Why it failed, without what is different for each file."""
-    reason, _ = reason_of(facility.instance, failed.run_id)
+    reason, _ = reason_of(facility.instance, failed)
     return re.sub(r"\S*/\S+|\d+", "…", reason)

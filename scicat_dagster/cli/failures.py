@@ -22,7 +22,7 @@ def failures(*, as_json: bool) -> None:
     with dagster_instance() as instance:
         rows = []
         for file in failed_files(instance):
-            reason, remedy = reason_of(instance, file.run_id)
+            reason, remedy = reason_of(instance, file)
             rows.append(
                 {
                     "file": file.path,

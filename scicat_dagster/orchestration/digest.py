@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,7 +18,7 @@ from scicat_dagster.errors import IngestionError, PermanentError
 from scicat_dagster.notifications import Digest, FailedEntry, channels, digest
 from scicat_dagster.orchestration.discovery import files_in_flight
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.inventory import LOOK_BACK, FailedFile, failed_files, reason_of
+from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.labels import OVERSIGHT, OWNERS
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
 from scicat_dagster.settings import NotificationSettings
@@ -42,8 +41,8 @@ class Told(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    files: dict[str, int] = {}
-    """Short names of the files, at most ``MOST_REMEMBERED``, and the day when each failed last."""
+    files: frozenset[str] = frozenset()
+    """Short names of the files, at most ``MOST_REMEMBERED``."""
     count: int = 0
     """How many there are, also of those that are not in ``files``."""
     at: datetime | None = None
@@ -57,7 +56,7 @@ class DigestCursor(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    version: int = 1
+    version: int = 2
     channels: dict[str, Told] = {}
 
     @classmethod
@@ -101,8 +100,7 @@ class News:
 def news(failed: Sequence[FailedFile], under_way: Iterable[str], told: Told, now: datetime) -> News:
     """What is new for a channel that was told this before.
 
-    A file that is worked on is neither repaired nor new: it was failed a moment ago and may be so again. One
-    that failed so long ago that nobody lists it any more is not repaired either.
+    A file that is worked on is neither repaired nor new: it was failed a moment ago and may be so again.
     """
     was_told = {
         short_name(file.path): file
@@ -110,15 +108,10 @@ def news(failed: Sequence[FailedFile], under_way: Iterable[str], told: Told, now
         if short_name(file.path) in told.files or _was_due(file, told.at)
     }
     names = {short_name(path) for path in under_way}
-    flying = {name: day for name, day in told.files.items() if name in names and name not in was_told}
+    flying = {name for name in told.files if name in names and name not in was_told}
     new = tuple(file for file in failed if _due_at(file) <= now and short_name(file.path) not in was_told)
-    unlisted = sum(
-        day <= _day(now - LOOK_BACK) + 1
-        for name, day in told.files.items()
-        if name not in was_told and name not in flying
-    )
     still_failed = len(was_told) + len(flying)
-    repaired = told.repaired + max(0, told.count - still_failed - unlisted)
+    repaired = told.repaired + max(0, told.count - still_failed)
     return News(
         new=new,
         still_failed=still_failed,
@@ -129,14 +122,14 @@ def news(failed: Sequence[FailedFile], under_way: Iterable[str], told: Told, now
 
 
 def _remembered(
-    files: Sequence[FailedFile], flying: dict[str, int], at: datetime | None, repaired: int
+    files: Sequence[FailedFile], flying: Iterable[str], at: datetime | None, repaired: int
 ) -> Told:
     # Those first whose time tells less about whether they were told.
     ordered = sorted(files, key=lambda file: file.waits_for_a_person)
-    named = flying | {short_name(file.path): _day(file.last) for file in ordered}
+    named = list(dict.fromkeys([*sorted(flying), *(short_name(file.path) for file in ordered)]))
     is_too_much = len(named) > MOST_REMEMBERED
     return Told(
-        files=dict(islice(named.items(), MOST_REMEMBERED)),
+        files=frozenset(named[:MOST_REMEMBERED]),
         count=len(named),
         at=at if is_too_much else None,
         repaired=repaired,
@@ -150,10 +143,6 @@ def _due_at(file: FailedFile) -> datetime:
 
 def _was_due(file: FailedFile, at: datetime | None) -> bool:
     return at is not None and _due_at(file) <= at
-
-
-def _day(moment: datetime) -> int:
-    return int(moment.timestamp() // 86400)
 
 
 def short_name(path: str) -> str:
@@ -229,7 +218,7 @@ def _digest(instance: dg.DagsterInstance, facility: str, found: News) -> Digest:
 
 
 def _entry(instance: dg.DagsterInstance, file: FailedFile) -> FailedEntry:
-    reason, remedy = reason_of(instance, file.run_id)
+    reason, remedy = reason_of(instance, file)
     return FailedEntry(
         file=file.path, since=file.since, kind=file.kind, reason=reason, what_to_do=remedy, runs=file.runs
     )

@@ -1,4 +1,4 @@
-"""Is Dagster alive? Its database, its daemons, the sensor that reads Kafka; and measures for Prometheus.
+"""Is Dagster alive? Its database, daemons, sensors and schedules; and measures for Prometheus.
 
 Everything is read from Dagster's own records, in few queries that do not grow with the number of files.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from time import time
 
@@ -39,10 +40,14 @@ MEASURES_KEPT_SECONDS = 15.0
 INVENTORY_KEPT_SECONDS = 60.0
 """The inventory costs a query for each failed file."""
 
+_LONGEST_INTERVAL = timedelta(days=1)
+"""Between two ticks of any sensor."""
+
 _LONGEST_QUOTE = 500
 _START_DAEMON = (
     "Start dagster-daemon, or see in its output why it ended; Deployment → Daemons shows them all."
 )
+_FAILED_TICK = "It is tried again by itself. Its ticks in Dagster, under Automation, tell more."
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -86,6 +91,7 @@ def dagster_checks(home: Home) -> dict[str, Callable[[], Check]]:
     return {
         "daemons": lambda: daemons_check(home.instance()),
         "sensor": lambda: sensor_check(home.instance()),
+        "automation": lambda: automation_check(home.instance()),
     }
 
 
@@ -123,29 +129,39 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None) -> Chec
     """Whether the sensor that reads Kafka is turned on, and its last tick was lately and well."""
     now = time() if now is None else now
     name = wrdn_sensor.name
-    found = _sensor(instance)
-    if found is None:
+    found = next((one for one in _instigators(instance) if one.state.name == name), None)
+    if found is None or found.latest is None:
         return Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
-    state, tick = found
-    if not state.is_running:
+    if not found.state.is_running:
         remedy = "Turn it on in Dagster under Automation."
         return Check(name="sensor", ok=False, words=f"{name} is turned off.", remedy=remedy)
-    if tick is None:
-        return Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
-    begun = f"its last tick began {_ago(now - tick.timestamp)} ago"
-    if tick.status is TickStatus.STARTED:
-        late = now - tick.timestamp > LONGEST_TICK.total_seconds()
-        words = f"{name} runs; {begun} and is not finished."
+    words = f"{name} runs; its last tick began {_ago(now - found.latest.timestamp)} ago"
+    if found.latest.status is TickStatus.STARTED:
+        late = now - found.latest.timestamp > LONGEST_TICK.total_seconds()
+        words += " and is not finished."
     else:
-        late = now - _last_sign(tick) > LONGEST_PAUSE.total_seconds()
-        words = f"{name} runs; {begun}."
+        late = now - _last_sign(found.latest) > LONGEST_PAUSE.total_seconds()
+        words += "."
     if late:
         return Check(name="sensor", ok=False, words=words, remedy=_START_DAEMON)
-    if tick.status is TickStatus.FAILURE:
-        words = f"The last tick of {name} failed: {_error_of(tick)}"
-        remedy = "It is tried again by itself. Its ticks in Dagster, under Automation, tell more."
-        return Check(name="sensor", ok=False, words=words, remedy=remedy)
+    if found.failed is not None:
+        return Check(name="sensor", ok=False, words=_failure_of(found), remedy=_FAILED_TICK)
     return Check(name="sensor", ok=True, words=words)
+
+
+def automation_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
+    """Whether the last ticks of all other sensors and schedules that are turned on were well."""
+    now = time() if now is None else now
+    others = [
+        found
+        for found in _instigators(instance)
+        if found.state.is_running and found.state.name != wrdn_sensor.name
+    ]
+    failing = [found for found in others if found.failed is not None and not _is_gone(found, now)]
+    if failing:
+        words = " ".join(_failure_of(found) for found in failing)
+        return Check(name="automation", ok=False, words=words, remedy=_FAILED_TICK)
+    return Check(name="automation", ok=True, words=f"{len(others)} other sensors and schedules are well.")
 
 
 def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Metric]:
@@ -173,9 +189,9 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
         meaning = "Messages still to be read, as wrdn_sensor last said."
         found.append(gauge("kafka_lag_messages", meaning, waiting, label="topic"))
     ages = {}
-    sensor = _sensor(instance)
-    if sensor is not None and sensor[1] is not None:
-        ages["tick"] = now - _last_sign(sensor[1])
+    for sensor in _instigators(instance):
+        if sensor.state.name == wrdn_sensor.name and sensor.latest is not None:
+            ages["tick"] = now - _last_sign(sensor.latest)
     registered = instance.get_latest_materialization_event(RAW_DATASET)
     if registered is not None:
         ages["registration"] = now - registered.timestamp
@@ -192,15 +208,46 @@ def inventory_measures(instance: dg.DagsterInstance) -> list[Metric]:
     return [gauge("failed_files", meaning, counts, label="waits_for")]
 
 
-def _sensor(instance: dg.DagsterInstance) -> tuple[InstigatorState, InstigatorTick | None] | None:
-    """The sensor's state and last tick; of several by this name, as after a rename of the code location, the
-    one that ticked last."""
-    found: list[tuple[InstigatorState, InstigatorTick | None]] = []
-    for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.name == wrdn_sensor.name:
-            ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
-            found.append((state, ticks[0] if ticks else None))
-    return max(found, key=lambda pair: pair[1].timestamp if pair[1] else 0.0, default=None)
+@dataclass(frozen=True)
+class _Instigator:
+    """A sensor or schedule; of several by one name, as after a code location was renamed, the latest."""
+
+    state: InstigatorState
+    latest: InstigatorTick | None
+    failed: InstigatorTick | None
+    """The latest finished tick, if it failed: the next one may be under way for most of the time."""
+
+
+def _instigators(instance: dg.DagsterInstance) -> list[_Instigator]:
+    latest: dict[tuple[InstigatorType, str], _Instigator] = {}
+    for state in instance.all_instigator_state():
+        found = _instigator(instance, state)
+        key = (state.instigator_type, state.name)
+        if key not in latest or _begun(latest[key]) <= _begun(found):
+            latest[key] = found
+    return sorted(latest.values(), key=lambda found: found.state.name)
+
+
+def _instigator(instance: dg.DagsterInstance, state: InstigatorState) -> _Instigator:
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2)
+    finished = next((tick for tick in ticks if tick.status is not TickStatus.STARTED), None)
+    failed = finished if finished is not None and finished.status is TickStatus.FAILURE else None
+    return _Instigator(state, ticks[0] if ticks else None, failed)
+
+
+def _begun(found: _Instigator) -> float:
+    return found.latest.timestamp if found.latest is not None else 0.0
+
+
+def _is_gone(found: _Instigator, now: float) -> bool:
+    """Whether it is a sensor of an earlier version: Dagster keeps its state, and it ticks no more."""
+    is_sensor = found.state.instigator_type is InstigatorType.SENSOR
+    return is_sensor and now - _begun(found) > _LONGEST_INTERVAL.total_seconds()
+
+
+def _failure_of(found: _Instigator) -> str:
+    assert found.failed is not None  # noqa: S101 - asked of those only that failed
+    return f"The last tick of {found.state.name} failed: {_error_of(found.failed)}"
 
 
 def _last_sign(tick: InstigatorTick) -> float:

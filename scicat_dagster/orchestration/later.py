@@ -18,19 +18,12 @@ FIRST_SHORT_PAUSE = timedelta(minutes=1)
 """For a file that was not ready and may be so any moment, and for a run that was killed."""
 
 LONGEST_PAUSE = timedelta(hours=6)
-MOST_ROUNDS = 24
-"""Some five days. After that the file stays failed until a person re-executes it."""
-
 MOST_REQUESTS_PER_TICK = 100
 
 
 def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
     """The files to request anew now: they wait for no person, and their pause is over."""
-    return [
-        file
-        for file in failed
-        if not file.waits_for_a_person and file.round < MOST_ROUNDS and now - file.last >= pause(file)
-    ]
+    return [file for file in failed if not file.waits_for_a_person and now - file.last >= pause(file)]
 
 
 def pause(file: FailedFile) -> timedelta:
@@ -51,8 +44,14 @@ def pause(file: FailedFile) -> timedelta:
     "five days.",
 )
 def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    now = datetime.now(UTC)
-    failed = failed_files(context.instance, now)
+    return retries(context.instance, datetime.now(UTC))
+
+
+def retries(instance: dg.DagsterInstance, now: datetime) -> dg.SensorResult | dg.SkipReason:
+    """What a tick requests at a time. A file whose partition was deleted is not among the failed ones:
+    requesting it would fail the tick, and with it the retries of all others.
+    """
+    failed = failed_files(instance, now)
     wanted = due(failed, now)[:MOST_REQUESTS_PER_TICK]
     if not wanted:
         permanent = sum(file.waits_for_a_person for file in failed)
@@ -64,8 +63,8 @@ def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult |
 
 def _run_request(file: FailedFile) -> dg.RunRequest:
     return dg.RunRequest(
-        # Once for each failed run, also when a tick is repeated.
-        run_key=file.run_id,
+        # Once for each failed run, also when a tick is repeated; a batch run is about many files.
+        run_key=f"{file.run_id}:{file.path}",
         partition_key=file.path,
         run_config=file.run_config,
         tags={ROUND_TAG: str(file.round + 1)},

@@ -4,7 +4,7 @@ So a failed file is looked at, retried and repaired in one way, whether it was a
 that ended without a word, because it was killed, leaves all that it did not register.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -44,23 +44,39 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
 
 
 def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
-    """The files that a failed run of many did not register."""
+    """The files that a failed run of many did not register, without those whose partition was deleted since:
+    requesting one would fail the tick, again and again.
+    """
+    existing = instance.get_dynamic_partitions(str(nexus_files.name))
+    left = _put_aside(instance, run)
+    if left is None:
+        registered = set(_partitions_of(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION))
+        left = [path for path in _files_of(instance, run, existing) if path not in registered]
+    wanted = set(left)
+    return [path for path in existing if path in wanted]
+
+
+def _put_aside(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str] | None:
+    """What the run itself says; None where its process died without saying anything."""
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         said = entry.get_dagster_event().step_failure_data.user_failure_data
         if said is not None and FILES_PUT_ASIDE in said.metadata:
             files = said.metadata[FILES_PUT_ASIDE].value
             return list(files) if isinstance(files, dict) else []
-    registered = {
-        entry.get_dagster_event().partition
-        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    }
-    return [key for key in _files_of(instance, run) if key not in registered]
+    return None
 
 
-def _files_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
-    with dg.partition_loading_context(dynamic_partitions_store=instance):
-        return list(
-            nexus_files.get_partition_keys_in_range(
-                dg.PartitionKeyRange(run.tags[_FIRST_TAG], run.tags[_LAST_TAG])
-            )
-        )
+def _files_of(instance: dg.DagsterInstance, run: dg.DagsterRun, existing: Sequence[str]) -> list[str]:
+    """The files that a run is about: those it planned or, where it was killed before that, its range."""
+    planned = _partitions_of(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    if planned:
+        return planned
+    places = {path: place for place, path in enumerate(existing)}
+    first, last = places.get(run.tags[_FIRST_TAG]), places.get(run.tags[_LAST_TAG])
+    # Without its ends nobody knows what the range was; its files are found by the next sweep.
+    return [] if first is None or last is None else list(existing[first : last + 1])
+
+
+def _partitions_of(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEventType) -> list[str]:
+    events = (entry.get_dagster_event() for entry in instance.all_logs(run.run_id, of_type=kind))
+    return [event.partition for event in events if event.partition is not None]

@@ -21,7 +21,7 @@ def failed_files_report(context: dg.AssetExecutionContext) -> dg.MaterializeResu
     failed = failed_files(context.instance)
     records = []
     for file in failed[:MOST_ROWS]:
-        reason, remedy = reason_of(context.instance, file.run_id)
+        reason, remedy = reason_of(context.instance, file)
         records.append(
             dg.TableRecord(
                 {

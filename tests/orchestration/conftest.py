@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -91,14 +92,27 @@ class SmallFacility:
         """Run the job for one file; ops are tried again once and at once, so that no test waits for that."""
         key = str(file or self.file)
         self.instance.add_dynamic_partitions("nexus_files", [key])
+        return self._execute(facility, {}, partition_key=key, run_config=run_config)
+
+    def ingest_range(self, facility: Facility, files: Sequence[Path]) -> dg.ExecuteInProcessResult:
+        """Run the job for several files at once, as a backfill does."""
+        self.instance.add_dynamic_partitions("nexus_files", [str(file) for file in files])
+        places = {
+            "dagster/asset_partition_range_start": str(files[0]),
+            "dagster/asset_partition_range_end": str(files[-1]),
+        }
+        return self._execute(facility, places)
+
+    def _execute(
+        self, facility: Facility, tags: Mapping[str, str], **chosen: Any
+    ) -> dg.ExecuteInProcessResult:
         definitions = build_definitions(facility.configuration, facility)
         try:
             return definitions.resolve_job_def("ingest_file").execute_in_process(
                 instance=self.instance,
-                partition_key=key,
-                tags={"dagster/max_retries": "0"},
-                run_config=run_config,
+                tags={"dagster/max_retries": "0", **tags},
                 raise_on_error=False,
+                **chosen,
             )
         finally:
             facility.close()

@@ -24,7 +24,7 @@ from scicat_dagster.orchestration.digest import (
 )
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import FAILED_RUN_TAG, FAILURE_TAG
-from scicat_dagster.orchestration.inventory import LOOK_BACK, FailedFile, failed_files
+from scicat_dagster.orchestration.inventory import FailedFile, failed_files
 from scicat_dagster.settings import NotificationSettings, load_configuration
 from tests.orchestration.conftest import SmallFacility
 from tests.unit.test_notifications import SECRET, Hook
@@ -112,14 +112,6 @@ def test_a_file_that_is_worked_on_is_neither_repaired_nor_new_when_it_fails_agai
     assert (again.is_due, again.still_failed) == (False, 1)
 
 
-def test_a_file_that_failed_too_long_ago_to_be_listed_is_not_taken_for_repaired() -> None:
-    told = news([failed("a", ago=LOOK_BACK - timedelta(hours=1))], (), Told(), NOW).if_told
-
-    later = news([], (), told, NOW + timedelta(hours=2))
-
-    assert (later.is_due, later.repaired) == (False, 0)
-
-
 def test_what_is_remembered_is_bounded_and_still_nobody_is_told_twice() -> None:
     files = [failed(f"/data/{number}", "transient") for number in range(3 * MOST_REMEMBERED)]
 
@@ -179,6 +171,7 @@ def tick(small: SmallFacility, told: Facility, cursor: str | None = None) -> tup
 
 def fail(small: SmallFacility, *files: str) -> None:
     """Runs of files that end with a permanent failure."""
+    small.instance.add_dynamic_partitions("nexus_files", list(files))
     for path in files:
         run_id = str(uuid.uuid4())
         tags = {"dagster/partition": path, FAILURE_TAG: "permanent", FAILED_RUN_TAG: run_id}

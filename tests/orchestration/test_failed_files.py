@@ -9,19 +9,29 @@ import dagster as dg
 import pytest
 import sqlalchemy as db
 import yaml
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunTagsTable
 
 from scicat_dagster.definitions import build_definitions
-from scicat_dagster.orchestration.inventory import PROMISE, FailedFile, failed_files, reason_of
+from scicat_dagster.orchestration.inventory import (
+    BATCH_GRACE,
+    MOST_ROUNDS,
+    PROMISE,
+    FailedFile,
+    failed_files,
+    reason_of,
+)
+from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.later import (
     FIRST_PAUSE,
     FIRST_SHORT_PAUSE,
     LONGEST_PAUSE,
-    MOST_ROUNDS,
     due,
+    retries,
     retry_later_sensor,
 )
+from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.orchestration.reports import failed_files_report
 from tests.orchestration.conftest import SmallFacility
 
@@ -36,6 +46,19 @@ def broken_schema(small: SmallFacility) -> str:
     schema["variables"]["pid"]["operator"] = "shout"
     small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
     return good
+
+
+def retry_tick(small: SmallFacility, now: datetime) -> SensorExecutionData:
+    """What Dagster makes of a tick at a time: it refuses requests for partitions that do not exist."""
+
+    @dg.sensor(name="retry_later_sensor", job=ingest_file)
+    def at_that_time(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return retries(context.instance, now)
+
+    definitions = build_definitions(small.facility().configuration)
+    context = dg.build_sensor_context(instance=small.instance, definitions=definitions)
+    with dg.partition_loading_context(dynamic_partitions_store=small.instance):
+        return at_that_time.evaluate_tick(context)
 
 
 def failed(kind: str = "transient", *, ago: timedelta, round_: int = 0) -> FailedFile:
@@ -57,7 +80,7 @@ def test_a_failed_file_is_listed_with_its_reason(small: SmallFacility, broken_sc
     (file,) = failed_files(small.instance)
     assert (file.path, file.kind, file.runs) == (str(small.file), "permanent", 1)
     assert file.run_id == result.run_id
-    reason, remedy = reason_of(small.instance, file.run_id)
+    reason, remedy = reason_of(small.instance, file)
     assert "unknown operator 'shout'" in reason
     assert "Correct the schema file" in remedy
 
@@ -77,6 +100,72 @@ def test_a_file_that_failed_several_times_is_listed_once(small: SmallFacility, b
     (file,) = failed_files(small.instance)
     assert (file.runs, file.run_id) == (2, last.run_id)
     assert file.since <= file.last
+
+
+def test_a_file_that_a_backfill_has_repaired_is_not_listed(small: SmallFacility, broken_schema: str) -> None:
+    """The run of a backfill is about many files, and its tags name only the first and the last."""
+    small.ingest(small.facility())
+    small.schema.write_text(broken_schema)
+    small.ingest_range(small.facility(), [small.file])
+
+    assert small.instance.get_materialized_partitions(RAW_DATASET) == {str(small.file)}
+    assert failed_files(small.instance) == []
+
+
+def test_a_file_whose_partition_was_deleted_is_not_listed(small: SmallFacility, broken_schema: str) -> None:
+    small.ingest(small.facility())
+    small.instance.delete_dynamic_partition("nexus_files", str(small.file))
+
+    assert failed_files(small.instance) == []
+
+
+def test_a_deleted_partition_does_not_keep_other_files_from_being_tried_again(small: SmallFacility) -> None:
+    facility = small.facility(file_handling={"data_file_open_max_tries": 1})
+    late, deleted = small.file.with_name("late.hdf"), small.file.with_name("deleted.hdf")
+    small.ingest(facility, late)
+    small.ingest(facility, deleted)
+    small.instance.delete_dynamic_partition("nexus_files", str(deleted))
+
+    tick = retry_tick(small, datetime.now(UTC) + FIRST_SHORT_PAUSE)
+
+    assert [request.partition_key for request in tick.run_requests or ()] == [str(late)]
+
+
+def test_failures_older_than_a_month_are_still_listed(small: SmallFacility, broken_schema: str) -> None:
+    small.ingest(small.facility())
+
+    assert failed_files(small.instance, datetime.now(UTC) + timedelta(days=400))
+
+
+def test_a_dry_run_repairs_nothing(small: SmallFacility, broken_schema: str) -> None:
+    failed_run = small.ingest(small.facility())
+    small.schema.write_text(broken_schema)
+    assert small.ingest(small.facility(dry_run=True)).success
+
+    (file,) = failed_files(small.instance)
+    assert file.run_id == failed_run.run_id
+
+
+def test_failures_before_a_registration_do_not_count(small: SmallFacility, broken_schema: str) -> None:
+    small.ingest(small.facility())
+    broken = small.schema.read_text()
+    small.schema.write_text(broken_schema)
+    small.ingest(small.facility())
+    small.schema.write_text(broken)
+    last = small.ingest(small.facility())
+
+    (file,) = failed_files(small.instance)
+    assert (file.runs, file.run_id, file.since) == (1, last.run_id, file.last)
+
+
+def test_a_file_that_a_killed_backfill_left_is_listed_when_nobody_requested_it(small: SmallFacility) -> None:
+    run = small.ingest_range(small.facility(dry_run=True), [small.file]).dagster_run
+    small.instance.report_run_failed(run)
+
+    assert failed_files(small.instance) == []
+    (file,) = failed_files(small.instance, datetime.now(UTC) + BATCH_GRACE)
+
+    assert (file.path, file.kind) == (str(small.file), "crash")
 
 
 @pytest.mark.parametrize("earlier_failures", [0, 1])
@@ -116,13 +205,26 @@ def test_a_retry_that_never_came_does_not_hide_the_failure(small: SmallFacility,
 
 
 def test_a_run_that_a_person_cancelled_is_listed_and_left_to_people(small: SmallFacility) -> None:
-    run = small.ingest(small.facility()).dagster_run
+    run = small.ingest(small.facility(dry_run=True)).dagster_run
     small.instance.report_run_canceled(run)
 
     (file,) = failed_files(small.instance)
     assert file.kind == "cancelled"
     assert file.waits_for_a_person
-    assert "cancelled" in reason_of(small.instance, file.run_id)[0]
+    assert "cancelled" in reason_of(small.instance, file)[0]
+
+
+def test_a_run_that_was_interrupted_in_an_op_was_cancelled_and_is_not_a_bug(
+    small: SmallFacility, broken_schema: str
+) -> None:
+    """Dagster stores the interruption as a failure of the op."""
+    run = small.ingest(small.facility()).dagster_run
+    small.instance.report_run_canceled(run)
+
+    (file,) = failed_files(small.instance)
+    reason, remedy = reason_of(small.instance, file)
+    assert reason == "The run was cancelled."
+    assert "bug" not in remedy
 
 
 def test_a_re_executed_run_that_is_killed_has_not_failed_as_its_parent_did(

@@ -25,6 +25,7 @@ from dagster._core.remote_origin import (
 from dagster._core.scheduler.instigation import (
     InstigatorState,
     InstigatorStatus,
+    ScheduleInstigatorData,
     SensorInstigatorData,
     TickData,
     TickStatus,
@@ -42,6 +43,7 @@ from scicat_dagster.orchestration.health import (
     LONGEST_SILENCE,
     LONGEST_TICK,
     Home,
+    automation_check,
     daemons_check,
     dagster_checks,
     inventory_measures,
@@ -79,19 +81,22 @@ def sensor(
     status: InstigatorStatus = InstigatorStatus.DECLARED_IN_CODE,
     location: str = "scicat_dagster",
     error: SerializableErrorInfo = ERROR,
+    name: str = "wrdn_sensor",
+    kind: InstigatorType = InstigatorType.SENSOR,
 ) -> None:
-    """What the daemon stores of wrdn_sensor: its state, and ticks by status and beginning."""
+    """What the daemon stores of a sensor or schedule: its state, and ticks by status and beginning."""
     code = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name=location), location_name=location)
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "__repository__"), "wrdn_sensor")
-    state = InstigatorState(origin, InstigatorType.SENSOR, status, SensorInstigatorData())
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "__repository__"), name)
+    data = SensorInstigatorData() if kind is InstigatorType.SENSOR else ScheduleInstigatorData("0 6 * * *")
+    state = InstigatorState(origin, kind, status, data)
     home.add_instigator_state(state)
     for tick_status, begun in ticks:
         home.create_tick(
             TickData(
                 instigator_origin_id=state.instigator_origin_id,
                 selector_id=state.selector_id,
-                instigator_name="wrdn_sensor",
-                instigator_type=InstigatorType.SENSOR,
+                instigator_name=name,
+                instigator_type=kind,
                 status=tick_status,
                 timestamp=begun,
                 run_ids=[],
@@ -187,6 +192,42 @@ def test_a_tick_that_failed_says_why_in_a_line(home: dg.DagsterInstance) -> None
     assert found.words == "The last tick of wrdn_sensor failed: BrokerAwayError: Kafka does not answer."
 
 
+def test_a_tick_under_way_does_not_hide_that_the_last_one_failed(home: dg.DagsterInstance) -> None:
+    """With Kafka away a tick waits for most of the time, and then fails."""
+    now = time.time()
+    sensor(home, (TickStatus.FAILURE, now - 12), (TickStatus.STARTED, now - 6))
+
+    found = sensor_check(home, now)
+
+    assert not found.ok
+    assert found.words == "The last tick of wrdn_sensor failed: It failed."
+
+
+def test_other_sensors_and_schedules_whose_ticks_fail_are_not_well(home: dg.DagsterInstance) -> None:
+    now = time.time()
+    sensor(home, (TickStatus.SUCCESS, now - 10))
+    sensor(home, (TickStatus.SKIPPED, now - 10), name="reconcile_sensor")
+    assert automation_check(home, now).ok
+
+    sensor(home, (TickStatus.FAILURE, now - 70), (TickStatus.STARTED, now - 10), name="retry_later_sensor")
+    sensor(home, (TickStatus.FAILURE, now - 3600), name="forget", kind=InstigatorType.SCHEDULE)
+    found = automation_check(home, now)
+
+    assert not found.ok
+    assert "retry_later_sensor failed: It failed." in found.words
+    assert "forget failed: It failed." in found.words
+    assert "reconcile_sensor" not in found.words
+
+
+def test_what_is_turned_off_or_gone_or_well_again_may_have_failed(home: dg.DagsterInstance) -> None:
+    now = time.time()
+    sensor(home, (TickStatus.FAILURE, now - 10), status=InstigatorStatus.STOPPED, name="retry_later_sensor")
+    sensor(home, (TickStatus.FAILURE, now - 3 * 86400), name="sensor_of_an_old_version")
+    sensor(home, (TickStatus.FAILURE, now - 70), (TickStatus.SKIPPED, now - 10), name="leftovers_sensor")
+
+    assert automation_check(home, now).ok
+
+
 def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried_again() -> None:
     tries: list[int] = []
 
@@ -200,9 +241,9 @@ def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried
         found = checkup.look()
         assert [check.words for check in found.checks] == [
             "The Dagster instance cannot be opened: OSError."
-        ] * 2
+        ] * 3
         assert PASSWORD not in found.model_dump_json()
-    assert len(tries) == 4
+    assert len(tries) == 6
 
 
 def test_prometheus_gets_what_dagster_knows(home: dg.DagsterInstance) -> None:
@@ -263,7 +304,7 @@ def test_when_all_is_well_the_command_exits_with_0(home: dg.DagsterInstance, sma
 
     assert code == 0, text
     assert [line.split()[:2] for line in text.splitlines()] == [
-        ["ok", name] for name in ("kafka", "storage", "scicat", "daemons", "sensor")
+        ["ok", name] for name in ("kafka", "storage", "scicat", "daemons", "sensor", "automation")
     ]
 
 
@@ -285,6 +326,7 @@ def test_when_something_is_not_the_command_exits_with_1_and_says_what(
         "scicat": False,
         "daemons": False,
         "sensor": False,
+        "automation": True,
     }
     assert invoke(home, "--config", config)[0] == 1
 

@@ -46,6 +46,13 @@ class Backlog:
             raise_on_error=False,
         )
 
+    def dry(self) -> Facility:
+        """The same facility with dry runs only."""
+        configuration = self.facility.configuration
+        settings = configuration.settings
+        ingestion = settings.ingestion.model_copy(update={"dry_run": True})
+        return Facility(replace(configuration, settings=settings.model_copy(update={"ingestion": ingestion})))
+
     def green(self) -> set[str]:
         return self.instance.get_materialized_partitions(RAW_DATASET)
 
@@ -149,3 +156,15 @@ def test_what_a_killed_run_did_not_register_is_left_over(backlog: Backlog) -> No
     backlog.instance.add_run(run)
 
     assert leftovers(backlog.instance, run) == backlog.files
+
+
+@pytest.mark.parametrize("deleted", [0, 2, 5])
+def test_a_partition_that_was_deleted_is_not_left_over(backlog: Backlog, deleted: int) -> None:
+    """Not even the first or the last, which the run is named by."""
+    backlog.facility = backlog.dry()
+    run = backlog.run().dagster_run
+    backlog.instance.delete_dynamic_partition("nexus_files", backlog.files[deleted])
+
+    left = leftovers(backlog.instance, run)
+
+    assert left == [path for path in backlog.files if path != backlog.files[deleted]]
