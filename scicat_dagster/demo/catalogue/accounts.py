@@ -85,6 +85,9 @@ class TokenStore(Protocol):
     def token_owner(self, digest: str, at: float) -> str | None:
         """The username a token belongs to, or None for a token that is unknown or expired at that time."""
 
+    def has_expired(self, digest: str, at: float) -> bool:
+        """Whether a token is known and expired at that time."""
+
 
 class Accounts:
     """The accounts of one server.
@@ -123,11 +126,14 @@ class Accounts:
 
     def caller(self, tokens: TokenStore, authorization: str | None) -> Account | None:
         """Who sent a request with this ``Authorization`` header; None is an anonymous caller."""
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            return None
-        username = tokens.token_owner(_digest(token.strip()), time.time())
+        token = _bearer(authorization)
+        username = tokens.token_owner(_digest(token), time.time()) if token else None
         return None if username is None else self._accounts.get(username)
+
+    def has_expired(self, tokens: TokenStore, authorization: str | None) -> bool:
+        """Whether a request with this ``Authorization`` header holds a token that has expired."""
+        token = _bearer(authorization)
+        return bool(token) and tokens.has_expired(_digest(token), time.time())
 
 
 def recorded_accounts() -> tuple[Account, ...]:
@@ -153,6 +159,11 @@ def demo_accounts() -> tuple[Account, ...]:
         may_create_datasets=True, may_create_any_group=True, may_read_all=True, may_administer=True,
     )  # fmt: skip
     return admin, facility, plainuser
+
+
+def _bearer(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _digest(token: str) -> str:

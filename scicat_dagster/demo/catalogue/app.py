@@ -7,7 +7,7 @@ Here belong: routing, rights, and the order in which a request is judged. The sh
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -40,6 +40,7 @@ from scicat_dagster.demo.catalogue.answers import (
     usual_error,
 )
 from scicat_dagster.demo.catalogue.dates import now, read_iso
+from scicat_dagster.demo.catalogue.dialects import Dialect
 from scicat_dagster.demo.catalogue.filters import Query, UnservedFilterError, equalities, read_query
 from scicat_dagster.demo.catalogue.store import AlreadyStoredError, Store
 
@@ -50,14 +51,15 @@ _NEVER_EMPTY = ("pid", "owner", "ownerGroup", "datasetName")
 _log = logging.getLogger(__name__)
 
 
-def create_app(store: Store, accounts: Accounts) -> Starlette:
+def create_app(store: Store, accounts: Accounts, dialect: Dialect = Dialect.V4X) -> Starlette:
     """The stand-in as an ASGI application.
 
     Args:
         store: Where the documents are; the caller opens and closes it.
         accounts: Who can log in, and with which rights.
+        dialect: Which generation of SciCat it answers like.
     """
-    catalogue = _Catalogue(store, accounts)
+    catalogue = _Catalogue(store, accounts, dialect)
     api: list[tuple[str, str, Callable[[_Call], Response]]] = [
         ("GET", "/health", catalogue.health),
         ("POST", "/auth/login", catalogue.log_in),
@@ -158,9 +160,10 @@ class _Call:
 class _Catalogue:
     """The routes' handlers; each gets a read request and answers it, in a worker thread."""
 
-    def __init__(self, store: Store, accounts: Accounts) -> None:
+    def __init__(self, store: Store, accounts: Accounts, dialect: Dialect) -> None:
         self._store = store
         self._accounts = accounts
+        self._dialect = dialect
 
     def endpoint(self, handler: Callable[[_Call], Response]) -> Callable[[Request], Any]:
         """The handler as an endpoint: reads the request first, turns raised answers into responses."""
@@ -172,9 +175,14 @@ class _Catalogue:
         return endpoint
 
     def _handle(self, handler: Callable[[_Call], Response], request: Request, body: bytes | None) -> Response:
+        authorization = request.headers.get("Authorization")
         try:
+            if self._dialect.reports_expired_tokens and self._accounts.has_expired(
+                self._store, authorization
+            ):
+                raise usual_error(HTTPStatus.UNAUTHORIZED, "SESSION_EXPIRED")
             call = _Call(
-                caller=self._accounts.caller(self._store, request.headers.get("Authorization")),
+                caller=self._accounts.caller(self._store, authorization),
                 headers=request.headers,
                 query=request.query_params,
                 arguments={name: unquote(value) for name, value in request.path_params.items()},
@@ -322,7 +330,12 @@ class _Catalogue:
         account = call.known_caller()
         if not account.may_delete:
             raise forbidden()
-        deleted = self._store.delete_origdatablock(call.id, instant=now(), user=account.username)
+        delete = (
+            self._store.take_origdatablock_off
+            if self._dialect.adds_blocks_to_sums
+            else self._store.delete_origdatablock
+        )
+        deleted = delete(call.id, instant=now(), user=account.username)
         if deleted is None:
             raise usual_error(HTTPStatus.NOT_FOUND, "Not Found", named=False)
         return JsonAnswer(deleted)
@@ -339,12 +352,16 @@ class _Catalogue:
         if not account.may_create_any_group and not account.owns(dataset["ownerGroup"]):
             raise forbidden("Unauthorized to create this origdatablock")
         document = documents.new_origdatablock(body, dataset, account.username)
-        self._store.insert_origdatablock(document)
+        if self._dialect.adds_blocks_to_sums:
+            self._store.add_origdatablock(document)
+        else:
+            self._store.insert_origdatablock(document)
         return JsonAnswer(document, HTTPStatus.CREATED)
 
     def list_origdatablocks(self, call: _Call) -> Response:
-        call.known_caller()
-        return JsonAnswer(self._matching("origdatablocks", _query(call, "filter"), call))
+        if not self._dialect.lists_blocks_to_anybody:
+            call.known_caller()
+        return JsonAnswer(self._matching("origdatablocks", _query_without_inq(call), call))
 
     def list_origdatablocks_of_dataset(self, call: _Call) -> Response:
         dataset = self._readable_dataset(call)
@@ -431,7 +448,8 @@ class _Catalogue:
 
     def list_samples(self, call: _Call) -> Response:
         # The recorded answers to a filter with fields hold every field.
-        return JsonAnswer(self._matching("samples", _query(call, "filter", fields_count=False), call))
+        query = replace(_query_without_inq(call), fields=())
+        return JsonAnswer(self._matching("samples", query, call))
 
     def get_sample(self, call: _Call) -> Response:
         document = self._store.sample(call.id)
@@ -504,14 +522,19 @@ def _query(
     parameter: Literal["filter", "filters"],
     *,
     texts_become_dates: bool = False,
-    fields_count: bool = True,
 ) -> Query:
     try:
-        return read_query(
-            call.query.get(parameter), texts_become_dates=texts_become_dates, fields_count=fields_count
-        )
+        return read_query(call.query.get(parameter), texts_become_dates=texts_become_dates)
     except BadJsonError as error:
         raise usual_error(HTTPStatus.BAD_REQUEST, f"Invalid JSON in filter: {error}") from None
+
+
+def _query_without_inq(call: _Call) -> Query:
+    """The filter of a route that hands it to the database as it is, which knows `$in` and no `inq`."""
+    query = _query(call, "filter")
+    if any(isinstance(wanted, dict) and "inq" in wanted for wanted in query.where.values()):
+        raise unhandled_error()
+    return query
 
 
 def _checked(call: _Call, schema: validation.Schema) -> JsonObject:

@@ -68,14 +68,13 @@ class Query:
         return page
 
 
-def read_query(text: str | None, *, texts_become_dates: bool = False, fields_count: bool = True) -> Query:
+def read_query(text: str | None, *, texts_become_dates: bool = False) -> Query:
     """Read the value of a ``filter`` parameter; None and the empty text match everything.
 
     Args:
         text: The parameter's value.
         texts_become_dates: Whether texts in ``where`` that JavaScript takes for dates turn into dates, as
             on the dataset and instrument routes: compared with a stored text they then never match.
-        fields_count: Whether the route heeds ``fields``; some do not.
 
     Raises:
         BadJsonError: The text is not JSON.
@@ -91,7 +90,7 @@ def read_query(text: str | None, *, texts_become_dates: bool = False, fields_cou
     _refuse_unserved(where)
     return Query(
         where=_with_dates(where) if texts_become_dates else where,
-        fields=_field_names(content.get("fields")) if fields_count else (),
+        fields=_field_names(content.get("fields")),
         limit=_count(limits.get("limit")) or DEFAULT_LIMIT,
         skip=_count(limits.get("skip")),
         order=_order(limits.get("order")),

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.app import API_PREFIX, create_app
+from scicat_dagster.demo.catalogue.dialects import Dialect
 from scicat_dagster.demo.catalogue.store import Store
 
 LOOPBACK = "127.0.0.1"
@@ -33,6 +34,7 @@ class CatalogueServer:
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
         app: An application to serve instead of the plain stand-in, such as one with a middleware around it.
+        dialect: Which generation of SciCat the plain stand-in answers like.
 
     Raises:
         OSError: On start: the port is taken.
@@ -46,12 +48,14 @@ class CatalogueServer:
         host: str = LOOPBACK,
         port: int = 0,
         app: ASGIApp | None = None,
+        dialect: Dialect = Dialect.V4X,
     ) -> None:
         self._database = database
         self._accounts = accounts or Accounts(demo_accounts())
         self._host = host
         self._port = port
         self._app = app
+        self._dialect = dialect
         self._store: Store | None = None
         self._server: _AnnouncingServer | None = None
         self._thread: threading.Thread | None = None
@@ -99,7 +103,8 @@ class CatalogueServer:
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         self._store = self._database if isinstance(self._database, Store) else Store(self._database)
-        self._server = _AnnouncingServer(_config(self._app or create_app(self._store, self._accounts)))
+        app = self._app or create_app(self._store, self._accounts, self._dialect)
+        self._server = _AnnouncingServer(_config(app))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="catalogue", daemon=True
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from scicat_dagster.demo.catalogue.answers import JsonObject
 from scicat_dagster.demo.catalogue.documents import new_instrument, new_proposal, new_sample
@@ -178,6 +178,13 @@ class Store:
 
     def insert_origdatablock(self, document: JsonObject) -> None:
         """Store a new block, and give its dataset the size and the number of files of all its blocks."""
+        self._insert_block(document, _sum_up)
+
+    def add_origdatablock(self, document: JsonObject) -> None:
+        """Store a new block, and add its size and number of files to what its dataset has."""
+        self._insert_block(document, _add_up)
+
+    def _insert_block(self, document: JsonObject, update: "_UpdateSums") -> None:
         pid = document["datasetId"]
         with self._transaction() as connection:
             _insert(
@@ -189,10 +196,19 @@ class Store:
                 files=len(document["dataFileList"]),
                 document=_text(document),
             )
-            _sum_up(connection, pid, instant=document["createdAt"], user=document["createdBy"])
+            update(connection, document, sign=1, instant=document["createdAt"], user=document["createdBy"])
 
     def delete_origdatablock(self, identifier: str, *, instant: str, user: str) -> JsonObject | None:
-        """Remove a block, and what it added to its dataset; the answer is what it was, or None."""
+        """Remove a block, and sum up those that are left; the answer is what it was, or None."""
+        return self._delete_block(identifier, _sum_up, instant, user)
+
+    def take_origdatablock_off(self, identifier: str, *, instant: str, user: str) -> JsonObject | None:
+        """Remove a block, and take off what it added to its dataset; the answer is what it was, or None."""
+        return self._delete_block(identifier, _add_up, instant, user)
+
+    def _delete_block(
+        self, identifier: str, update: "_UpdateSums", instant: str, user: str
+    ) -> JsonObject | None:
         with self._transaction() as connection:
             row = connection.execute(
                 "SELECT document FROM origdatablocks WHERE id = ?", (identifier,)
@@ -201,7 +217,7 @@ class Store:
                 return None
             document: JsonObject = json.loads(row[0])
             connection.execute("DELETE FROM origdatablocks WHERE id = ?", (identifier,))
-            _sum_up(connection, document["datasetId"], instant=instant, user=user)
+            update(connection, document, sign=-1, instant=instant, user=user)
             return document
 
     def origdatablocks(self, pid: str) -> list[JsonObject]:
@@ -414,6 +430,10 @@ class Store:
         rows = self._rows("SELECT username FROM tokens WHERE digest = ? AND expires_at > ?", digest, at)
         return rows[0][0] if rows else None
 
+    def has_expired(self, digest: str, at: float) -> bool:
+        """Whether a token is known and expired at that time."""
+        return bool(self._rows("SELECT 1 FROM tokens WHERE digest = ? AND expires_at <= ?", digest, at))
+
     def expire_tokens(self) -> None:
         """Let every token that was ever given out expire now."""
         with self._transaction() as connection:
@@ -451,14 +471,47 @@ def _insert(connection: sqlite3.Connection, table: str, **columns: object) -> No
         raise AlreadyStoredError(str(error)) from None
 
 
-def _sum_up(connection: sqlite3.Connection, pid: str, *, instant: str, user: str) -> None:
-    """Give a dataset the size and the number of files of all its blocks."""
+class _UpdateSums(Protocol):
+    """Bring a dataset's size and number of files up to date after a block came (sign 1) or went (-1)."""
+
+    def __call__(
+        self, connection: sqlite3.Connection, block: JsonObject, *, sign: int, instant: str, user: str
+    ) -> None: ...
+
+
+def _sum_up(
+    connection: sqlite3.Connection,
+    block: JsonObject,
+    *,
+    sign: int,  # noqa: ARG001 - All blocks are counted anew.
+    instant: str,
+    user: str,
+) -> None:
+    pid = block["datasetId"]
+    size, files = connection.execute(
+        "SELECT coalesce(sum(size), 0), coalesce(sum(files), 0) FROM origdatablocks WHERE dataset = ?", (pid,)
+    ).fetchone()
+    _set_sums(connection, pid, size, files, instant, user)
+
+
+def _add_up(connection: sqlite3.Connection, block: JsonObject, *, sign: int, instant: str, user: str) -> None:
+    pid = block["datasetId"]
+    size, files = connection.execute(
+        "SELECT json_extract(document, '$.size'), json_extract(document, '$.numberOfFiles')"
+        " FROM datasets WHERE id = ?",
+        (pid,),
+    ).fetchone()
+    size, files = size + sign * block["size"], files + sign * len(block["dataFileList"])
+    _set_sums(connection, pid, size, files, instant, user)
+
+
+def _set_sums(
+    connection: sqlite3.Connection, pid: str, size: float, files: int, instant: str, user: str
+) -> None:
     connection.execute(
-        "UPDATE datasets SET document = json_set(document,"
-        " '$.size', (SELECT coalesce(sum(size), 0) FROM origdatablocks WHERE dataset = :pid),"
-        " '$.numberOfFiles', (SELECT coalesce(sum(files), 0) FROM origdatablocks WHERE dataset = :pid),"
-        " '$.updatedAt', :instant, '$.updatedBy', :user) WHERE id = :pid",
-        {"pid": pid, "instant": instant, "user": user},
+        "UPDATE datasets SET document = json_set(document, '$.size', ?, '$.numberOfFiles', ?,"
+        " '$.updatedAt', ?, '$.updatedBy', ?) WHERE id = ?",
+        (size, files, instant, user, pid),
     )
 
 
