@@ -245,7 +245,7 @@ class ScicatCheck:
                 account = client.account()
             if account is None:
                 raise PermanentError(
-                    f"{self._settings.host} is healthy, but takes us for nobody.",
+                    f"{self._settings.host} is healthy, but does not know our login.",
                     remedy="Put a valid token, or username and password, into the scicat section.",
                 )
         except TransientError as error:

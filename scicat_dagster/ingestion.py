@@ -7,6 +7,7 @@ Each function is one step of a run and writes nothing. Registration, the step th
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,8 +156,7 @@ def _sample_id(
     try:
         name = str(nexus.read_one(wanted.sample_name_path).value)
         proposal_id = str(nexus.read_one(wanted.proposal_id_path).value)
-        known = catalogue.samples_of_proposal(proposal_id)
-        samples = [sample for sample in known if name in _sample_names(sample)]
+        samples = _samples_called(name, catalogue.samples_of_proposal(proposal_id))
         if len(samples) != 1:
             raise LookupError(f"{len(samples)} samples of proposal {proposal_id} are named {name!r}.")
     except (LookupError, ValueError, TypeError) as error:
@@ -165,8 +165,24 @@ def _sample_id(
     return str(samples[0].get("sampleId"))
 
 
-def _sample_names(sample: dict[str, Any]) -> set[str]:
+def _samples_called(name: str, samples: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The samples with a name, by the first of the places for it at which there is one."""
+    for name_of in (_sample_name, _description, _characteristics_name):
+        if found := [sample for sample in samples if name_of(sample) == name]:
+            return found
+    return ()
+
+
+def _sample_name(sample: dict[str, Any]) -> Any:
+    # Mandatory since SciCat 5.2, unknown before.
+    return sample.get("sampleName")
+
+
+def _description(sample: dict[str, Any]) -> Any:
+    return sample.get("description")
+
+
+def _characteristics_name(sample: dict[str, Any]) -> Any:
     characteristics = sample.get("sampleCharacteristics")
     named = characteristics.get("name") if isinstance(characteristics, dict) else None
-    named = named.get("value") if isinstance(named, dict) else named
-    return {text for text in (sample.get("description"), named) if isinstance(text, str)}
+    return named.get("value") if isinstance(named, dict) else named

@@ -1,9 +1,9 @@
 """A client for the routes of SciCat's v3 API that registration needs.
 
 One session, connections reused, explicit time-outs; reads are repeated once or twice where that is harmless,
-writes never. A caller who is not logged in is *not* told so by the server (writes get 403, reads 404 or an
-empty list), so every such answer is checked with ``auth/whoami`` before it is believed. What to write, and in
-which order, belongs to ``registration``.
+writes never. Up to SciCat 5.1 an unauthenticated caller gets what an anonymous one gets (writes 403, reads
+404 or an empty list), so every such answer is checked with ``auth/whoami`` before it is believed; since 5.2
+an expired token is a 401. What to write, and in which order, belongs to ``registration``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +26,7 @@ from urllib3.util import Retry
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.scicat.errors import RefusedError, explain, server_words, unreachable
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
+from scicat_dagster.scicat.tokens import expiry_of
 from scicat_dagster.settings import ScicatSettings
 
 IDLE_SECONDS = 4.0
@@ -82,8 +84,9 @@ class ScicatClient:
         self._clock = clock
         self._last_use = clock()
         self._token = settings.token.get_secret_value()
-        self._expires_at: float | None = None
+        self._expires_at = expiry_of(self._token)
         self._server_time = datetime.now(UTC)
+        self._server_time_at = clock()
         self._session = requests.Session()
         # Answers are never repeated here, whatever their Retry-After says: Dagster decides when to try again.
         repeated_reads = Retry(
@@ -118,7 +121,8 @@ class ScicatClient:
         response = self._ask("GET", url, doing)
         if not response.ok:
             failure = self._explained(response, doing)
-            if isinstance(failure, RefusedError):
+            # A 401 says nothing about the entry.
+            if isinstance(failure, RefusedError) and response.status_code != HTTPStatus.UNAUTHORIZED:
                 raise LookupError(failure.what)
             raise failure
         if not response.content:
@@ -282,7 +286,8 @@ class ScicatClient:
 
     def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
         """The samples of a proposal, as the catalogue has them."""
-        where = {"proposalId": {"inq": [proposal_id]}}
+        # This route hands the filter to the database, which knows no `inq`, and turns nothing into a date.
+        where = {"proposalId": proposal_id}
         url = f"{self._settings.api_endpoints.samples}?filter={quote(_filter(where))}"
         answer = self.fetch(url)
         return [sample for sample in answer if isinstance(sample, dict)] if isinstance(answer, list) else []
@@ -297,6 +302,8 @@ class ScicatClient:
         doing = "asking who we are"
         self._log_in_if_due()
         response = self._request("GET", self._absolute("auth/whoami"), doing, None, self._token)
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            return None
         if not response.ok:
             raise explain(response, doing)
         if not response.content:
@@ -349,7 +356,9 @@ class ScicatClient:
             query = _filter(where, fields=fields, skip=len(seen))
             page = self._records(endpoint, query, doing, kind)
             if self.whoami() is None:
-                self._log_in_again(doing)
+                self._log_in_anew()
+                if self.whoami() is None:
+                    raise _still_nobody(doing)
                 page = self._records(endpoint, query, doing, kind)
             new = {_key(record): record for record in page if _key(record) not in seen}
             yield from new.values()
@@ -377,31 +386,37 @@ class ScicatClient:
         body: dict[str, JsonValue] | None = None,
         condition: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """The answer to a request by somebody whom the server knows.
+        """The answer to an authenticated request.
 
         An answer that an anonymous caller would get as well is believed only when the server knows us; when
-        it does not, the login is renewed and the request repeated, once. Repeating a write is safe here: the
-        server has refused it.
+        it does not, or says that the token has expired, the login is renewed and the request repeated, once.
+        Repeating a write is safe here: the server has refused it.
 
         Raises
         ------
         PermanentError
-            The token has run out and there is no password to renew it with.
+            The token has expired and there is no password to renew it with.
         TransientError
             The server could not answer, or does not know us in spite of a new login.
         """
         url = self._absolute(url)
         self._log_in_if_due()
         response = self._request(method, url, doing, body, self._token, condition)
-        if not _would_answer_anybody(response) or not self._is_ours(url) or self.whoami() is not None:
+        if self._is_meant_for_us(response, url):
             return response
-        if not self._settings.username:
-            raise _token_expired()
-        self._log_in()
+        self._log_in_anew()
         response = self._request(method, url, doing, body, self._token, condition)
-        if _would_answer_anybody(response) and self.whoami() is None:
+        if not self._is_meant_for_us(response, url):
             raise _still_nobody(doing)
         return response
+
+    def _is_meant_for_us(self, response: requests.Response, url: str) -> bool:
+        """Whether the server has answered the account that we log in as, and not an anonymous caller."""
+        if not self._is_ours(url):
+            return True
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            return False
+        return not _would_answer_anybody(response) or self.whoami() is not None
 
     def _request(
         self,
@@ -443,23 +458,28 @@ class ScicatClient:
         if 300 <= response.status_code < 400:
             raise explain(response, doing)
         if ours:
-            self._server_time = _date_of(response)
+            self._server_time, self._server_time_at = _date_of(response), self._clock()
         return response
 
     def _log_in_if_due(self) -> None:
         if not self._settings.username:
             return
-        if not self._token or (
-            self._expires_at is not None and self._clock() > self._expires_at - RENEWAL_SECONDS
-        ):
+        if not self._token or self._expires_within(RENEWAL_SECONDS):
             self._log_in()
 
-    def _log_in_again(self, doing: str) -> None:
+    def _expires_within(self, seconds: float) -> bool:
+        """Whether the token is valid for less than that, as far as anybody here can tell."""
+        if self._expires_at is None:
+            return False
+        # By the server's clock, which is the one that counts.
+        elapsed = self._clock() - self._server_time_at
+        return self._server_time + timedelta(seconds=elapsed + seconds) > self._expires_at
+
+    def _log_in_anew(self) -> None:
+        """Replace a login that the server does not know, or no longer."""
         if not self._settings.username:
-            raise _token_expired()
+            raise _token_refused(self._expires_at if self._expires_within(0) else None)
         self._log_in()
-        if self.whoami() is None:
-            raise _still_nobody(doing)
 
     def _log_in(self) -> None:
         doing = f"logging in as {self._settings.username}"
@@ -476,9 +496,17 @@ class ScicatClient:
             raise TransientError(
                 f"SciCat gave no token when {doing}.", remedy="Look at the SciCat server's login."
             )
-        lifetime = answer.get("ttl") or answer.get("expires_in")
         self._token = token
-        self._expires_at = self._clock() + lifetime if isinstance(lifetime, int | float) else None
+        self._expires_at = expiry_of(token) or self._end_of(answer.get("ttl") or answer.get("expires_in"))
+
+    def _end_of(self, lifetime: JsonValue) -> datetime | None:
+        """When something that the server has just made for so many seconds ends, by its own clock."""
+        try:
+            return (
+                self._server_time + timedelta(seconds=lifetime) if isinstance(lifetime, int | float) else None
+            )
+        except OverflowError:
+            return None
 
     def _explained(self, response: requests.Response, doing: str) -> IngestionError:
         """Like ``errors.explain``, but tells a missing right from a database that is down: both are a 403."""
@@ -574,13 +602,14 @@ def _parts_for_a_url(values: Sequence[str]) -> Iterator[list[str]]:
 
 def _still_nobody(doing: str) -> TransientError:
     return TransientError(
-        f"SciCat took us for nobody when {doing}, although we had just logged in.",
+        f"SciCat does not know our login when {doing}, although it has just given it.",
         remedy="It is tried again; look at the server's clock and token lifetime if it goes on.",
     )
 
 
-def _token_expired() -> PermanentError:
+def _token_refused(expired_at: datetime | None) -> PermanentError:
+    when = f"expired at {expired_at:%Y-%m-%d %H:%M} UTC" if expired_at else "has expired or is wrong"
     return PermanentError(
-        "SciCat takes us for nobody: the token has expired or is wrong.",
+        f"SciCat does not accept our login: the token {when}.",
         remedy="Put a valid token (or username and password, which renew it) into the configuration.",
     )

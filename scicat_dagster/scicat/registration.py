@@ -115,7 +115,8 @@ def _create(
 ) -> Registration:
     # First of all: a file list that cannot be posted is refused before anything is written.
     bodies = _bodies(built, list(_our_files(built).values()), most_bytes)
-    _check_recognisable(built, settings)
+    if "pid" not in built.dataset:
+        _confirm_unregistered(built, client, settings)
     try:
         pid = client.create_dataset(built.dataset).pid
     except ConflictError:
@@ -333,16 +334,27 @@ def _bytes(body: JsonValue) -> int:
     return len(json.dumps(body).encode())
 
 
-def _check_recognisable(built: BuiltDataset, settings: IngestionSettings) -> None:
+def _confirm_unregistered(built: BuiltDataset, client: ScicatClient, settings: IngestionSettings) -> None:
+    """Make sure that the catalogue does not hold a dataset to which nobody but the server gives a pid.
+
+    A pid of ours would be refused the second time; here nothing else prevents a second dataset. A server
+    whose database is away answers a list with nothing, after half a minute: so an empty list counts only
+    when another one after it is empty as well, and the database was there in between.
+    """
     key = settings.check_if_dataset_exists_by_metadata_key
-    if "pid" in built.dataset:
-        return
-    if not settings.check_if_dataset_exists_by_metadata or _metadata_value(built, key) in (None, ""):
+    value = _metadata_value(built, key)
+    if not settings.check_if_dataset_exists_by_metadata or value in (None, ""):
         raise PermanentError(
             "The dataset has no pid, and its metadata cannot be looked for, so that a second execution would "
             "register it twice.",
             remedy=f"Set ingestion.check_if_dataset_exists_by_metadata and let the schema assign {key} in "
             "scientific_metadata, or set dataset.allow_dataset_pid.",
+        )
+    client.check_health()
+    if _registered_before(built, client, settings) is not None:
+        raise TransientError(
+            "The catalogue did not list the dataset of this file a moment ago, and now it does.",
+            remedy="Nothing to do: it is looked at again.",
         )
 
 

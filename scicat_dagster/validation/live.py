@@ -105,7 +105,7 @@ def check_scicat(settings: Settings, schemas: SchemaCollection, client: ScicatCl
         return
     if account is None:
         report.add(
-            "scicat", "mistake", f"{host} takes us for nobody.",
+            "scicat", "mistake", f"{host} does not know our login.",
             "Put a valid token, or username and password, into the scicat section.",
         )  # fmt: skip
         return

@@ -248,7 +248,7 @@ def test_nothing_is_missing_because_the_login_has_run_out(catalogue: Catalogue) 
     settings = {"host": catalogue.server.api_root, "token": "expired"}
     stranger = ScicatClient(ScicatSettings.model_validate(settings))
     try:
-        with pytest.raises(PermanentError, match="takes us for nobody"):
+        with pytest.raises(PermanentError, match="does not accept our login"):
             discover(files(both), stranger)
     finally:
         stranger.close()

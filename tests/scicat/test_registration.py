@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,6 +48,7 @@ READ = ("GET", "datasets/.+")
 BLOCKS = ("GET", "origdatablocks")
 CREATE = ("POST", "datasets")
 ADD = ("POST", "origdatablocks")
+HEALTH = ("GET", "health")
 
 INGESTOR = Account(
     "ingestor", PASSWORD, ("ingestor",),
@@ -69,6 +71,19 @@ class Exchangeable:
     def fault(self, call: Call) -> FaultKind | None:
         self.calls.append(call)
         return self.plan.fault(call)
+
+
+class ShortOutage:
+    """The database is away for the first list of datasets, and back before anybody asks for its health."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._script = Scripted((FaultKind.LISTS_NOTHING, "GET", "datasets"))
+
+    def fault(self, call: Call) -> FaultKind | None:
+        if call.path == "health":
+            self._faults.forget()
+        return self._script.fault(call)
 
 
 @dataclass
@@ -395,6 +410,34 @@ def test_a_dataset_that_could_not_be_recognised_is_refused(
     assert catalogue.posted("datasets") == 0
 
 
+def test_a_list_that_is_empty_because_the_database_is_away_makes_no_second_dataset(
+    catalogue: Catalogue,
+) -> None:
+    """Only the first of the two requests is about the database; without a pid nothing else would refuse."""
+    registration = partial(register, built(pid=None), catalogue.client(), ANY_CHECK)
+    first = registration()
+    catalogue.script((FaultKind.LISTS_NOTHING, "GET", "datasets"))
+
+    _, met = catalogue.until_registered(registration)
+
+    assert len(met) == 1
+    assert "not healthy" in str(met[0]) or "503" in str(met[0])
+    assert registration().pid == first.pid
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_dataset_that_is_listed_a_moment_later_is_not_made_again(catalogue: Catalogue) -> None:
+    """The database came back between the list and the question for its health."""
+    registration = partial(register, built(pid=None), catalogue.client(), ANY_CHECK)
+    registration()
+    catalogue.plans.plan = ShortOutage(catalogue.faults)
+
+    _, met = catalogue.until_registered(registration)
+
+    assert len(met) == 1
+    assert catalogue.holds == (1, 1)
+
+
 def test_a_dataset_without_pid_is_refused_where_its_metadata_is_not_looked_at(catalogue: Catalogue) -> None:
     with pytest.raises(PermanentError, match="twice") as refused:
         register(built(pid=None), catalogue.client(), NO_METADATA_CHECK)
@@ -663,12 +706,13 @@ SITUATIONS = {
     "half, by pid": Situation(True, False, PID, NO_METADATA_CHECK, (CREATE, READ, BLOCKS, ADD)),
     "whole": Situation(True, True, PID, ANY_CHECK, (SEARCH, BLOCKS)),
     "whole, by pid": Situation(True, True, PID, NO_METADATA_CHECK, (CREATE, READ, BLOCKS)),
-    "new, no pid": Situation(False, False, None, ANY_CHECK, (SEARCH, CREATE, ADD)),
+    "new, no pid": Situation(False, False, None, ANY_CHECK, (SEARCH, HEALTH, CREATE, ADD)),
     "half, no pid": Situation(True, False, None, ANY_CHECK, (SEARCH, BLOCKS, ADD)),
     "whole, no pid": Situation(True, True, None, ANY_CHECK, (SEARCH, BLOCKS)),
 }
 UNANSWERED = {FaultKind.STORED_THEN_TIMEOUT}
-UNHARMED = {FaultKind.SLOW, FaultKind.TOKEN_EXPIRED}
+# A pid of ours that is taken is refused, whatever the list said.
+UNHARMED = {FaultKind.SLOW, FaultKind.TOKEN_EXPIRED, FaultKind.LISTS_NOTHING}
 
 
 def fits(kind: FaultKind, request: tuple[str, str]) -> bool:

@@ -119,7 +119,7 @@ def test_scicat_is_well_when_it_knows_us(catalogue: CatalogueServer) -> None:
     ("login", "words"),
     [
         ({"password": "wrong-" + PASSWORD}, "SciCat answered 401 when logging in as ingestor"),
-        ({"username": "", "token": PASSWORD}, "takes us for nobody"),
+        ({"username": "", "token": PASSWORD}, "does not know our login"),
     ],
 )
 def test_a_login_that_scicat_does_not_take_is_not_well_and_not_told(

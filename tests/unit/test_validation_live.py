@@ -174,7 +174,7 @@ def test_a_catalogue_that_is_away_could_not_be_checked(facility: Facility) -> No
     [
         ("password", "wrong", "Unauthorized"),
         ("health_endpoint", "nowhere", "asking for its health"),
-        ("username", "", "takes us for nobody"),
+        ("username", "", "does not know our login"),
     ],
 )
 def test_a_login_or_address_that_is_wrong_is_a_mistake(

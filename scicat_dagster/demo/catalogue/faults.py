@@ -28,6 +28,7 @@ from scicat_dagster.demo.catalogue.store import Store
 
 LOGIN = "auth/login"
 HEALTH = "health"
+DATASETS = "datasets"
 
 _PROXY_PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 
@@ -48,8 +49,15 @@ class FaultKind(Enum):
     LOGIN_DOWN = "a login is answered with 503"
     DATABASE_DOWN = "a write is answered with 403, and the next question for the health with 503"
 
+    LISTS_NOTHING = (
+        "a list of datasets is answered with an empty one, as while the database is away, and the \
+next question for the health with 503"
+    )
+
     def fits(self, call: "Call") -> bool:
         """Whether the fault can happen to a request: some are about one route only."""
+        if self is FaultKind.LISTS_NOTHING:
+            return call.method == "GET" and call.path == DATASETS
         if self is FaultKind.LOGIN_DOWN:
             return call.path == LOGIN
         if self is FaultKind.DATABASE_DOWN:
@@ -205,7 +213,7 @@ class Faults:
         self._slow_seconds = slow_seconds
         self._longest_hold_seconds = longest_hold_seconds
         self._retry_after_seconds = retry_after_seconds
-        self._refused_writes = 0
+        self._unreported_outages = 0
         self._lock = threading.Lock()
         self._released = False
         self._held: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -230,7 +238,7 @@ class Faults:
     def forget(self) -> None:
         """Begin again: nothing was counted, and the database is up."""
         self.counts.clear()
-        self._refused_writes = 0
+        self._unreported_outages = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI wants it."""
@@ -253,9 +261,9 @@ class Faults:
         if kind is FaultKind.TOKEN_EXPIRED:
             await run_in_threadpool(self._store.expire_tokens)
         app = self._app
-        if call.path == HEALTH and self._refused_writes:
+        if call.path == HEALTH and self._unreported_outages:
             # Not before the client could hear of it is the database up again.
-            self._refused_writes -= kind not in _NEVER_HEARD
+            self._unreported_outages -= kind not in _NEVER_HEARD
             app = _unhealthy()
         if kind in _AFTERWARDS:
             await self._afterwards(kind, app, scope, receive, send)
@@ -282,8 +290,11 @@ class Faults:
             case FaultKind.DATABASE_DOWN if call.path == HEALTH:
                 return _unhealthy()
             case FaultKind.DATABASE_DOWN:
-                self._refused_writes += 1
+                self._unreported_outages += 1
                 return forbidden().answer()
+            case FaultKind.LISTS_NOTHING:
+                self._unreported_outages += 1
+                return JsonAnswer([])
         return None
 
     async def _afterwards(
