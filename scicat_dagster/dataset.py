@@ -41,6 +41,9 @@ MANDATORY = (
 RECOMMENDED = ("datasetName", "description", "proposalId", "instrumentId")
 """A dataset can be registered without these, but people will look for it by them."""
 
+_COUNTED_BY_SERVER = frozenset({"size", "numberOfFiles"})
+"""Servers after 5.2.1 add each origdatablock to what a dataset was posted with."""
+
 _DEEPEST_VALUE = 64
 _NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
 _EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,.]+(\.[^@\s;,.]+)+")
@@ -106,8 +109,6 @@ class RawDataset(BaseModel):
     accessGroups: list[str] | None = None  # noqa: N815
     keywords: list[str] | None = None
     isPublished: bool = False  # noqa: N815
-    size: int = 0
-    numberOfFiles: int = 0  # noqa: N815
     scientificMetadata: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)  # noqa: N815
 
 
@@ -154,11 +155,11 @@ def build_dataset(
         values.setdefault("sampleId", sample_id)
     _apply_defaults(values, defaults)
     pid = _pid(schema, values.pop("pid", None), metadata, files, defaults, job_id_key, reasons)
-    values |= {
-        "size": sum(file.size for file in files.all_files),
-        "numberOfFiles": len(files.all_files),
-        "scientificMetadata": metadata,
-    }
+    for counted in sorted(_COUNTED_BY_SERVER & values.keys()):
+        del values[counted]
+        reason = "It is left out: the server counts the files itself, and might count them twice."
+        notices.append(Notice(subject=f"schema.{counted}", reason=reason))
+    values["scientificMetadata"] = metadata
     if pid is not None:
         values["pid"] = pid
     dataset = _validated(values, reasons, notices)
@@ -324,7 +325,7 @@ def _origdatablock(
     ]
     block: dict[str, Any] = {
         "datasetId": dataset.pid,
-        "size": dataset.size,
+        "size": sum(file.size for file in files.all_files),
         "dataFileList": listed,
         "ownerGroup": dataset.ownerGroup,
         "accessGroups": dataset.accessGroups or [],

@@ -372,8 +372,7 @@ def _batches(records: Iterable[DatasetRecord]) -> Iterator[list[DatasetRecord]]:
     batch: list[DatasetRecord] = []
     files = 0
     for record in records:
-        number = (record.model_extra or {}).get("numberOfFiles")
-        number = number if isinstance(number, int) else 1
+        number = 1 if record.numberOfFiles is None else record.numberOfFiles
         if batch and (files + number > _MOST_FILES or len(batch) >= _MOST_DATASETS):
             yield batch
             batch, files = [], 0

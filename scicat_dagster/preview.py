@@ -124,12 +124,12 @@ def _difference(
     settings: Settings,
 ) -> Correction | None:
     try:
-        record = registered_dataset(built, client, settings.ingestion)
+        registered = registered_dataset(built, client, settings.ingestion)
     except TransientError as error:
         # The bodies are right all the same.
         preview.warnings.append(Notice(subject="difference", reason=f"Nobody can say now. {error.what}"))
         return None
-    return None if record is None else compare(built, metadata.schema_, record)
+    return None if registered is None else compare(built, metadata.schema_, registered)
 
 
 def _error(subject: str, error: IngestionError) -> PreviewError:

@@ -15,7 +15,12 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from scicat_dagster.dataset import RECOMMENDED, BuiltDataset
 from scicat_dagster.errors import Notice, TransientError
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.scicat.models import FileRecord
+from scicat_dagster.scicat.models import (
+    DatasetRecord,
+    FileRecord,
+    OrigDatablockRecord,
+    RegisteredDataset,
+)
 from scicat_dagster.settings import ApiEndpoints
 
 
@@ -38,7 +43,8 @@ class Verdict(BaseModel):
 QUESTIONS: Mapping[str, str] = {
     "variables_resolved": "Every variable and field of the schema could be evaluated.",
     "fields_present": f"The recommended fields are filled: {', '.join(RECOMMENDED)}.",
-    "catalogue_agrees": "The catalogue lists each file once, with the size and checksum that it has on disk.",
+    "catalogue_agrees": "The catalogue lists each file once, with the size and checksum that it has on disk, "
+    "and each dataset has the size and number of files of its origdatablocks.",
     "references_known": "The proposal and the instrument that the dataset names are in the catalogue.",
 }
 
@@ -78,24 +84,40 @@ def _empty_fields(built: Sequence[BuiltDataset]) -> Iterator[Notice]:
 
 
 def _disagreements(registered: Mapping[str, BuiltDataset], client: ScicatClient) -> Iterator[Notice]:
-    found: dict[str, list[FileRecord]] = {}
+    blocks: dict[str, list[OrigDatablockRecord]] = {}
     for block in client.origdatablocks_of(list(registered)):
-        for file in block.dataFileList:
-            built = registered.get(block.datasetId)
-            if built is not None and _is_the_data_file(file, built):
-                found.setdefault(block.datasetId, []).append(file)
+        blocks.setdefault(block.datasetId, []).append(block)
     for pid, built in registered.items():
-        ours = _data_file(built)
-        listed = found.get(pid, [])
-        if len(listed) != 1:
-            yield Notice(subject=_name(built), reason=f"The catalogue lists it {len(listed)} times.")
-        for file in listed:
-            if file.size != ours.size or (file.chk and ours.chk and file.chk != ours.chk):
-                yield Notice(
-                    subject=_name(built),
-                    reason=f"The catalogue has {file.size} bytes, {file.chk or 'no checksum'}; "
-                    f"the file has {ours.size} bytes, {ours.chk or 'no checksum'}.",
-                )
+        yield from _wrongly_listed(built, blocks.get(pid, []))
+    for record in client.datasets_called(list(registered)):
+        if record.pid in registered:
+            sums = RegisteredDataset(record, blocks.get(record.pid, [])).wrong_sums
+            yield from _wrong_sums(registered[record.pid], record, sums)
+
+
+def _wrongly_listed(built: BuiltDataset, blocks: Sequence[OrigDatablockRecord]) -> Iterator[Notice]:
+    ours = _data_file(built)
+    listed = [file for block in blocks for file in block.dataFileList if _is_the_data_file(file, built)]
+    if len(listed) != 1:
+        yield Notice(subject=_name(built), reason=f"The catalogue lists it {len(listed)} times.")
+    for file in listed:
+        if file.size != ours.size or (file.chk and ours.chk and file.chk != ours.chk):
+            yield Notice(
+                subject=_name(built),
+                reason=f"The catalogue has {file.size} bytes, {file.chk or 'no checksum'}; "
+                f"the file has {ours.size} bytes, {ours.chk or 'no checksum'}.",
+            )
+
+
+def _wrong_sums(
+    built: BuiltDataset, record: DatasetRecord, sums: Mapping[str, int | float]
+) -> Iterator[Notice]:
+    for field, value in sums.items():
+        yield Notice(
+            subject=f"{_name(built)}: {field}",
+            reason=f"The dataset has {getattr(record, field)}, its origdatablocks have {value} together. "
+            "`scicat-dagster reingest --update` corrects it.",
+        )
 
 
 def _unknown_references(

@@ -25,7 +25,7 @@ from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Change, Correction, apply, check_also, compare
-from scicat_dagster.scicat.models import DatasetRecord
+from scicat_dagster.scicat.models import RegisteredDataset
 from scicat_dagster.scicat.registration import registered_dataset
 from scicat_dagster.settings import FileHandlingSettings, Settings
 
@@ -74,16 +74,16 @@ class Reingestion:
     def compared(self, file: str) -> Reingested:
         """How the catalogue differs from a file; nothing is changed."""
 
-        def look(built: BuiltDataset, schema: Schema, record: DatasetRecord) -> Correction:
-            return compare(built, schema, record, self.also)
+        def look(built: BuiltDataset, schema: Schema, registered: RegisteredDataset) -> Correction:
+            return compare(built, schema, registered, self.also)
 
         return self._done(file, look, "differs")
 
     def updated(self, file: str) -> Reingested:
         """Bring the dataset of a file up to date."""
 
-        def change(built: BuiltDataset, schema: Schema, record: DatasetRecord) -> Correction:
-            return apply(built, schema, record.pid, self.catalogue, self.also)
+        def change(built: BuiltDataset, schema: Schema, registered: RegisteredDataset) -> Correction:
+            return apply(built, schema, registered.record.pid, self.catalogue, self.also)
 
         return self._done(file, change, "updated")
 
@@ -96,14 +96,14 @@ class Reingestion:
         return schema in {chosen.id, chosen.name}
 
     def _done(
-        self, file: str, work: Callable[[BuiltDataset, Schema, DatasetRecord], Correction], state: State
+        self, file: str, work: Callable[[BuiltDataset, Schema, RegisteredDataset], Correction], state: State
     ) -> Reingested:
         try:
             built, schema = self._built(file)
-            record = registered_dataset(built, self.catalogue, self.settings.ingestion)
-            if record is None:
+            registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
+            if registered is None:
                 return Reingested(file=file, state="not registered", warnings=built.notices)
-            correction = work(built, schema, record)
+            correction = work(built, schema, registered)
         except IngestionError as error:
             return Reingested(
                 file=file,

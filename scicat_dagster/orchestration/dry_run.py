@@ -26,13 +26,13 @@ def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Fac
 
 def _difference(built: BuiltDataset, schema: Schema, facility: Facility) -> Metadata:
     try:
-        record = registered_dataset(built, facility.catalogue, facility.settings.ingestion)
+        registered = registered_dataset(built, facility.catalogue, facility.settings.ingestion)
     except IngestionError as error:
         return {"difference": dg.MetadataValue.text(f"Nobody can say. {error}")}
-    if record is None:
+    if registered is None:
         return {"difference": dg.MetadataValue.text("The file is not registered.")}
     return {
-        "pid": dg.MetadataValue.text(record.pid),
-        "SciCat": dg.MetadataValue.url(facility.catalogue.dataset_page(record.pid)),
-        "difference": difference_table(compare(built, schema, record).changes),
+        "pid": dg.MetadataValue.text(registered.record.pid),
+        "SciCat": dg.MetadataValue.url(facility.catalogue.dataset_page(registered.record.pid)),
+        "difference": difference_table(compare(built, schema, registered).changes),
     }

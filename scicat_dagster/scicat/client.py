@@ -40,8 +40,8 @@ _MOST_RECORDS = 1000
 _LONGEST_LIST = 6000
 """Of values in an address, in characters. Proxies take 8 kB, the server itself 16 kB with all headers."""
 
-_PLACE = ("pid", "sourceFolder", "numberOfFiles")
-"""The fields of a dataset that say where its files are."""
+_PLACE = ("pid", "sourceFolder", "size", "numberOfFiles")
+"""The fields of a dataset that say where its files are and how much they are."""
 
 _Record = TypeVar("_Record", DatasetRecord, OrigDatablockRecord)
 

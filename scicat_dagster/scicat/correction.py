@@ -27,7 +27,7 @@ from scicat_dagster.schemas.models import DATASET_FIELDS, Schema, ScicatVariable
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.scicat.client import ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
-from scicat_dagster.scicat.models import DatasetRecord
+from scicat_dagster.scicat.models import DatasetRecord, RegisteredDataset
 
 EDITED_BY_PEOPLE = frozenset(
     {
@@ -50,7 +50,8 @@ FIXED = {
 KEPT_BY_CATALOGUE = frozenset(
     {"size", "numberOfFiles", "packedSize", "numberOfFilesArchived", "isPublished", "datasetlifecycle"}
 )
-"""The server counts the files; archiving and publishing have ways of their own. These are not compared."""
+"""The server counts the files; archiving and publishing have ways of their own. These are not compared with
+what a schema gives them; size and number of files are compared with the dataset's own origdatablocks."""
 
 METADATA = "scientificMetadata"
 
@@ -131,7 +132,7 @@ def check_also(also: Collection[str]) -> None:
 
 
 def compare(
-    built: BuiltDataset, schema: Schema, record: DatasetRecord, also: Collection[str] = ()
+    built: BuiltDataset, schema: Schema, registered: RegisteredDataset, also: Collection[str] = ()
 ) -> Correction:
     """The differences between a dataset built anew and the one in the catalogue.
 
@@ -143,7 +144,9 @@ def compare(
         Fields to change although they would be left alone.
     """
     varying = _varying(schema)
+    record = registered.record
     found = [
+        *_sums_that_differ(registered),
         *_fields_that_differ(built.dataset, record.model_dump(mode="json")),
         *_entries_that_differ(_metadata(built), record.scientificMetadata),
     ]
@@ -165,8 +168,9 @@ def apply(
         The server could not answer, or somebody else changes the dataset now. Calling again converges.
     """
     for _ in range(_ATTEMPTS):
-        record = _dataset(pid, client)
-        correction = compare(built, schema, record, also)
+        registered = _registered(pid, client)
+        record = registered.record
+        correction = compare(built, schema, registered, also)
         if not correction.wanted:
             return correction
         body = _body(built, record, correction)
@@ -176,11 +180,12 @@ def apply(
             continue
         except TransientError:
             # The server may have made the change before it failed.
-            if compare(built, schema, _dataset(pid, client), also).wanted:
+            if compare(built, schema, _registered(pid, client), also).wanted:
                 raise
             return correction
-        now = _dataset(pid, client)
-        left = compare(built, schema, now, also).wanted
+        registered = _registered(pid, client)
+        now = registered.record
+        left = compare(built, schema, registered, also).wanted
         lost = set(record.scientificMetadata) - set(now.scientificMetadata)
         if not (left or lost):
             return correction
@@ -193,6 +198,13 @@ def apply(
 
 
 # Differences
+
+
+def _sums_that_differ(registered: RegisteredDataset) -> list[Change]:
+    return [
+        Change(field=name, in_catalogue=getattr(registered.record, name), from_file=value)
+        for name, value in registered.wrong_sums.items()
+    ]
 
 
 def _fields_that_differ(ours: Mapping[str, JsonValue], theirs: Mapping[str, Any]) -> list[Change]:
@@ -337,6 +349,10 @@ def _instant(text: Any) -> datetime | None:
 # Changing
 
 
+def _registered(pid: str, client: ScicatClient) -> RegisteredDataset:
+    return RegisteredDataset(_dataset(pid, client), client.origdatablocks(pid))
+
+
 def _dataset(pid: str, client: ScicatClient) -> DatasetRecord:
     try:
         record = client.dataset(pid)
@@ -359,8 +375,8 @@ def _body(built: BuiltDataset, record: DatasetRecord, correction: Correction) ->
     merged: dict[str, Any] = dict(record.scientificMetadata)
     body: dict[str, JsonValue] = {}
     for change in correction.wanted:
-        if change.field in built.dataset:
-            body[change.field] = built.dataset[change.field]
+        if not change.field.startswith(f"{METADATA}."):
+            body[change.field] = change.from_file
             continue
         key = change.field.removeprefix(f"{METADATA}.")
         known = merged.get(key)

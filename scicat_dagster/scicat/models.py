@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +21,8 @@ class DatasetRecord(BaseModel):
     datasetName: str = ""  # noqa: N815
     scientificMetadata: dict[str, Any] = Field(default_factory=dict)  # noqa: N815
     createdAt: datetime | None = None  # noqa: N815
+    size: int | float | None = None
+    numberOfFiles: int | None = None  # noqa: N815
 
     def metadata_value(self, key: str) -> Any:
         """The value of an entry of the scientific metadata, or None."""
@@ -42,6 +47,39 @@ class OrigDatablockRecord(BaseModel):
 
     id: str = Field(alias="_id")
     datasetId: str  # noqa: N815
+    size: int | float = 0
     chkAlg: str | None = None  # noqa: N815
     dataFileList: tuple[FileRecord, ...] = ()  # noqa: N815
     createdAt: datetime | None = None  # noqa: N815
+
+
+@dataclass(frozen=True)
+class RegisteredDataset:
+    """A dataset as the catalogue has it, with its origdatablocks."""
+
+    record: DatasetRecord
+    blocks: Sequence[OrigDatablockRecord]
+
+    @property
+    def listed(self) -> set[str]:
+        """The files that any of the blocks lists, by their full paths."""
+        # By the dataset's own folder: the schema's may be another one by now.
+        folder = PurePosixPath(self.record.sourceFolder)
+        return {str(folder / file.path) for block in self.blocks for file in block.dataFileList}
+
+    @property
+    def wrong_sums(self) -> dict[str, int | float]:
+        """What the size and the number of files should be by the blocks, where the dataset has another value.
+
+        Servers after 5.2.1 add each block to what the dataset was posted with, which scicat-ingestor does.
+        """
+        if not self.blocks:
+            return {}
+        size = sum(block.size for block in self.blocks)
+        number = sum(len(block.dataFileList) for block in self.blocks)
+        has = {"size": self.record.size, "numberOfFiles": self.record.numberOfFiles}
+        return {
+            field: value
+            for field, value in {"size": size, "numberOfFiles": number}.items()
+            if has[field] not in (None, value)
+        }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -24,7 +23,7 @@ from scicat_dagster.dataset import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
-from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord
+from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord, RegisteredDataset
 from scicat_dagster.settings import IngestionSettings
 
 LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
@@ -127,7 +126,7 @@ def _create(
 
 
 def _complete(
-    built: BuiltDataset, existing: _Existing, client: ScicatClient, most_bytes: int
+    built: BuiltDataset, existing: RegisteredDataset, client: ScicatClient, most_bytes: int
 ) -> Registration:
     """Add what a dataset that is there lacks."""
     pid = existing.record.pid
@@ -143,7 +142,7 @@ def _complete(
 
 def registered_dataset(
     built: BuiltDataset, client: ScicatClient, settings: IngestionSettings
-) -> DatasetRecord | None:
+) -> RegisteredDataset | None:
     """The dataset as which the file in hand is registered, with the content that it has now. Writes nothing.
 
     Raises
@@ -162,32 +161,19 @@ def registered_dataset(
         return None
     for block in _listing(existing.blocks, existing.record, built)[:1]:
         _check_same_content(block, existing.record, built)
-    return existing.record
-
-
-@dataclass(frozen=True)
-class _Existing:
-    """A dataset that the catalogue holds for our file, with its blocks."""
-
-    record: DatasetRecord
-    blocks: Sequence[OrigDatablockRecord]
-
-    @property
-    def listed(self) -> set[str]:
-        """The files that any of the blocks lists, by their full paths."""
-        return {path for block in self.blocks for path in _paths(block.dataFileList, self.record)}
+    return existing
 
 
 def _registered_before(
     built: BuiltDataset, client: ScicatClient, settings: IngestionSettings
-) -> _Existing | None:
+) -> RegisteredDataset | None:
     """The dataset as which this very file is registered already, found by its metadata."""
     key = settings.check_if_dataset_exists_by_metadata_key
     value = _metadata_value(built, key)
     if not settings.check_if_dataset_exists_by_metadata or value in (None, ""):
         return None
     for record in client.datasets_with_metadata(key, value):
-        found = _Existing(record, client.origdatablocks(record.pid))
+        found = RegisteredDataset(record, client.origdatablocks(record.pid))
         if _is_same_file(found, built, key):
             return found
     return None
@@ -248,7 +234,10 @@ def _create_first_block(body: dict[str, JsonValue], pid: str, client: ScicatClie
 
 
 def _add_missing(
-    built: BuiltDataset, existing: _Existing, bodies: Sequence[dict[str, JsonValue]], client: ScicatClient
+    built: BuiltDataset,
+    existing: RegisteredDataset,
+    bodies: Sequence[dict[str, JsonValue]],
+    client: ScicatClient,
 ) -> tuple[Notice, ...]:
     """Add the blocks that a dataset lacks; the rule when two registrations do so at once is in here.
 
@@ -267,7 +256,7 @@ def _add_missing(
     return notices
 
 
-def _check_abandoned(existing: _Existing, client: ScicatClient) -> None:
+def _check_abandoned(existing: RegisteredDataset, client: ScicatClient) -> None:
     grace = 1.5 * client.timeout_seconds
     moments = [existing.record.createdAt, *(block.createdAt for block in existing.blocks)]
     age = min((client.seconds_since(moment) for moment in moments if moment is not None), default=grace)
@@ -282,7 +271,7 @@ def _check_abandoned(existing: _Existing, client: ScicatClient) -> None:
 
 def _add(
     built: BuiltDataset, record: DatasetRecord, body: dict[str, JsonValue], client: ScicatClient
-) -> tuple[_Existing, tuple[Notice, ...]]:
+) -> tuple[RegisteredDataset, tuple[Notice, ...]]:
     """Add one block, remove it again where somebody else was first, and say what the dataset has now."""
     try:
         ours = client.create_origdatablock({**body, "datasetId": record.pid})
@@ -294,8 +283,8 @@ def _add(
     files = _body_paths(body, record)
     # With the data file a block is all that matters; one without it may be removed only if nothing gets lost.
     deciding = {built.data_file} if built.data_file in files else files
-    now = _Existing(record, client.origdatablocks(record.pid))
-    before = _Existing(record, [block for block in now.blocks if _creation(block) < _creation(ours)])
+    now = RegisteredDataset(record, client.origdatablocks(record.pid))
+    before = RegisteredDataset(record, [block for block in now.blocks if _creation(block) < _creation(ours)])
     rivals = [block for block in before.blocks if files & _paths(block.dataFileList, record)]
     if not rivals:
         return now, ()
@@ -358,19 +347,21 @@ def _confirm_unregistered(built: BuiltDataset, client: ScicatClient, settings: I
         )
 
 
-def _with_our_pid(built: BuiltDataset, client: ScicatClient, settings: IngestionSettings) -> _Existing:
+def _with_our_pid(
+    built: BuiltDataset, client: ScicatClient, settings: IngestionSettings
+) -> RegisteredDataset:
     """The dataset that has our pid, which must be for our file."""
     existing = _readable(str(built.dataset["pid"]), client)
     _check_ours(existing, built, settings)
     return existing
 
 
-def _check_ours(existing: _Existing, built: BuiltDataset, settings: IngestionSettings) -> None:
+def _check_ours(existing: RegisteredDataset, built: BuiltDataset, settings: IngestionSettings) -> None:
     if not _is_same_file(existing, built, settings.check_if_dataset_exists_by_metadata_key):
         raise _foreign(existing.record, built)
 
 
-def _readable(pid: str, client: ScicatClient) -> _Existing:
+def _readable(pid: str, client: ScicatClient) -> RegisteredDataset:
     """A dataset that exists, with its blocks."""
     existing = _visible(pid, client)
     if existing is None:
@@ -381,7 +372,7 @@ def _readable(pid: str, client: ScicatClient) -> _Existing:
     return existing
 
 
-def _visible(pid: str, client: ScicatClient) -> _Existing | None:
+def _visible(pid: str, client: ScicatClient) -> RegisteredDataset | None:
     """A dataset with its blocks, if there is one. Who may not read it would see no blocks at all."""
     try:
         record = client.dataset(pid)
@@ -392,10 +383,10 @@ def _visible(pid: str, client: ScicatClient) -> _Existing | None:
             remedy="Give the ingestor's account the right to read the datasets that it creates.",
             details=refusal.details,
         ) from None
-    return None if record is None else _Existing(record, client.origdatablocks(pid))
+    return None if record is None else RegisteredDataset(record, client.origdatablocks(pid))
 
 
-def _is_same_file(existing: _Existing, built: BuiltDataset, key: str) -> bool:
+def _is_same_file(existing: RegisteredDataset, built: BuiltDataset, key: str) -> bool:
     """Whether a dataset of the catalogue is for the file in hand.
 
     Its file list decides. A dataset that lists nothing, or nothing but our sidecars, was left by a crash

@@ -14,6 +14,7 @@ import yaml
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ops import seconds_to_read
+from scicat_dagster.reingestion import Reingestion
 from tests.orchestration.conftest import SmallFacility
 
 ASSET = dg.AssetKey("raw_dataset")
@@ -289,6 +290,27 @@ def test_the_run_evaluates_the_asset_checks(small: SmallFacility) -> None:
     assert unresolved.severity is dg.AssetCheckSeverity.WARN
     records = unresolved.metadata["findings"].value.records  # type: ignore[union-attr]
     assert any("run_number" in str(record.data["what"]) for record in records)
+
+
+def test_sums_that_are_not_those_of_the_blocks_are_a_finding_and_reingest_corrects_them(
+    small: SmallFacility,
+) -> None:
+    """What scicat-ingestor leaves on servers after 5.2.1."""
+    small.ingest(small.facility())
+    size = small.store.datasets()[0]["size"]
+    small.store.change_dataset(PID, lambda found: {**found, "size": 2 * size})
+    facility = small.facility()
+
+    result = small.ingest(facility)
+
+    (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == "catalogue_agrees")
+    assert not found.passed
+    (row,) = found.metadata["findings"].value.records  # type: ignore[union-attr]
+    assert "reingest" in str(row.data["why"])
+
+    updated = Reingestion(facility.settings, facility.schemas(), facility.catalogue).updated(str(small.file))
+    assert (updated.state, small.store.datasets()[0]["size"]) == ("updated", size)
+    facility.close()
 
 
 def test_that_all_is_well_is_not_said_for_each_file_but_what_is_not_always_is(small: SmallFacility) -> None:

@@ -26,7 +26,7 @@ from scicat_dagster.schemas.models import Schema
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Change, apply, check_also, compare
 from scicat_dagster.scicat.errors import RefusedError
-from scicat_dagster.scicat.models import DatasetRecord
+from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord, RegisteredDataset
 from scicat_dagster.settings import ScicatSettings
 
 PASSWORD = "pwd"
@@ -193,11 +193,14 @@ def test_a_dataset_as_it_was_registered_does_not_differ(catalogue: Catalogue) ->
     assert "valueSI" in record.scientificMetadata["length"]
     assert "_id" in catalogue.document["techniques"][0]
 
-    assert compare(same, schema("run", "length", "big", "x.y"), record).changes == ()
+    registered = RegisteredDataset(record, catalogue.client().origdatablocks(PID))
+    assert compare(same, schema("run", "length", "big", "x.y"), registered).changes == ()
 
 
-def record(**changes: Any) -> DatasetRecord:
-    return DatasetRecord.model_validate({**BODY, "scientificMetadata": {"run": entry(12)}, **changes})
+def record(*blocks: OrigDatablockRecord, **changes: Any) -> RegisteredDataset:
+    """What the catalogue has."""
+    body = {**BODY, "scientificMetadata": {"run": entry(12)}, **changes}
+    return RegisteredDataset(DatasetRecord.model_validate(body), blocks)
 
 
 def test_a_field_and_an_entry_that_differ_are_changes() -> None:
@@ -251,6 +254,26 @@ def test_what_the_catalogue_keeps_itself_does_not_differ() -> None:
     theirs = record(size=5, numberOfFiles=1, packedSize=3, isPublished=True)
 
     assert compare(built(), SCHEMA, theirs).changes == ()
+
+
+def block(*sizes: int) -> OrigDatablockRecord:
+    files = [{"path": f"{number}.nxs", "size": size} for number, size in enumerate(sizes)]
+    body = {"_id": str(sizes), "datasetId": PID, "size": sum(sizes), "dataFileList": files}
+    return OrigDatablockRecord.model_validate(body)
+
+
+def test_sums_that_are_not_those_of_the_blocks_are_corrected() -> None:
+    """As SciCat after 5.2.1 makes them of what scicat-ingestor posts."""
+    doubled = record(block(1000, 4), block(6), size=2020, numberOfFiles=6)
+
+    correction = compare(built(), SCHEMA, doubled)
+
+    assert found(correction.wanted) == {
+        "size": (2020, 1010, "change"),
+        "numberOfFiles": (6, 3, "change"),
+    }
+    right = record(block(1000, 4), block(6), size=1010, numberOfFiles=3)
+    assert compare(built(), SCHEMA, right).changes == ()
 
 
 def test_a_value_that_comes_from_the_time_or_the_run_is_left_alone() -> None:

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scicat_dagster.dataset import BuiltDataset
-from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store, create_app
+from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Dialect, Store, create_app
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, Random, Scripted
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.scicat.client import ScicatClient
@@ -143,12 +143,13 @@ class Catalogue:
         return self.store.count_datasets(), self.store.count_origdatablocks()
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
+@pytest.fixture(scope="module", params=[Dialect.V4X, Dialect.V5_NEXT])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     accounts = Accounts((INGESTOR, BLIND, PLAIN))
     plans = Exchangeable()
     with Store(tmp_path_factory.mktemp("catalogue") / "catalogue.sqlite") as store:
-        faults = Faults(create_app(store, accounts), plans, store, slow_seconds=0.01)
+        app = create_app(store, accounts, request.param)
+        faults = Faults(app, plans, store, slow_seconds=0.01)
         with CatalogueServer(store, accounts, app=faults) as server, faults:
             yield Catalogue(server, store, faults, plans, ExitStack())
 
@@ -191,8 +192,6 @@ def built(
         "creationLocation": "ESS:CODA",
         "ownerGroup": "ess_proposal_443503",
         "accessGroups": [],
-        "size": size + 4,
-        "numberOfFiles": 2,
         "scientificMetadata": metadata,
         **changes,
     }
@@ -482,8 +481,7 @@ def long(*, pid: str | None = PID, entries: int = 10) -> BuiltDataset:
     listed: Any = short.origdatablock["dataFileList"]
     size = 1000 + 128 * len(beside)
     block = {**short.origdatablock, "dataFileList": [listed[0], *beside], "size": size}
-    dataset = {**short.dataset, "size": size, "numberOfFiles": entries}
-    return short.model_copy(update={"dataset": dataset, "origdatablock": block})
+    return short.model_copy(update={"origdatablock": block})
 
 
 def check_listed_once(store: Store, wanted: BuiltDataset) -> list[list[dict[str, Any]]]:

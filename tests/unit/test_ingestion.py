@@ -138,8 +138,6 @@ def test_a_real_file_and_a_real_schema_give_the_dataset_of_the_measurement(
         "accessGroups": ["scientific information management systems group"],
         "sourceFolder": str(path.parents[1]),
         "isPublished": False,
-        "size": sum(listed.size for listed in files.all_files),
-        "numberOfFiles": 4,
         "scientificMetadata": {
             "start_time": {
                 "value": "2024-10-28T09:06:41.186000+00:00",
@@ -364,6 +362,7 @@ def test_a_sample_is_not_looked_up_unless_the_schema_says_so(
     "sample",
     [
         SAMPLE,
+        {"sampleId": "s-1", "sampleName": "A Sample", "description": "x"},
         {"sampleId": "s-1", "description": "x", "sampleCharacteristics": {"name": "A Sample"}},
         {"sampleId": "s-1", "sampleCharacteristics": {"name": {"value": "A Sample", "unit": ""}}},
     ],
@@ -378,6 +377,17 @@ def test_the_sample_of_the_proposal_with_the_name_in_the_file_is_found(
     ]
     assert extract(sample_attachment=LOOKUP).sample_id == "s-1"
     assert catalogue.asked == ["samples of 443503"]
+
+
+def test_a_sample_is_found_by_its_name_before_its_description(
+    extract: Callable[..., ExtractedMetadata], catalogue: FakeCatalogue
+) -> None:
+    by_characteristics = {"sampleId": "s-3", "sampleCharacteristics": {"name": "A Sample"}}
+    catalogue.samples = [by_characteristics, {**SAMPLE, "sampleId": "s-2"}]
+    assert extract(sample_attachment=LOOKUP).sample_id == "s-2"
+
+    catalogue.samples = [*catalogue.samples, {"sampleId": "s-1", "sampleName": "A Sample"}]
+    assert extract(sample_attachment=LOOKUP).sample_id == "s-1"
 
 
 @pytest.mark.parametrize(
