@@ -9,13 +9,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from scicat_dagster import ingestion
 from scicat_dagster.dataset import BuiltDataset
-from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
-from scicat_dagster.files import canonical_path
-from scicat_dagster.ingestion import ExtractedMetadata, SampleSource
-from scicat_dagster.nexus import look_at
-from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
+from scicat_dagster.errors import IngestionError, Notice, TransientError
+from scicat_dagster.ingestion import ExtractedMetadata
+from scicat_dagster.rebuild import build_again, extract_again
+from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Correction, compare
 from scicat_dagster.scicat.registration import registered_dataset
@@ -93,24 +91,13 @@ def preview_file(file: Path, config: Path, environment: Mapping[str, str]) -> Pr
     return preview
 
 
-def metadata_of(
-    file: str, schemas: SchemaCollection, catalogue: SampleSource, settings: Settings
-) -> ExtractedMetadata:
-    """The metadata of a file that nobody announced; raises as :func:`ingestion.extract_metadata`."""
-    try:
-        path = canonical_path(file, settings.ingestion.file_handling.data_directory)
-    except ValueError as error:
-        raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
-    return ingestion.extract_metadata(look_at(Path(path)), schemas, catalogue, settings)
-
-
 def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) -> None:
     settings = configuration.settings
     preview.warnings += [Notice(subject="configuration", reason=text) for text in configuration.warnings]
     schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
-    metadata = metadata_of(preview.file, schemas, client, settings)
+    metadata = extract_again(preview.file, schemas, client, settings)
     preview.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
-    built = ingestion.build(metadata, ingestion.describe_files(metadata.file, settings), settings)
+    built = build_again(metadata, settings)
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
     preview.warnings += built.notices
     preview.difference = _difference(preview, built, metadata, client, settings)

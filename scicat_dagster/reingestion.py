@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster import ingestion
 from scicat_dagster.dataset import BuiltDataset
 from scicat_dagster.discovery import Criteria, FoundFile, Refused, Unreadable, walk
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
-from scicat_dagster.files import canonical_path, sidecar_directory
-from scicat_dagster.messages import FileWritten
-from scicat_dagster.nexus import look_at
+from scicat_dagster.rebuild import build_again, extract_again
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.scicat.client import ScicatClient
@@ -121,18 +118,8 @@ class Reingestion:
         )
 
     def _built(self, file: str) -> tuple[BuiltDataset, Schema]:
-        handling = self.settings.ingestion.file_handling
-        try:
-            path = Path(canonical_path(file, handling.data_directory))
-        except ValueError as error:
-            raise PermanentError(
-                str(error), remedy="Give the path of a file in the data directory."
-            ) from None
-        metadata = ingestion.extract_metadata(
-            look_at(path), self.schemas, self.catalogue, self.settings, _announcement(path, handling)
-        )
-        files = ingestion.describe_files(metadata.file, self.settings)
-        return ingestion.build(metadata, files, self.settings), metadata.schema_
+        metadata = extract_again(file, self.schemas, self.catalogue, self.settings)
+        return build_again(metadata, self.settings), metadata.schema_
 
 
 def listed_files(
@@ -163,14 +150,3 @@ def counted(files: Sequence[Reingested]) -> dict[State, int]:
 
 
 STATES: tuple[State, ...] = ("up to date", "differs", "updated", "not registered", "failed")
-
-
-def _announcement(path: Path, handling: FileHandlingSettings) -> FileWritten | None:
-    """The message that announced a file, from where its registration kept it."""
-    kept = sidecar_directory(path, handling) / f"{path.stem}.{handling.message_file_extension}"
-    try:
-        message = FileWritten.model_validate_json(kept.read_bytes())
-    except (OSError, ValidationError):
-        # None was kept, or by another ingestor in its own form.
-        return None
-    return message if message.file_path == str(path) else None

@@ -7,19 +7,17 @@ look at the latest files again.
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from scicat_dagster import ingestion
 from scicat_dagster.dataset import BuiltDataset
 from scicat_dagster.errors import IngestionError
-from scicat_dagster.nexus import look_at
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.quality import QUESTIONS, Verdict, judge
+from scicat_dagster.rebuild import build_again, extract_again
 
 _MOST_FINDINGS = 200
 _LATEST_FILES = 20
@@ -108,7 +106,10 @@ def latest_files(
         materialization = record.asset_materialization
         if materialization is not None and materialization.partition:
             try:
-                built = _built_anew(Path(materialization.partition), facility)
+                metadata = extract_again(
+                    materialization.partition, facility.schemas(), facility.catalogue, facility.settings
+                )
+                built = build_again(metadata, facility.settings)
             except IngestionError as error:
                 context.log.warning("%s: %s", materialization.partition, error)
             else:
@@ -123,10 +124,3 @@ def latest_files(
             description=evaluation.description,
             metadata=evaluation.metadata,
         )
-
-
-def _built_anew(path: Path, facility: Facility) -> BuiltDataset:
-    settings = facility.settings
-    file = look_at(path)
-    metadata = ingestion.extract_metadata(file, facility.schemas(), facility.catalogue, settings)
-    return ingestion.build(metadata, ingestion.describe_files(file, settings), settings)

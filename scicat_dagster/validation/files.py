@@ -18,7 +18,8 @@ from scicat_dagster.dataset import MANDATORY, RECOMMENDED, BuiltDataset
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
 from scicat_dagster.files import FileDescription
 from scicat_dagster.ingestion import ExtractedMetadata, SampleSource
-from scicat_dagster.preview import PreviewSchema, metadata_of
+from scicat_dagster.preview import PreviewSchema
+from scicat_dagster.rebuild import describe_again, extract_again
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
 from scicat_dagster.settings import Settings
@@ -63,9 +64,9 @@ def check_file(
     found = FileReport(file=os.path.abspath(file))  # noqa: PTH100
     report.files.append(found)
     try:
-        metadata = metadata_of(found.file, schemas, catalogue, settings)
+        metadata = extract_again(found.file, schemas, catalogue, settings)
         found.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
-        files = ingestion.describe_files(metadata.file, _without_checksums(settings))
+        files = describe_again(metadata, _without_checksums(settings))
         built, reasons = _built(metadata, files, settings)
     except IngestionError as error:
         found.registrable = None if isinstance(error, TransientError) else False

@@ -1,0 +1,89 @@
+"""A dataset made from disk once more is the one that was registered, also with a pid from the announcement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from scicat_dagster.cli import main
+from scicat_dagster.messages import FileWritten
+from scicat_dagster.orchestration.checks import latest_files
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.reingestion import Reingestion
+from tests.orchestration.conftest import SmallFacility
+
+JOB = "4c9a7f5e-job-of-the-message"
+
+
+@pytest.fixture
+def registered(small: SmallFacility) -> Facility:
+    """The facility whose file was announced, registered, and has its pid from the announcement."""
+    schema = yaml.safe_load(small.schema.read_text())
+    schema["variables"]["pid"] = {"source": "VALUE", "value": "<message_job_id>", "value_type": "string"}
+    small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
+    announcement = FileWritten(file_path=str(small.file), job_id=JOB, topic="odin", partition=0, offset=7)
+    waiting = {"config": {"announcement": announcement.model_dump_json()}}
+    facility = small.facility()
+    small.ingest(facility, run_config={"ops": {"raw_dataset": {"ops": {"wait_for_file": waiting}}}})
+    assert JOB in pid(small)
+    return facility
+
+
+def pid(small: SmallFacility) -> str:
+    (dataset,) = small.store.datasets()
+    return str(dataset["pid"])
+
+
+def run(small: SmallFacility, *arguments: str) -> dict[str, object]:
+    configuration = Path(small.directory / "config.yml")
+    result = CliRunner().invoke(main, [argument.format(configuration) for argument in arguments])
+    # The sample schema names an instrument that nobody knows, which is a mistake to validate.
+    assert result.exit_code in {0, 1}, result.output
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_preview_has_the_pid_of_what_is_registered(small: SmallFacility, registered: Facility) -> None:
+    shown = run(small, "preview", str(small.file), "--config", "{}", "--json")
+
+    assert isinstance(shown["dataset"], dict)
+    assert shown["dataset"]["pid"] == pid(small)
+    assert isinstance(shown["difference"], dict)
+    assert [change for change in shown["difference"]["changes"] if change["kind"] == "change"] == []
+
+
+def test_validate_knows_what_the_announcement_said(small: SmallFacility, registered: Facility) -> None:
+    shown = run(small, "validate", "{}", "--against", str(small.file), "--live", "--json")
+
+    assert isinstance(shown["files"], list)
+    (file,) = shown["files"]
+    assert file["registrable"] is True
+    assert file["unknown"] == []
+
+
+def test_reingest_finds_the_dataset_up_to_date(small: SmallFacility, registered: Facility) -> None:
+    found = Reingestion(registered.settings, registered.schemas(), registered.catalogue)
+
+    assert found.compared(str(small.file)).state == "up to date"
+    registered.close()
+
+
+def test_a_check_of_the_latest_files_finds_nothing(small: SmallFacility, registered: Facility) -> None:
+    definitions = dg.Definitions(
+        asset_checks=[latest_files],
+        jobs=[dg.define_asset_job("check", selection=dg.AssetSelection.checks(latest_files))],
+        resources={"facility": registered},
+    )
+
+    result = definitions.resolve_job_def("check").execute_in_process(instance=small.instance)
+
+    found = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
+    assert found["catalogue_agrees"]
+    assert found["variables_resolved"]
+    registered.close()
