@@ -36,6 +36,7 @@ from blake3 import blake3
 from pydantic import JsonValue
 
 from scicat_dagster import ingestion
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.demo.catalogue import CatalogueServer, demo_accounts
 from scicat_dagster.demo.facility import SCHEMAS_DIRECTORY
 from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
@@ -52,7 +53,7 @@ from scicat_dagster.orchestration.sensors import wrdn_sensor
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
-from scicat_dagster.settings import Configuration, FileHandlingSettings, Settings
+from scicat_dagster.settings import FileHandlingSettings, Settings, load_configuration
 
 R = TypeVar("R")
 
@@ -196,11 +197,12 @@ def sensor(messages: int = 10_000, rounds: int = 5) -> Iterator[Figure]:
         )
         for plan in plans
     ]
-    settings = Settings.model_validate(
-        {"scicat": {"host": "http://127.0.0.1/api/v3"}, "kafka": {"topics": topic}}
-    )
-    facility = _Overwhelmed(Configuration(data / "config.yml", settings, ()), waiting=waiting)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with folder() as directory, dg.DagsterInstance.ephemeral() as instance:
+        path = directory / "config.yml"
+        path.write_text(
+            f"scicat: {{host: http://127.0.0.1/api/v3}}\nkafka: {{topics: {topic}, bootstrap_servers: x}}\n"
+        )
+        facility = _Overwhelmed(CurrentConfiguration(load_configuration(path, {})), waiting=waiting)
         taken = [_cpu_seconds(lambda: _ticks(facility, instance, messages)) for _ in range(rounds)]
     yield Figure(
         f"sensor: {messages} messages to run requests",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.orchestration.assets import (
+    configuration as configuration_asset,
+)
 from scicat_dagster.orchestration.assets import kafka_lag, rejected_messages, with_freshness
 from scicat_dagster.orchestration.checks import latest_files
 from scicat_dagster.orchestration.digest import digest_sensor
@@ -36,6 +41,7 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             with_freshness(configuration.settings.monitoring.freshness_hours),
             rejected_messages,
             kafka_lag,
+            configuration_asset,
             failed_files_report,
             reconciliation,
         ],
@@ -53,7 +59,7 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             reconcile_schedule(configuration.settings.reconcile),
             forget_schedule(configuration.settings.retention),
         ],
-        resources={"facility": facility or Facility(configuration)},
+        resources={"facility": facility or Facility(CurrentConfiguration(configuration))},
         executor=dg.in_process_executor,
     )
 
@@ -75,7 +81,14 @@ def configuration_from_environment() -> Configuration:
     return load_configuration(Path(path), os.environ)
 
 
+@cache
+def current_configuration() -> CurrentConfiguration:
+    """The process's own, which its forks inherit: with it they have a good version, whatever is on disk."""
+    return CurrentConfiguration(configuration_from_environment())
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """What ``workspace.yaml`` loads."""
-    return build_definitions(configuration_from_environment())
+    current = current_configuration()
+    return build_definitions(current.read(), Facility(current))

@@ -178,12 +178,12 @@ def _explained(name: str, check: Callable[[], Check]) -> Callable[[], Check]:
     return ask
 
 
-def facility_checks(settings: FacilitySettings) -> dict[str, Callable[[], Check]]:
-    """The checks of the servers and folders that a configuration names."""
+def facility_checks(settings: Callable[[], FacilitySettings]) -> dict[str, Callable[[], Check]]:
+    """The checks of the servers and folders that the configuration names, as it is at each look."""
     return {
-        "kafka": lambda: kafka_check(settings.kafka),
-        "storage": lambda: storage_check(settings.ingestion.file_handling),
-        "scicat": ScicatCheck(settings.scicat),
+        "kafka": lambda: kafka_check(settings().kafka),
+        "storage": lambda: storage_check(settings().ingestion.file_handling),
+        "scicat": ScicatCheck(lambda: settings().scicat),
     }
 
 
@@ -228,24 +228,28 @@ def _from_report(name: str, report: Report, well: str) -> Check:
 class ScicatCheck:
     """Whether SciCat works and knows us. Its login is used again, as long as it is good."""
 
-    def __init__(self, settings: ScicatSettings) -> None:
-        seconds = min(settings.timeout_seconds, _SCICAT_SECONDS)
-        self._settings = settings.model_copy(update={"timeout": seconds})
-        self._client: ScicatClient | None = None
+    def __init__(self, settings: Callable[[], ScicatSettings]) -> None:
+        self._current_settings = settings
+        self._kept: tuple[ScicatSettings, ScicatClient] | None = None
 
     def __call__(self) -> Check:
-        client, self._client = self._client or ScicatClient(self._settings), None
+        settings = self._current_settings()
+        kept, self._kept = self._kept, None
+        if kept is not None and kept[0] != settings:
+            kept[1].close()
+            kept = None
+        client = kept[1] if kept is not None else _quick_client(settings)
         try:
             client.check_health()
             account = client.account()
-            if account is None and self._settings.username:
+            if account is None and settings.username:
                 # A server that was set up anew does not know the logins that it gave before.
                 client.close()
-                client = ScicatClient(self._settings)
+                client = _quick_client(settings)
                 account = client.account()
             if account is None:
                 raise PermanentError(
-                    f"{self._settings.host} is healthy, but does not know our login.",
+                    f"{settings.host} is healthy, but does not know our login.",
                     remedy="Put a valid token, or username and password, into the scicat section.",
                 )
         except TransientError as error:
@@ -255,9 +259,14 @@ class ScicatCheck:
         except PermanentError:
             client.close()
             raise
-        self._client = client
-        words = f"{self._settings.host} is healthy and knows us as {account.name}."
+        self._kept = (settings, client)
+        words = f"{settings.host} is healthy and knows us as {account.name}."
         return Check(name="scicat", ok=True, words=words)
+
+
+def _quick_client(settings: ScicatSettings) -> ScicatClient:
+    seconds = min(settings.timeout_seconds, _SCICAT_SECONDS)
+    return ScicatClient(settings.model_copy(update={"timeout": seconds}))
 
 
 def create_app(checkup: Checkup, measures: Sequence[Question[list[Metric]]] = ()) -> Starlette:

@@ -10,10 +10,12 @@ Any string may hold ``${NAME}`` or ``${NAME:-default}``, replaced from the envir
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -31,7 +33,7 @@ from pydantic import (
 )
 
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.yaml_file import UnreadableError, read_yaml
+from scicat_dagster.yaml_file import UnreadableError, parse_yaml, read_text
 
 CONFIGURATION_VARIABLE = "SCICAT_INGESTOR_CONFIG"
 """The environment variable that holds the path of the configuration file."""
@@ -39,6 +41,7 @@ CONFIGURATION_VARIABLE = "SCICAT_INGESTOR_CONFIG"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """What ``scicat.timeout: 0`` means."""
 
+_HASH_DIGITS = 12
 _PLACEHOLDER = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-(?P<default>[^}]*))?\}")
 
 
@@ -444,6 +447,17 @@ class Settings(_Section):
 
 
 @dataclass(frozen=True)
+class Version:
+    """Which content of the file: the beginning of its SHA-256, and when it was modified last."""
+
+    hash: str
+    modified_at: datetime
+
+    def __str__(self) -> str:
+        return f"{self.hash} of {self.modified_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
 class Configuration:
     """A configuration file that was read."""
 
@@ -452,6 +466,10 @@ class Configuration:
     settings: Settings
     warnings: tuple[str, ...]
     """What is odd about it but does not prevent its use."""
+    version: Version
+    """Which content of the file this is."""
+    environment: Mapping[str, str] = dataclasses.field(repr=False, compare=False)
+    """What its placeholders were filled from; it may hold secrets."""
 
     @property
     def schemas_directory(self) -> Path:
@@ -476,7 +494,7 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> Configurat
         key does not allow.
     """
     path = path.absolute()
-    raw = _read_sections(path)
+    raw, version = _read_sections(path)
     mistakes: list[str] = []
     filled = _fill_placeholders(raw, environment, place="", mistakes=mistakes)
     if mistakes:
@@ -488,7 +506,7 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> Configurat
     mistakes.extend(_contradictions(settings))
     if mistakes:
         raise ConfigurationError(path, tuple(mistakes))
-    return Configuration(path, settings, tuple(_warnings(filled, settings)))
+    return Configuration(path, settings, tuple(_warnings(filled, settings)), version, environment)
 
 
 def unknown_keys(configuration: Configuration) -> tuple[str, ...]:
@@ -496,14 +514,18 @@ def unknown_keys(configuration: Configuration) -> tuple[str, ...]:
     return tuple(warning for warning in configuration.warnings if " is not a known key" in warning)
 
 
-def _read_sections(path: Path) -> dict[str, Any]:
+def _read_sections(path: Path) -> tuple[dict[str, Any], Version]:
     try:
-        raw = read_yaml(path)
+        text = read_text(path)
+        modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        raw = parse_yaml(text)
     except UnreadableError as error:
         raise ConfigurationError(path, (f"{error}.",)) from None
+    except OSError as error:
+        raise ConfigurationError(path, (f"it cannot be read ({error.strerror}).",)) from None
     if not isinstance(raw, dict):
         raise ConfigurationError(path, ("it must hold sections such as `kafka:` and `scicat:`.",))
-    return raw
+    return raw, Version(hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS], modified_at)
 
 
 def _fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str, mistakes: list[str]) -> Any:

@@ -37,14 +37,35 @@ def read_yaml(path: Path) -> Any:
     UnreadableError
         It cannot be read, is larger than any such file, or is not YAML.
     """
+    return parse_yaml(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises
+    ------
+    UnreadableError
+        It cannot be read, is larger than any file that a person wrote, or is not UTF-8.
+    """
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise UnreadableError(f"it is larger than {_LARGEST_FILE // 1024} KiB")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UnreadableError(f"it cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UnreadableError("it is not UTF-8 text") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML (or JSON) text.
+
+    Raises
+    ------
+    UnreadableError
+        It is not YAML.
+    """
     try:
         content = _parse(text)
         # An anchor that holds itself would be walked through for ever.

@@ -26,6 +26,7 @@ def health(how: str | None, config: Path) -> None:
     With --serve, /health answers 200 when all are well and 503 when not, with the same JSON as --json; /live
     answers 200 as long as this process does; /metrics is for Prometheus.
     """
+    from scicat_dagster.current_configuration import CurrentConfiguration
     from scicat_dagster.errors import IngestionError
     from scicat_dagster.health import Checkup, create_app, facility_checks, listen, serve
     from scicat_dagster.orchestration.health import Home, dagster_checks, dagster_measures
@@ -35,8 +36,11 @@ def health(how: str | None, config: Path) -> None:
         raise click.ClickException("DAGSTER_HOME is not set. Set it to the folder of your Dagster instance.")
     home = Home(dagster_instance)
     try:
-        settings = load_configuration(config, os.environ).settings
-        checkup = Checkup({**facility_checks(settings), **dagster_checks(home)})
+        current = CurrentConfiguration(load_configuration(config, os.environ))
+        settings = current.read().settings
+        checkup = Checkup(
+            {**facility_checks(lambda: current.read().settings), **dagster_checks(home, current)}
+        )
         if how == "serve":
             with listen(settings.health_check) as listener:
                 host, port = listener.getsockname()[:2]

@@ -1,4 +1,4 @@
-"""The assets: ``raw_dataset``, one partition per file, ``rejected_messages`` and ``kafka_lag``."""
+"""The assets: ``raw_dataset``, one partition per file, and what the sensor reports beside it."""
 
 from datetime import timedelta
 from typing import Any
@@ -44,6 +44,17 @@ rejected_messages = dg.AssetSpec(
     description="Announcements that led to no run: broken or impossible messages, failures of the file "
     "writer, and messages that Kafka deleted before they were read. Each is an observation with the reason, "
     "the position, and the message itself as base64.",
+)
+
+configuration = dg.AssetSpec(
+    "configuration",
+    group_name=GROUP,
+    kinds={"yaml"},
+    owners=OWNERS,
+    tags=OVERSIGHT,
+    description="The facility's configuration file. Each version that came into force is an observation; so "
+    "are a file that cannot be used (the last good version then stays in force), and keys that take effect "
+    "only when Dagster is restarted.",
 )
 
 LAG_INTERVAL = timedelta(minutes=10)

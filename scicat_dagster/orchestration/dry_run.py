@@ -20,7 +20,11 @@ def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Fac
         RAW_DATASET,
         partition=key,
         description="Dry run: nothing was registered.",
-        metadata={"would be posted": posted, **_difference(built, schema, facility)},
+        metadata={
+            "would be posted": posted,
+            "configuration": dg.MetadataValue.text(str(facility.configuration.version)),
+            **_difference(built, schema, facility),
+        },
     )
 
 

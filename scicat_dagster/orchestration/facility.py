@@ -10,24 +10,18 @@ import math
 import os
 from dataclasses import dataclass, field
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.kafka import AnnouncementReader
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.settings import Configuration, Settings
-
-
-@dataclass
-class _Connections:
-    process: int
-    catalogue: ScicatClient
-    announcements: AnnouncementReader
+from scicat_dagster.settings import Configuration, KafkaSettings, ScicatSettings, Settings
 
 
 @dataclass
 class Facility:
     """A facility: its settings, schemas, catalogue and announcements."""
 
-    configuration: Configuration
+    current: CurrentConfiguration
     wait_seconds: float = 4.0
     """How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
     op_pauses: tuple[float, ...] = (2.0, 4.0, 8.0)
@@ -39,11 +33,19 @@ class Facility:
     reported_lag: dict[str, int] = field(default_factory=dict, repr=False)
     found_good_at: dict[str, float] = field(default_factory=dict, repr=False)
     """When this process last saw whether to say that an asset check passed, by the monotonic clock."""
-    _connections: _Connections | None = field(default=None, repr=False)
+    reported_configuration: str = field(default="", repr=False)
+    """What this process last reported of the configuration that is in force."""
+    _catalogue: tuple[int, ScicatSettings, ScicatClient] | None = field(default=None, repr=False)
+    _announcements: tuple[int, KafkaSettings, AnnouncementReader] | None = field(default=None, repr=False)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration file as it is in force now."""
+        return self.current.read()
 
     @property
     def settings(self) -> Settings:
-        """The configuration file's content."""
+        """The content of the configuration file that is in force now."""
         return self.configuration.settings
 
     def schemas(self) -> SchemaCollection:
@@ -52,25 +54,30 @@ class Facility:
 
     @property
     def catalogue(self) -> ScicatClient:
-        """The client of the facility's SciCat; one per process."""
-        return self._connected().catalogue
+        """The client of the facility's SciCat; one per process, until the settings change."""
+        process, settings = os.getpid(), self.settings.scicat
+        kept = self._catalogue
+        if kept is None or kept[:2] != (process, settings):
+            # A forked worker must not use its parent's sockets, nor close them.
+            if kept is not None and kept[0] == process:
+                kept[2].close()
+            kept = self._catalogue = (process, settings, ScicatClient(settings))
+        return kept[2]
 
     @property
     def announcements(self) -> AnnouncementReader:
-        """The connection to the facility's brokers; one per process."""
-        return self._connected().announcements
+        """The connection to the facility's brokers; one per process, until the settings change."""
+        process, settings = os.getpid(), self.settings.kafka
+        kept = self._announcements
+        if kept is None or kept[:2] != (process, settings):
+            if kept is not None and kept[0] == process:
+                kept[2].close()
+            kept = self._announcements = (process, settings, AnnouncementReader(settings))
+        return kept[2]
 
     def close(self) -> None:
         """Close whatever this process opened."""
-        if self._connections is not None and self._connections.process == os.getpid():
-            self._connections.catalogue.close()
-            self._connections.announcements.close()
-        self._connections = None
-
-    def _connected(self) -> _Connections:
-        # A forked worker must not use its parent's sockets.
-        if self._connections is None or self._connections.process != os.getpid():
-            self._connections = _Connections(
-                os.getpid(), ScicatClient(self.settings.scicat), AnnouncementReader(self.settings.kafka)
-            )
-        return self._connections
+        for kept in (self._catalogue, self._announcements):
+            if kept is not None and kept[0] == os.getpid():
+                kept[2].close()
+        self._catalogue = self._announcements = None

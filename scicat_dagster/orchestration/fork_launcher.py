@@ -30,7 +30,7 @@ PROCESS_TAG = "scicat/process"
 
 _PROCESSES = Path("/proc")
 
-_LOADED = ["dagster._cli.api", "dagster._daemon.cli", "scicat_dagster.definitions"]
+_LOADED = ["dagster._cli.api", "dagster._daemon.cli", "scicat_dagster.orchestration.fork_preload"]
 
 
 class ForkLauncher(RunLauncher, ConfigurableClass):

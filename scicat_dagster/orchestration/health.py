@@ -20,9 +20,11 @@ from dagster._core.scheduler.instigation import (
 )
 from prometheus_client.core import Metric
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.errors import TransientError
 from scicat_dagster.health import Check, Question, gauge
 from scicat_dagster.orchestration.assets import kafka_lag
+from scicat_dagster.orchestration.configuration_versions import reported_version
 from scicat_dagster.orchestration.inventory import failed_files
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.orchestration.sensors import wrdn_sensor
@@ -86,9 +88,10 @@ class Home:
             return self._instance
 
 
-def dagster_checks(home: Home) -> dict[str, Callable[[], Check]]:
-    """The checks of Dagster."""
+def dagster_checks(home: Home, current: CurrentConfiguration) -> dict[str, Callable[[], Check]]:
+    """The checks of Dagster, and of what it works with."""
     return {
+        "configuration": lambda: configuration_check(home.instance(), current),
         "daemons": lambda: daemons_check(home.instance()),
         "sensor": lambda: sensor_check(home.instance()),
         "automation": lambda: automation_check(home.instance()),
@@ -162,6 +165,27 @@ def automation_check(instance: dg.DagsterInstance, now: float | None = None) -> 
         words = " ".join(_failure_of(found) for found in failing)
         return Check(name="automation", ok=False, words=words, remedy=_FAILED_TICK)
     return Check(name="automation", ok=True, words=f"{len(others)} other sensors and schedules are well.")
+
+
+def configuration_check(
+    instance: dg.DagsterInstance, current: CurrentConfiguration, now: float | None = None
+) -> Check:
+    """Whether the code server works with the configuration file as it is on disk."""
+    now = time() if now is None else now
+    name, version = "configuration", current.read().version
+    if (broken := current.broken) is not None:
+        words = f"{broken.what} The last good version stays in force."
+        return Check(name=name, ok=False, words=words, remedy=broken.remedy)
+    reported = reported_version(instance)
+    if reported is None:
+        return Check(name=name, ok=True, words=f"{current.read().path} can be used.")
+    if reported.hash != version.hash:
+        words = f"On disk is the version {version}; Dagster works with {reported.hash}."
+        late = now - version.modified_at.timestamp() > LONGEST_PAUSE.total_seconds()
+        return Check(name=name, ok=not late, words=words, remedy=_START_DAEMON)
+    if not reported.is_as_on_disk:
+        return Check(name=name, ok=False, words=reported.description, remedy="Restart Dagster.")
+    return Check(name=name, ok=True, words=f"The version {version} is in force.")
 
 
 def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Metric]:

@@ -12,6 +12,7 @@ from scicat_dagster.errors import Notice
 from scicat_dagster.files import FileDescription
 from scicat_dagster.ingestion import ExtractedMetadata
 from scicat_dagster.scicat.registration import Registration
+from scicat_dagster.settings import Version
 
 _LARGEST_SHOWN = 256 * 1024
 """Every run's events are kept in Dagster's database; larger datasets are to be looked at in the catalogue."""
@@ -26,15 +27,19 @@ def dataset_metadata(
     registration: Registration,
     *,
     page: str,
+    configuration: Version,
     seconds_since_announcement: float | None,
 ) -> Metadata:
-    """The metadata of a materialization of ``raw_dataset``; ``page`` shows the dataset in the catalogue."""
+    """The metadata of a materialization of ``raw_dataset``; ``page`` shows the dataset in the catalogue, and
+    ``configuration`` is the version of the configuration file that was in force.
+    """
     notices = (*built.notices, *registration.notices)
     shown: dict[str, dg.MetadataValue] = {
         "pid": dg.MetadataValue.text(registration.pid),
         "SciCat": dg.MetadataValue.url(page),
         "schema": dg.MetadataValue.text(metadata.schema_.name),
         "schema id": dg.MetadataValue.text(metadata.schema_.id),
+        "configuration": dg.MetadataValue.text(str(configuration)),
         "instrument": dg.MetadataValue.text(metadata.instrument or "unknown"),
         "proposal": dg.MetadataValue.text(str(built.dataset.get("proposalId") or "none")),
         "number of files": dg.MetadataValue.int(len(files.all_files)),

@@ -101,6 +101,7 @@ def wait_for_file(
     keys = context.partition_keys if is_run_of_many(context) else [context.partition_key]
     files = PerFile[None](made=dict.fromkeys(keys))
     announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
+    context.add_output_metadata({"configuration": str(facility.configuration.version)})
     allowed = context.instance.run_monitoring_max_runtime_seconds
     longer = seconds_to_read(sum(found.file.size for found in announced.made.values()))
     if allowed and longer > _UNREMARKABLE_SECONDS:
@@ -124,7 +125,8 @@ def extract_metadata(
         metadata = ingestion.extract_metadata(
             found.file, facility.schemas(), catalogue, facility.settings, found.announcement
         )
-        return ReadFile(announced=found, metadata=metadata)
+        notices = (*facility.current.notices(), *metadata.notices)
+        return ReadFile(announced=found, metadata=metadata.model_copy(update={"notices": notices}))
 
     return each_file(context, PerFile[ReadFile], facility.op_pauses, announced, extract)
 
@@ -193,7 +195,9 @@ def register_dataset(
     facility: dg.ResourceParam[Facility],
     prepared: PerFile[Prepared],
 ) -> Any:
-    if any(made.announced.is_dry_run for made in prepared.made.values()):
+    # Also where the brake was pulled after the run had begun.
+    braked = facility.settings.ingestion.dry_run
+    if braked or any(made.announced.is_dry_run for made in prepared.made.values()):
         for key, made in prepared.made.items():
             context.log_event(would_be_posted(key, made.built, made.metadata.schema_, facility))
         return
@@ -214,6 +218,7 @@ def register_dataset(
             made.built,
             registration,
             page=facility.catalogue.dataset_page(registration.pid),
+            configuration=facility.configuration.version,
             seconds_since_announcement=_seconds_since(made.announced.announcement),
         )
 

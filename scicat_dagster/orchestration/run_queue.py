@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._serdes import ConfigurableClassData
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.settings import CONFIGURATION_VARIABLE, load_configuration
 
 _LOOK_SECONDS = 0.4
@@ -23,22 +25,28 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
     environment Dagster's default of 10 holds, which is the key's default, too.
     """
 
+    _current: CurrentConfiguration | None = None
+
     @property
     def dequeue_interval_seconds(self) -> float:  # type: ignore[override]
         """Twice a second, because a file waits for it; ``dagster.yaml`` can say whole seconds only."""
         return _LOOK_SECONDS
+
+    def get_run_queue_config(self) -> RunQueueConfig:
+        """Dagster's, each time that it looks at the queue, with the limit that is in force."""
+        config = super().get_run_queue_config()
+        if self._current is None:
+            return config
+        limit = self._current.read().settings.ingestion.max_offline_ingestors
+        return config._replace(max_concurrent_runs=limit)
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
         """Called by Dagster with the ``config`` of ``run_coordinator``."""
-        return cls(inst_data=inst_data, **{**_facility_limit(), **config_value})
-
-
-def _facility_limit() -> dict[str, Any]:
-    path = os.environ.get(CONFIGURATION_VARIABLE)
-    if not path:
-        return {}
-    settings = load_configuration(Path(path), os.environ).settings
-    return {"max_concurrent_runs": settings.ingestion.max_offline_ingestors}
+        coordinator = cls(inst_data=inst_data, **config_value)
+        path = os.environ.get(CONFIGURATION_VARIABLE)
+        if path and "max_concurrent_runs" not in config_value:
+            coordinator._current = CurrentConfiguration(load_configuration(Path(path), os.environ))
+        return coordinator

@@ -16,6 +16,7 @@ import dagster as dg
 from scicat_dagster.kafka import Batch, Cursor, Gap, send
 from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
 from scicat_dagster.orchestration.assets import LAG_INTERVAL, kafka_lag, rejected_messages
+from scicat_dagster.orchestration.configuration_versions import changes
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.labels import INGESTION, OWNERS
@@ -72,7 +73,9 @@ def wrdn_sensor(
     context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
 ) -> dg.SensorResult | dg.SkipReason:
     if not facility.settings.kafka.topics:
-        return dg.SkipReason("The configuration names no Kafka topics.")
+        return dg.SensorResult(
+            asset_events=list(changes(facility)), skip_reason="The configuration names no Kafka topics."
+        )
     batch = facility.announcements.read(
         Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=facility.wait_seconds
     )
@@ -89,6 +92,7 @@ def wrdn_sensor(
             *(rejected_event(rejected) for rejected in plan.rejected),
             *(_gap_event(gap) for gap in batch.gaps),
             *_lag_events(facility, batch.lag()),
+            *changes(facility),
         ],
         cursor=batch.cursor.model_dump_json(),
         skip_reason=None if plan.written else summary,

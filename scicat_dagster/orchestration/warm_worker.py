@@ -61,7 +61,7 @@ def kept_instance() -> dg.DagsterInstance:
 
 def _load(**_: Any) -> None:
     """Before the worker forks, so that its processes share what was loaded and are ready at once."""
-    loaded_before_the_fork.build_definitions(loaded_before_the_fork.configuration_from_environment())
+    loaded_before_the_fork.build_definitions(loaded_before_the_fork.current_configuration().read())
     # What is here stays; looking through it for garbage would copy it into each process.
     gc.freeze()
 

@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, Store
 from scicat_dagster.orchestration.facility import Facility
@@ -84,7 +85,9 @@ class SmallFacility:
                 }
             )
         )
-        return Facility(load_configuration(config, {}), wait_seconds=0.0, op_pauses=(0.0,))
+        return Facility(
+            CurrentConfiguration(load_configuration(config, {})), wait_seconds=0.0, op_pauses=(0.0,)
+        )
 
     def ingest(
         self, facility: Facility, file: Path | None = None, run_config: Mapping[str, object] | None = None

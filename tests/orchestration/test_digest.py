@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.notifications import MOST_LISTED
 from scicat_dagster.orchestration.digest import (
@@ -156,7 +157,7 @@ def facility(small: SmallFacility, **notifications: object) -> Facility:
     path = small.directory / "config.yml"
     document = yaml.safe_load(path.read_text()) | {"id": "odin", "notifications": notifications}
     path.write_text(yaml.safe_dump(document))
-    return Facility(load_configuration(path, {}))
+    return Facility(CurrentConfiguration(load_configuration(path, {})))
 
 
 def tick(small: SmallFacility, told: Facility, cursor: str | None = None) -> tuple[str, str]:
@@ -184,7 +185,7 @@ def test_a_failed_file_is_told_once_with_its_reason_and_then_that_it_is_repaired
 ) -> None:
     told = facility(small, webhook=hooks[0].address)
     small.store.clear()
-    small.ingest(Facility(told.configuration, wait_seconds=0.0, op_pauses=()))
+    small.ingest(Facility(told.current, wait_seconds=0.0, op_pauses=()))
 
     words, cursor = tick(small, told)
     assert words == "webhook was told: [scicat_dagster odin] 1 file failed"
@@ -198,7 +199,7 @@ def test_a_failed_file_is_told_once_with_its_reason_and_then_that_it_is_repaired
 
     small.store.add_instrument("ODIN")
     small.add_proposal()
-    assert small.ingest(Facility(told.configuration, wait_seconds=0.0)).success
+    assert small.ingest(Facility(told.current, wait_seconds=0.0)).success
     words, cursor = tick(small, told, cursor)
     assert words == "webhook was told: [scicat_dagster odin] all failed files are repaired"
     assert tick(small, told, cursor)[0] == "0 failed files, none of them news."

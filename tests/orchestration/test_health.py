@@ -228,22 +228,24 @@ def test_what_is_turned_off_or_gone_or_well_again_may_have_failed(home: dg.Dagst
     assert automation_check(home, now).ok
 
 
-def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried_again() -> None:
+def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried_again(
+    small: SmallFacility,
+) -> None:
     tries: list[int] = []
 
     def away() -> dg.DagsterInstance:
         tries.append(1)
         raise OSError(f"postgresql://dagster:{PASSWORD}@db")
 
-    checkup = Checkup(dagster_checks(Home(away)), kept_seconds=0)
+    checkup = Checkup(dagster_checks(Home(away), small.facility().current), kept_seconds=0)
 
     for _ in range(2):
         found = checkup.look()
         assert [check.words for check in found.checks] == [
             "The Dagster instance cannot be opened: OSError."
-        ] * 3
+        ] * 4
         assert PASSWORD not in found.model_dump_json()
-    assert len(tries) == 6
+    assert len(tries) == 8
 
 
 def test_prometheus_gets_what_dagster_knows(home: dg.DagsterInstance) -> None:
@@ -304,7 +306,8 @@ def test_when_all_is_well_the_command_exits_with_0(home: dg.DagsterInstance, sma
 
     assert code == 0, text
     assert [line.split()[:2] for line in text.splitlines()] == [
-        ["ok", name] for name in ("kafka", "storage", "scicat", "daemons", "sensor", "automation")
+        ["ok", name]
+        for name in ("kafka", "storage", "scicat", "configuration", "daemons", "sensor", "automation")
     ]
 
 
@@ -324,6 +327,7 @@ def test_when_something_is_not_the_command_exits_with_1_and_says_what(
         "kafka": True,
         "storage": True,
         "scicat": False,
+        "configuration": True,
         "daemons": False,
         "sensor": False,
         "automation": True,

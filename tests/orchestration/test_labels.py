@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.labels import OWNERS
@@ -22,7 +23,7 @@ def repository(tmp_path: Path) -> Iterator[dg.RepositoryDefinition]:
     # With a freshness policy, which makes another asset of raw_dataset.
     scicat = {"host": "http://127.0.0.1:1/api/v3", "username": "ingestor", "password": "pwd"}
     path.write_text(yaml.safe_dump({"scicat": scicat, "monitoring": {"freshness_hours": 24}}))
-    facility = Facility(load_configuration(path, {}))
+    facility = Facility(CurrentConfiguration(load_configuration(path, {})))
     yield build_definitions(facility.configuration, facility).get_repository_def()
     facility.close()
 
@@ -34,7 +35,7 @@ def explains_itself(description: str | None) -> bool:
 def test_every_asset_is_explained_and_has_its_place(repository: dg.RepositoryDefinition) -> None:
     nodes = list(repository.asset_graph.asset_nodes)
 
-    assert len(nodes) == 5
+    assert len(nodes) == 6
     for node in nodes:
         assert explains_itself(node.description), node.key
         assert node.group_name != "default", node.key

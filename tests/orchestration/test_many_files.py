@@ -10,7 +10,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
@@ -46,12 +48,12 @@ class Backlog:
             raise_on_error=False,
         )
 
-    def dry(self) -> Facility:
-        """The same facility with dry runs only."""
-        configuration = self.facility.configuration
-        settings = configuration.settings
-        ingestion = settings.ingestion.model_copy(update={"dry_run": True})
-        return Facility(replace(configuration, settings=settings.model_copy(update={"ingestion": ingestion})))
+    def pull_the_brake(self) -> None:
+        """Dry runs only, from now on."""
+        path = self.facility.configuration.path
+        settings = yaml.safe_load(path.read_text())
+        settings.setdefault("ingestion", {})["dry_run"] = True
+        path.write_text(yaml.safe_dump(settings))
 
     def green(self) -> set[str]:
         return self.instance.get_materialized_partitions(RAW_DATASET)
@@ -73,7 +75,9 @@ def backlog(tmp_path: Path) -> Iterator[Backlog]:
             "SCICAT_DEMO_SCICAT_PORT": str(server.port),
         }
         instance.add_dynamic_partitions("nexus_files", files)
-        facility = Facility(load_configuration(tmp_path / "config.yml", environment), op_pauses=())
+        facility = Facility(
+            CurrentConfiguration(load_configuration(tmp_path / "config.yml", environment)), op_pauses=()
+        )
         yield Backlog(facility, server, instance, files)
         facility.close()
 
@@ -161,7 +165,7 @@ def test_what_a_killed_run_did_not_register_is_left_over(backlog: Backlog) -> No
 @pytest.mark.parametrize("deleted", [0, 2, 5])
 def test_a_partition_that_was_deleted_is_not_left_over(backlog: Backlog, deleted: int) -> None:
     """Not even the first or the last, which the run is named by."""
-    backlog.facility = backlog.dry()
+    backlog.pull_the_brake()
     run = backlog.run().dagster_run
     backlog.instance.delete_dynamic_partition("nexus_files", backlog.files[deleted])
 

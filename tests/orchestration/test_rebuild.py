@@ -1,4 +1,4 @@
-"""A dataset made from disk once more is the one that was registered, also with a pid from the announcement."""
+"""A dataset made from disk once more is the one that was registered, also with a pid from its message."""
 
 from __future__ import annotations
 

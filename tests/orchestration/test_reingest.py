@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.partitions import RAW_DATASET
@@ -25,7 +26,7 @@ class Workshop:
 
     def run(self, places: Sequence[Path], **config: Any) -> dg.ExecuteInProcessResult:
         """Run the job; ops are tried again once and at once."""
-        resource = Facility(self.facility.configuration, op_pauses=(0.0,))
+        resource = Facility(CurrentConfiguration(self.facility.configuration), op_pauses=(0.0,))
         job = build_definitions(resource.configuration, resource).resolve_job_def("reingest_files")
         config = {"files": [str(place) for place in places], **config}
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, create_app
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, Scripted
@@ -68,7 +69,7 @@ def catalogue_with(small: SmallFacility, plan: Plan) -> Iterator[SmallFacility]:
 def job_of(configuration: str) -> dg.JobDefinition:
     """The job as another process makes it: from the configuration file alone."""
     loaded = load_configuration(Path(configuration), {})
-    definitions = build_definitions(loaded, Facility(loaded, op_pauses=()))
+    definitions = build_definitions(loaded, Facility(CurrentConfiguration(loaded), op_pauses=()))
     return definitions.resolve_job_def("ingest_file")
 
 

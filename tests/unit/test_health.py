@@ -109,7 +109,7 @@ def test_a_folder_for_our_own_files_that_is_a_file_is_not_well(tmp_path: Path) -
 
 
 def test_scicat_is_well_when_it_knows_us(catalogue: CatalogueServer) -> None:
-    found = ScicatCheck(scicat(catalogue))()
+    found = ScicatCheck(lambda: scicat(catalogue))()
 
     assert found.ok
     assert found.words == f"{catalogue.api_root} is healthy and knows us as ingestor."
@@ -125,7 +125,7 @@ def test_scicat_is_well_when_it_knows_us(catalogue: CatalogueServer) -> None:
 def test_a_login_that_scicat_does_not_take_is_not_well_and_not_told(
     catalogue: CatalogueServer, login: dict[str, str], words: str
 ) -> None:
-    found = Checkup({"scicat": ScicatCheck(scicat(catalogue, **login))}).look()
+    found = Checkup({"scicat": ScicatCheck(lambda: scicat(catalogue, **login))}).look()
 
     assert not found.ok
     assert words in found.checks[0].words
@@ -136,7 +136,7 @@ def test_a_login_that_scicat_does_not_take_is_not_well_and_not_told(
 def test_scicat_that_comes_back_without_its_logins_is_well_again(tmp_path: Path) -> None:
     server = CatalogueServer(tmp_path / "first.sqlite", Accounts((INGESTOR,)))
     with server:
-        check = Checkup({"scicat": ScicatCheck(scicat(server))}, kept_seconds=0)
+        check = Checkup({"scicat": ScicatCheck(lambda: scicat(server))}, kept_seconds=0)
         assert check.look().ok
     assert not check.look().ok
 
@@ -147,7 +147,7 @@ def test_scicat_that_comes_back_without_its_logins_is_well_again(tmp_path: Path)
 def test_a_login_that_scicat_forgot_is_renewed(tmp_path: Path) -> None:
     server = CatalogueServer(tmp_path / "first.sqlite", Accounts((INGESTOR,)))
     with server:
-        check = ScicatCheck(scicat(server))
+        check = ScicatCheck(lambda: scicat(server))
         assert check().ok
 
     with CatalogueServer(tmp_path / "second.sqlite", Accounts((INGESTOR,)), port=server.port):
@@ -155,7 +155,7 @@ def test_a_login_that_scicat_forgot_is_renewed(tmp_path: Path) -> None:
 
 
 def test_all_servers_and_folders_are_looked_at(catalogue: CatalogueServer) -> None:
-    found = Checkup(facility_checks(Settings(scicat=scicat(catalogue)))).look()
+    found = Checkup(facility_checks(lambda: Settings(scicat=scicat(catalogue)))).look()
 
     assert [check.name for check in found.checks] == ["kafka", "storage", "scicat"]
     assert found.ok
