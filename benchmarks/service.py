@@ -25,6 +25,7 @@ import click
 
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
+from scicat_dagster.demo.catalogue import Dialect
 from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
 from scicat_dagster.demo.file_writer import MessageKind, write_past_file, written_message
 
@@ -47,7 +48,7 @@ def facility(layout: str) -> Iterator[Facility]:
     place = Path(tempfile.mkdtemp(prefix="benchmark-"))
     place.chmod(0o711)
     try:
-        with running_facility(place, _SEED, None, LAYOUTS[layout], {}) as running:
+        with running_facility(place, _SEED, None, LAYOUTS[layout], Dialect.V4X, {}) as running:
             _wait(lambda: bool(cursor_of(running.instance).offsets), _START_SECONDS)
             yield running
     finally:

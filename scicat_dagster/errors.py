@@ -6,7 +6,18 @@ does with each kind is said once, in ``orchestration.failures``.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from scicat_dagster.limits import LONGEST_TEXT
+
+
+def bounded(text: str) -> str:
+    """A text for people, cut where it is too long: what a file or message holds may be quoted in it."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 
 class Notice(BaseModel):
@@ -14,9 +25,9 @@ class Notice(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    subject: str
+    subject: Annotated[str, AfterValidator(bounded)]
     """What it is about, such as ``variables.pi_email`` or ``schema.contact_email``."""
-    reason: str
+    reason: Annotated[str, AfterValidator(bounded)]
 
 
 class IngestionError(Exception):
@@ -28,10 +39,10 @@ class IngestionError(Exception):
     """
 
     def __init__(self, what: str, *, remedy: str, details: dict[str, str] | None = None) -> None:
-        super().__init__(what, remedy)
-        self.what = what
-        self.remedy = remedy
-        self.details: dict[str, str] = dict(details or {})
+        super().__init__(bounded(what), bounded(remedy))
+        self.what = bounded(what)
+        self.remedy = bounded(remedy)
+        self.details: dict[str, str] = {name: bounded(text) for name, text in (details or {}).items()}
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()

@@ -21,11 +21,14 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.limits import LONGEST_NAME_BYTES, LONGEST_PATH_BYTES
 from scicat_dagster.settings import FileHandlingSettings
 
 _CHUNK_BYTES = 1 << 20
-_LONGEST_PATH = 4096
-_LONGEST_NAME = 255
+_UNSEEN = frozenset({"Cc", "Cs", "Cf"})
+"""Control characters, halves of surrogates, and those that only change how others look: two paths that differ
+in these alone look the same to everybody.
+"""
 
 
 class DataFile(BaseModel):
@@ -82,10 +85,12 @@ def canonical_path(text: str, data_directory: str = "") -> str:
         The path is relative, climbs with ``..``, holds control characters or ``...``, is too long, or lies
         outside ``data_directory`` (when one is given).
     """
+    if len(text.encode("utf-8", "surrogatepass")) > LONGEST_PATH_BYTES:
+        raise ValueError(f"The path {text[:80]!r}… is longer than {LONGEST_PATH_BYTES} bytes.")
     if not text.startswith("/"):
         raise ValueError(f"The path {text!r} is not absolute.")
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
-        raise ValueError(f"The path {text!r} holds control characters.")
+    if any(unicodedata.category(character) in _UNSEEN for character in text):
+        raise ValueError(f"The path {text!r} holds control characters or invisible ones.")
     if "..." in text:
         raise ValueError(f"The path {text!r} holds `...`, which a partition key cannot.")
     parts = [part for part in text.split("/") if part not in {"", "."}]
@@ -93,10 +98,8 @@ def canonical_path(text: str, data_directory: str = "") -> str:
         raise ValueError(f"The path {text!r} climbs with `..`.")
     if not parts or text.endswith(("/", "/.")):
         raise ValueError(f"The path {text!r} names a directory.")
-    if len(os.fsencode(text)) > _LONGEST_PATH or any(
-        len(os.fsencode(part)) > _LONGEST_NAME for part in parts
-    ):
-        raise ValueError(f"The path {text[:80]!r}… is longer than a file system allows.")
+    if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in parts):
+        raise ValueError(f"The path {text[:80]!r}… has a part that is longer than a file system allows.")
     path = PurePosixPath("/", *parts)
     # normpath keeps two leading slashes, which POSIX allows to mean something else.
     if data_directory and not path.is_relative_to("/" + os.path.normpath(data_directory).lstrip("/")):

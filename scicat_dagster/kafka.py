@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from confluent_kafka import (
@@ -32,6 +32,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.limits import LARGEST_TICK_BYTES
 from scicat_dagster.messages import KafkaMessage, Position
 from scicat_dagster.settings import KafkaSettings
 
@@ -39,6 +40,10 @@ PROBE_SECONDS = 5.0
 """How long the broker may take to say which topics there are; only this call notices that it is away."""
 
 _FIRST_LOOK = 0.05
+_AT_ONCE = 100
+"""Messages that are asked for together: as many of the largest ones have to fit into memory."""
+_LARGEST_SENT_BYTES = 100_000_000
+"""The broker decides what is too large; librdkafka's own limit is smaller than a broker's."""
 _DEFAULT_GROUP = "scicat-dagster"
 _NO_ID = "A" * 22
 """Base64 of zeros: what a broker that knows no topic ids is taken to say."""
@@ -152,6 +157,14 @@ class Batch:
     missing_topics: list[str] = field(default_factory=list)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     """The offset after the last message of each topic and partition, as it was before they were read."""
+
+    def first(self, number: int) -> Batch:
+        """The same with its first messages only; the cursor is before the others."""
+        left: dict[tuple[str, int], int] = {}
+        for message in self.messages[number:]:
+            place = message.position
+            left.setdefault((place.topic, place.partition), place.offset)
+        return replace(self, messages=self.messages[:number], cursor=self.cursor.moved(left))
 
     def lag(self) -> dict[str, int]:
         """How many messages of each topic are still to be read."""
@@ -386,12 +399,20 @@ def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) ->
             failures.append(error.str())
 
     seconds = 2 * PROBE_SECONDS
-    producer = Producer(client_configuration(settings) | {"message.timeout.ms": int(seconds * 1000)})
+    limits = {"message.timeout.ms": int(seconds * 1000), "message.max.bytes": _LARGEST_SENT_BYTES}
+    producer = Producer(client_configuration(settings) | limits)
     for value in values:
-        producer.produce(topic, value, on_delivery=note)
-    if producer.flush(seconds + 1) or failures:
+        try:
+            producer.produce(topic, value, on_delivery=note)
+        except (KafkaException, BufferError) as error:
+            failures.append(str(error))
+        producer.poll(0)
+    unanswered = producer.flush(seconds + 1)
+    if unanswered or failures:
+        number = len(failures) + unanswered
         raise BrokerAwayError(
-            f"Kafka did not take {len(values)} messages for {topic}: {(failures or ['no answer'])[0]}.",
+            f"Kafka did not take {number} of {len(values)} messages for {topic}: "
+            f"{(failures or ['no answer'])[0]}.",
             remedy="See that the brokers run and that the topic exists, then send them again.",
         )
 
@@ -426,12 +447,13 @@ def client_configuration(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def _messages(consumer: Consumer, most: int, wait_seconds: float, deadline: float) -> Iterator[Message]:
-    """Wait for the first message, then take what is there."""
-    left, wait = most, wait_seconds
-    while left > 0:
-        found = consumer.consume(1 if left == most else left, wait)
+    """Wait for the first message, then take what is there, up to a number and a size."""
+    left, room, wait = most, LARGEST_TICK_BYTES, wait_seconds
+    while left > 0 and room > 0:
+        found = consumer.consume(1 if left == most else min(left, _AT_ONCE), wait)
         yield from found
         left -= len(found)
+        room -= sum(len(message.value() or b"") for message in found)
         if not found and (left < most or time.monotonic() >= deadline):
             return
         wait = _FIRST_LOOK if left < most else max(0.0, deadline - time.monotonic())

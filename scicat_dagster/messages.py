@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 from streaming_data_types import deserialise_wrdn
 
+from scicat_dagster.errors import bounded
 from scicat_dagster.files import canonical_path
+from scicat_dagster.limits import DEEPEST_JSON, LARGEST_KEPT_BYTES, LARGEST_METADATA_BYTES
 
 WRDN = "wrdn"
-LARGEST_METADATA_BYTES = 256 * 1024
-"""More than any file writer sends; it would travel in every run's configuration."""
 
 _LONGEST_JOB_ID = 200
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
@@ -77,13 +77,18 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A message that should have led to a file and cannot; ``value`` is kept whole, to be looked at."""
+    """A message that should have led to a file and cannot."""
 
     position: Position
     reason: str
     remedy: str
     value: bytes | None
     file_path: str | None = None
+
+    @property
+    def kept_value(self) -> bytes:
+        """As much of the value as is kept to be looked at; the position tells where all of it is."""
+        return (self.value or b"")[:LARGEST_KEPT_BYTES]
 
 
 def read_message(message: KafkaMessage, data_directory: str = "") -> FileWritten | Ignored | Rejected:
@@ -137,9 +142,9 @@ def _judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritte
     return FileWritten(
         file_path=file_path,
         job_id=job_id,
-        service_id=wrdn.service_id or "",
+        service_id=bounded(str(wrdn.service_id or "")),
         metadata=_decoded(wrdn.metadata),
-        message=wrdn.message or "",
+        message=bounded(str(wrdn.message or "")),
         topic=message.position.topic,
         partition=message.position.partition,
         offset=message.position.offset,
@@ -161,8 +166,20 @@ def _decoded(metadata: str | None) -> JsonValue:
         _JSON.validate_python(decoded)
     except (ValueError, RecursionError):
         return metadata
-    return decoded
+    return decoded if _depth(decoded) <= DEEPEST_JSON else metadata
+
+
+def _depth(value: JsonValue) -> int:
+    """How many levels a value has; without recursion, which it is to protect from."""
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for outer in level
+        for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+    ]:
+        depth += 1
+    return depth
 
 
 def _rejected(message: KafkaMessage, reason: str, remedy: str, file_path: str | None = None) -> Rejected:
-    return Rejected(message.position, reason, remedy, message.value, file_path)
+    return Rejected(message.position, bounded(reason), remedy, message.value, file_path)

@@ -1,3 +1,3 @@
-"""What every test may use: the brokers' fixtures. Fixtures of one folder only live in that folder."""
+"""What every test may use: brokers and a database. Fixtures of one folder only live in that folder."""
 
-pytest_plugins = ["tests.brokers"]
+pytest_plugins = ["tests.brokers", "tests.databases"]

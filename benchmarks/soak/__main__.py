@@ -23,6 +23,7 @@ from benchmarks.soak.plan import make_plan
 from benchmarks.soak.processes import START_SECONDS, Laptop, Processes, Production, SoakError
 from benchmarks.soak.settling import Settling
 from benchmarks.soak.storm import Storm
+from scicat_dagster.demo.catalogue import Dialect
 from scicat_dagster.demo.file_writer import DeliveryError
 from scicat_dagster.demo.laptop import DemoError
 
@@ -41,6 +42,7 @@ def soak(
     kills: int,
     timeout_seconds: float,
     layout: type[Processes] = Laptop,
+    dialect: Dialect = Dialect.V4X,
     broker_address: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -56,7 +58,7 @@ def soak(
     began = time.monotonic()
     deadline = began + timeout_seconds
     plan = make_plan(seed, files, kills, victims=layout.victims, seconds_per_file=SECONDS_PER_FILE[layout])
-    with running_facility(directory, seed, broker_address, layout) as facility:
+    with running_facility(directory, seed, broker_address, layout, dialect) as facility:
         storm = Storm(facility, plan, random.Random(f"kills/{seed}"), say)  # noqa: S311 - no secret
         if broker_address:
             _wait_for_first_tick(facility)
@@ -95,6 +97,10 @@ def _as_interrupt(_: int, __: FrameType | None) -> None:
     "--layout", type=click.Choice(list(LAYOUTS)), default="laptop", show_default=True,
     help="A process for each run and SQLite, or what deploy/ installs: warm workers and PostgreSQL.",
 )  # fmt: skip
+@click.option(
+    "--dialect", type=click.Choice([str(one) for one in Dialect]), default="4.x", show_default=True,
+    help="Which generation of SciCat the catalogue answers like.",
+)  # fmt: skip
 @click.option("--broker", default="mock", show_default=True, help="HOST:PORT of a Kafka that runs already.")
 def main(
     files: int,
@@ -103,6 +109,7 @@ def main(
     timeout: float | None,
     directory: Path | None,
     layout: str,
+    dialect: str,
     broker: str,
 ) -> None:
     """Announce files to a facility that fails and is killed, and account for every one of them.
@@ -126,6 +133,7 @@ def main(
             kills=max(1, files // 40) if kills is None else kills,
             timeout_seconds=timeout or 180 + 12 * files,
             layout=LAYOUTS[layout],
+            dialect=Dialect(dialect),
             broker_address=None if broker == "mock" else broker,
             say=lambda line: click.echo(f"{time.monotonic() - began:6.0f} s  {line}", err=True),
         )

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.soak.processes import START_SECONDS, Processes, Production, SoakError
 from scicat_dagster.demo.broker import LoopbackBroker
-from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app, demo_accounts
+from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, Store, create_app, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Random
 from scicat_dagster.demo.facility import people
@@ -40,7 +40,8 @@ FAULTS: Mapping[FaultKind, float] = {
     FaultKind.STORED_THEN_TIMEOUT: 0.02,
     FaultKind.STORED_THEN_ERROR: 0.02,
     FaultKind.TOKEN_EXPIRED: 0.02,
-    # These two happen to few requests only.
+    # These happen to few requests only.
+    FaultKind.LISTS_NOTHING: 0.02,
     FaultKind.LOGIN_DOWN: 0.06,
     FaultKind.DATABASE_DOWN: 0.04,
 }
@@ -99,6 +100,7 @@ def running_facility(
     seed_: int,
     broker_address: str | None,
     layout: type[Processes],
+    dialect: Dialect,
     chances: Mapping[FaultKind, float] = FAULTS,
 ) -> Iterator[Facility]:
     """Start everything below ``directory`` and stop every process of it in the end."""
@@ -109,7 +111,8 @@ def running_facility(
     with ExitStack() as stack:
         store = stack.enter_context(Store(directory / "catalogue.sqlite"))
         seed(store)
-        faults = Faults(create_app(store, accounts), fault_plan, store, slow_seconds=_SLOW_SECONDS)
+        app = create_app(store, accounts, dialect)
+        faults = Faults(app, fault_plan, store, slow_seconds=_SLOW_SECONDS)
         server = stack.enter_context(CatalogueServer(store, accounts, app=faults))
         stack.enter_context(faults)
         broker = None if broker_address else stack.enter_context(LoopbackBroker())
