@@ -4,16 +4,16 @@ A reader is assigned to exact offsets and never joins a consumer group; where it
 that the caller stores. Offsets are committed to the group as well, but only so that the usual lag tools see
 them. What the messages say belongs to :mod:`scicat_dagster.messages`.
 
-An offset means something only within one life of a topic: a topic that was deleted and made anew begins at 0
-again. Kafka gives every topic an id (since 2.8), which is compared at each look. A broker that gives none
-(some products that speak Kafka's protocol) is found out only when the topic is shorter than what was read.
+An offset means something only for one topic id: a topic that was deleted and re-created begins at 0 again.
+Kafka gives every topic an id (since 2.8), which is compared at each poll. With a broker that gives none (some
+products that speak Kafka's protocol) this is noticed only when the topic is shorter than what was read.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +49,13 @@ _NO_ID = "A" * 22
 """Base64 of zeros: what a broker that knows no topic ids is taken to say."""
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 _NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError._NOENT})
+_EVERYTHING = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE,
+        KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.REQUEST_TIMED_OUT, KafkaError._DESTROY,
+    }
+)  # fmt: skip
+"""Failures that are not about one topic."""
 _NO_IDS = _MISSING | {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}
 
 
@@ -63,11 +70,24 @@ class Incarnation(BaseModel):
 
     topic_id: str = ""
     number: int = 1
-    """One more whenever the topic turned out shorter than what was read, though its id is no other one."""
+    """One more whenever a topic without an id turned out shorter than what was read."""
+    restarts: dict[int, int] = {}
+    """How often a partition turned out shorter than what was read, though the topic is the same."""
 
-    def __str__(self) -> str:
-        parts = [self.topic_id, str(self.number) if self.number > 1 else ""]
+    def name_of(self, partition: int) -> str:
+        """What tells a partition's offsets from those that had the same topic and number before."""
+        restarts = self.restarts.get(partition, 0)
+        parts = [
+            self.topic_id,
+            str(self.number) if self.number > 1 else "",
+            f"r{restarts}" if restarts else "",
+        ]
         return ":".join(part for part in parts if part)
+
+    def restarted(self, partitions: Sequence[int]) -> Incarnation:
+        """The same topic, of which these partitions begin anew."""
+        more = {partition: self.restarts.get(partition, 0) + 1 for partition in partitions}
+        return self.model_copy(update={"restarts": {**self.restarts, **more}})
 
 
 class Cursor(BaseModel):
@@ -116,9 +136,12 @@ class Cursor(BaseModel):
         """The cursor with a topic that is known, though nothing of it was read yet."""
         return self.model_copy(update={"offsets": {topic: {}, **self.offsets}})
 
-    def without_offsets(self, topic: str) -> Cursor:
-        """The cursor with a topic of which nothing was read yet, because it is not the one that was read."""
-        return self.model_copy(update={"offsets": {**self.offsets, topic: {}}})
+    def without(self, topic: str, partitions: Sequence[int]) -> Cursor:
+        """The cursor with partitions of which nothing was read yet, because they are not those that were."""
+        kept = {
+            part: offset for part, offset in self.offsets.get(topic, {}).items() if part not in partitions
+        }
+        return self.model_copy(update={"offsets": {**self.offsets, topic: kept}})
 
     def about(self, topic: str, incarnation: Incarnation) -> Cursor:
         """The cursor with offsets of this incarnation of a topic."""
@@ -130,7 +153,7 @@ class Cursor(BaseModel):
 
     def name_of(self, position: Position) -> str:
         """A name that no other message ever has, not even one of another topic of the same name."""
-        incarnation = str(self.incarnation(position.topic))
+        incarnation = self.incarnation(position.topic).name_of(position.partition)
         return f"{position}:{incarnation}" if incarnation else str(position)
 
 
@@ -144,7 +167,7 @@ class Gap:
     continued_at: int
     reason: str
     lost: int | None
-    """How many offsets were passed over; None where the topic was made anew, and nobody can tell."""
+    """How many offsets were passed over; None where the topic was re-created, and nobody can tell."""
 
 
 @dataclass
@@ -155,6 +178,10 @@ class Batch:
     cursor: Cursor
     gaps: list[Gap] = field(default_factory=list)
     missing_topics: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why a topic cannot be read, or not on; the others were."""
+    begun_at: dict[str, str] = field(default_factory=dict)
+    """Of topics that were not read before: where they begin, and why there."""
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     """The offset after the last message of each topic and partition, as it was before they were read."""
 
@@ -184,6 +211,7 @@ class AnnouncementReader:
         self._consumer: Consumer | None = None
         self._admin: Any = None
         self._positions: dict[tuple[str, int], int] = {}
+        self._unreadable: set[str] = set()
 
     def close(self) -> None:
         """Close the connection; the next look opens another."""
@@ -205,7 +233,8 @@ class AnnouncementReader:
                 self._consumer = self._connect()
             batch = self._prepared(self._consumer, cursor)
             self._drain(self._consumer, batch, most, wait_seconds)
-            self._commit(self._consumer, batch.cursor)
+            # Not what was just read, which nobody has stored yet: this replaces a cursor that was lost.
+            self._commit(self._consumer, cursor)
             return batch
 
     def _connect(self) -> Consumer:
@@ -220,10 +249,13 @@ class AnnouncementReader:
         """Look which partitions there are, and put the consumer on its offsets."""
         batch = Batch(messages=[], cursor=cursor)
         wanted: dict[tuple[str, int], int] = {}
-        found = {topic: self._look_up(consumer, topic) for topic in self._settings.topics}
-        ids = self._topic_ids(found)
-        ranges = self._ranges(found)
+        found = self._looked_up(consumer, batch)
+        ids = self._topic_ids(found, batch)
+        ranges = self._ranges(found, batch)
+        committed = self._committed(consumer, found, batch)
         for topic, metadata in found.items():
+            if topic in batch.unreadable:
+                continue
             partitions = sorted(metadata.topics[topic].partitions)
             if not partitions:
                 batch.missing_topics.append(topic)
@@ -234,24 +266,38 @@ class AnnouncementReader:
             batch.ends |= {(topic, partition): high for partition, (_, high) in there.items()}
             self._recognise(topic, ids.get(topic, ""), there, batch)
             for partition, (low, high) in there.items():
-                wanted[topic, partition] = self._start(topic, partition, low, high, batch)
+                known = batch.cursor.offsets.get(topic)
+                if known is None:
+                    wanted[topic, partition] = self._beginning(
+                        topic, partition, (low, high), committed, batch
+                    )
+                else:
+                    wanted[topic, partition] = self._start(topic, partition, low, known, batch)
+        self._unreadable = set(batch.unreadable)
+        if self._unreadable.issuperset(self._settings.topics):
+            raise self._away_because("; ".join(sorted(set(batch.unreadable.values()))))
         if wanted != self._positions:
             consumer.assign([TopicPartition(topic, part, offset) for (topic, part), offset in wanted.items()])
             self._positions = dict(wanted)
         batch.cursor = batch.cursor.moved(wanted)
         return batch
 
-    def _look_up(self, consumer: Consumer, topic: str) -> Any:
-        try:
-            metadata = consumer.list_topics(topic, timeout=PROBE_SECONDS)
-        except KafkaException as error:
-            raise self._away(error) from None
-        failure = metadata.topics[topic].error
-        if failure is not None and failure.code() not in _MISSING:
-            raise self._away(KafkaException(failure))
-        return metadata
+    def _looked_up(self, consumer: Consumer, batch: Batch) -> dict[str, Any]:
+        """What the brokers say of each topic; one that they do not let us see is for itself."""
+        found: dict[str, Any] = {}
+        for topic in self._settings.topics:
+            try:
+                metadata = consumer.list_topics(topic, timeout=PROBE_SECONDS)
+            except KafkaException as error:
+                raise self._away(error) from None
+            failure = metadata.topics[topic].error
+            if failure is not None and failure.code() not in _MISSING:
+                batch.unreadable[topic] = failure.str()
+            else:
+                found[topic] = metadata
+        return found
 
-    def _topic_ids(self, found: dict[str, Any]) -> dict[str, str]:
+    def _topic_ids(self, found: dict[str, Any], batch: Batch) -> dict[str, str]:
         """The ids of the topics; without those whose broker gives none.
 
         The question goes to the controller. A cluster whose controller is none of its brokers (librdkafka's
@@ -271,41 +317,66 @@ class AnnouncementReader:
                 ids[topic] = str(answer.result().topic_id)
             except KafkaException as error:
                 if error.args[0].code() not in _NO_IDS:
-                    raise self._away(error) from None
+                    self._note(topic, error, batch)
         return {topic: given for topic, given in ids.items() if given != _NO_ID}
 
-    def _ranges(self, found: dict[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:
+    def _ranges(self, found: dict[str, Any], batch: Batch) -> dict[tuple[str, int], tuple[int, int]]:
         """The first offset that each partition still has, and the one after its last.
 
         Asked over a connection of its own: the consumer's would answer behind its waiting fetches, some tenth
         of a second for each partition.
         """
-        partitions = [
+        left = [
             TopicPartition(topic, partition)
             for topic, metadata in found.items()
             for partition in metadata.topics[topic].partitions
         ]
-        if not partitions:
-            return {}
         deadline = time.monotonic() + PROBE_SECONDS
-        while True:
+        ranges: dict[tuple[str, int], tuple[int, int]] = {}
+        while left:
             first, last = (
-                self._admin.list_offsets(dict.fromkeys(partitions, which), request_timeout=PROBE_SECONDS)
+                self._admin.list_offsets(dict.fromkeys(left, which), request_timeout=PROBE_SECONDS)
                 for which in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
-            try:
-                return {
-                    (place.topic, place.partition): (
-                        first[place].result().offset,
-                        last[place].result().offset,
-                    )
-                    for place in partitions
-                }
-            except KafkaException as error:
-                # A broker that has just come back says for a moment that nobody leads its partitions.
-                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
-                    raise self._away(error) from None
+            again = []
+            for place in left:
+                try:
+                    low, high = first[place].result().offset, last[place].result().offset
+                    ranges[place.topic, place.partition] = low, high
+                except KafkaException as error:
+                    # A broker that has just come back says for a moment that nobody leads its partitions.
+                    if error.args[0].code() in _NO_LEADER and place.topic not in self._unreadable:
+                        again.append(place)
+                    if place not in again or time.monotonic() > deadline:
+                        self._note(place.topic, error, batch)
+            left = [] if time.monotonic() > deadline else again
+            if left:
                 time.sleep(_FIRST_LOOK)
+        return ranges
+
+    def _committed(
+        self, consumer: Consumer, found: dict[str, Any], batch: Batch
+    ) -> dict[tuple[str, int], int]:
+        """Where the group is in the topics that the cursor does not know: a cursor may have been lost."""
+        unknown = [
+            TopicPartition(topic, partition)
+            for topic, metadata in found.items()
+            if topic not in batch.cursor.offsets and topic not in batch.unreadable
+            for partition in metadata.topics[topic].partitions
+        ]
+        if not unknown:
+            return {}
+        try:
+            answers = consumer.committed(unknown, timeout=PROBE_SECONDS)
+        except KafkaException as error:
+            raise self._away(error) from None
+        return {(place.topic, place.partition): place.offset for place in answers if place.offset >= 0}
+
+    def _note(self, topic: str, error: KafkaException, batch: Batch) -> None:
+        """A failure that is about one topic is no reason not to read the others."""
+        if error.args[0].code() in _EVERYTHING:
+            raise self._away(error) from None
+        batch.unreadable[topic] = error.args[0].str()
 
     def _recognise(self, topic: str, topic_id: str, there: dict[int, tuple[int, int]], batch: Batch) -> None:
         """Say which incarnation of the topic it is; one that was not read yet begins at its first message."""
@@ -314,30 +385,52 @@ class AnnouncementReader:
         shorter = [partition for partition, (_, high) in there.items() if read.get(partition, 0) > high]
         if topic_id and known.topic_id and topic_id != known.topic_id:
             now = Incarnation(topic_id=topic_id)
-            reason = "The topic was made anew."
+            reason = "The topic was re-created."
+            restarted = list(read)
+        elif shorter and topic_id and known.topic_id:
+            now = known.restarted(shorter)
+            reason = "Kafka lost messages of this partition: it ends before what was read."
+            restarted = shorter
         elif shorter:
             now = Incarnation(topic_id=topic_id or known.topic_id, number=known.number + 1)
             ends = ", ".join(f"partition {partition} at {there[partition][1]}" for partition in shorter)
-            reason = f"The topic was made anew, or its brokers lost messages: it ends before that ({ends})."
+            reason = f"The topic was re-created, or its brokers lost messages: it ends before that ({ends})."
+            restarted = list(read)
         else:
             # Where the broker did not say the id this time, it is the one that it was.
-            batch.cursor = batch.cursor.about(
-                topic, Incarnation(topic_id=topic_id or known.topic_id, number=known.number)
-            )
+            same = known.model_copy(update={"topic_id": topic_id or known.topic_id})
+            batch.cursor = batch.cursor.about(topic, same)
             return
         # Assigned anew, so that the consumer keeps nothing of the topic that it knew.
         self._positions = {}
         batch.gaps += [
             Gap(topic, partition, expected, there.get(partition, (0, 0))[0], reason, lost=None)
             for partition, expected in read.items()
+            if partition in restarted
         ]
-        batch.cursor = batch.cursor.without_offsets(topic).about(topic, now)
+        batch.cursor = batch.cursor.without(topic, restarted).about(topic, now)
 
-    def _start(self, topic: str, partition: int, low: int, high: int, batch: Batch) -> int:
+    def _beginning(
+        self,
+        topic: str,
+        partition: int,
+        range_: tuple[int, int],
+        committed: Mapping[tuple[str, int], int],
+        batch: Batch,
+    ) -> int:
+        """Where a topic begins that no cursor knows: where the group is, or as the configuration says."""
+        low, high = range_
+        group = committed.get((topic, partition))
+        if group is not None and low <= group <= high:
+            batch.begun_at[f"{topic}:{partition}"] = f"offset {group}, where the consumer group is"
+            return group
+        reset = self._settings.auto_offset_reset
+        begin = high if reset == "latest" else low
+        batch.begun_at[f"{topic}:{partition}"] = f"offset {begin}, because auto_offset_reset is {reset}"
+        return begin
+
+    def _start(self, topic: str, partition: int, low: int, known: Mapping[int, int], batch: Batch) -> int:
         """The offset to read next, corrected where Kafka no longer has it."""
-        known = batch.cursor.offsets.get(topic)
-        if known is None:
-            return high if self._settings.auto_offset_reset == "latest" else low
         # A partition that was added later holds messages that nobody has read.
         expected = known.get(partition, low)
         if expected < low:
@@ -349,15 +442,22 @@ class AnnouncementReader:
     def _drain(self, consumer: Consumer, batch: Batch, most: int, wait_seconds: float) -> None:
         deadline = time.monotonic() + wait_seconds
         read: dict[tuple[str, int], int] = {}
+        failed: set[tuple[str, int]] = set()
         for message in _messages(consumer, most, wait_seconds, deadline):
+            place = (str(message.topic()), int(message.partition() or 0))
             failure = message.error()
             if failure is not None:
                 # Seeked anew at the next look, from the cursor; what was read so far is good.
                 self._positions = {}
                 self._last_error = failure.str()
-                break
-            batch.messages.append(_kafka_message(message))
-            read[str(message.topic()), int(message.partition() or 0)] = int(message.offset() or 0) + 1
+                if message.topic() is None:
+                    break
+                failed.add(place)
+                batch.unreadable[place[0]] = failure.str()
+            elif place not in failed:
+                # Not behind a message that could not be read, which would be passed over in silence.
+                batch.messages.append(_kafka_message(message))
+                read[place] = int(message.offset() or 0) + 1
         self._positions |= read if self._positions else {}
         batch.cursor = batch.cursor.moved(read)
 
@@ -374,7 +474,9 @@ class AnnouncementReader:
             consumer.commit(offsets=offsets, asynchronous=True)
 
     def _away(self, error: KafkaException) -> BrokerAwayError:
-        reason = error.args[0].str() if error.args else str(error)
+        return self._away_because(error.args[0].str() if error.args else str(error))
+
+    def _away_because(self, reason: str) -> BrokerAwayError:
         servers = ", ".join(self._settings.bootstrap_servers)
         details = {"last error": self._last_error} if self._last_error else {}
         return BrokerAwayError(

@@ -189,6 +189,8 @@ def _summary(batch: Batch, plan: TickPlan) -> str:
         foreign = ", ".join(f"{count} {schema}" for schema, count in sorted(plan.ignored.items()))
         parts.append(f"foreign: {foreign}")
     parts += [f"topic {topic} does not exist yet" for topic in batch.missing_topics]
+    parts += [f"topic {topic} cannot be read: {why}" for topic, why in batch.unreadable.items()]
+    parts += [f"{place} begins at {where}" for place, where in batch.begun_at.items()]
     parts += [_in_words(gap) for gap in batch.gaps]
     return "; ".join(parts)
 
@@ -199,7 +201,7 @@ def _partitions(keys: Sequence[str]) -> list[dg.AddDynamicPartitionsRequest]:
 
 def _run_request(written: FileWritten, announcement: str, cursor: Cursor) -> dg.RunRequest:
     return dg.RunRequest(
-        # Dagster never requests a key twice, and a topic that was made anew counts from 0 again.
+        # Dagster never requests a key twice, and a topic that was re-created counts from 0 again.
         run_key=cursor.name_of(written.position),
         partition_key=written.file_path,
         run_config={

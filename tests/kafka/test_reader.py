@@ -73,9 +73,10 @@ def test_messages_are_read_once_and_in_order(any_broker: Broker, topic: str) -> 
 
 def test_a_repeated_look_at_the_same_cursor_reads_the_same(any_broker: Broker, topic: str) -> None:
     produce(any_broker, topic, b"a", b"b")
+    beginning = Cursor(offsets={topic: {0: 0, 1: 0}})
     with reader(any_broker, topic) as announcements:
-        first = announcements.read(Cursor(), most=10, wait_seconds=10)
-        again = announcements.read(Cursor(), most=10, wait_seconds=10)
+        first = announcements.read(beginning, most=10, wait_seconds=10)
+        again = announcements.read(beginning, most=10, wait_seconds=10)
 
     assert first.messages == again.messages
     assert first.cursor == again.cursor
@@ -133,12 +134,52 @@ def test_a_topic_that_is_shorter_than_what_was_read_is_read_from_its_beginning(
         (0, 99, 0, None),
         (1, 1, 0, None),
     ]
-    assert all("made anew" in gap.reason for gap in batch.gaps)
+    assert all("re-created" in gap.reason for gap in batch.gaps)
     assert sorted(message.value or b"" for message in batch.messages) == [b"a", b"b"]
     assert batch.cursor.offsets == {topic: {0: 1, 1: 1}}
     # Its messages are not those that had these offsets before.
     assert batch.cursor.incarnation(topic).number == 2
-    assert str(batch.cursor.incarnation(topic)).endswith("2")
+    assert batch.cursor.incarnation(topic).name_of(0).endswith("2")
+
+
+def test_only_the_partition_that_lost_messages_is_read_again(apache_kafka: KafkaCluster) -> None:
+    topic = unique_name("shorter")
+    apache_kafka.create_topic(topic, 2)
+    produce(apache_kafka, topic, b"a", b"b")
+    produce(apache_kafka, topic, b"c", b"d", partition=1)
+    with reader(apache_kafka, topic) as announcements:
+        read = announcements.read(Cursor(), most=4, wait_seconds=10).cursor
+        further = read.moved({(topic, 0): 5})
+        again = announcements.read(further, most=4, wait_seconds=10)
+
+    assert [message.value for message in again.messages] == [b"a", b"b"]
+    assert [(gap.partition, gap.expected, gap.continued_at) for gap in again.gaps] == [(0, 5, 0)]
+    assert again.cursor.name_of(Position(topic, 0, 1)) != read.name_of(Position(topic, 0, 1))
+    assert again.cursor.name_of(Position(topic, 1, 1)) == read.name_of(Position(topic, 1, 1))
+
+
+def test_without_a_cursor_it_goes_on_where_the_group_is(any_broker: Broker, topic: str) -> None:
+    """A cursor may be lost with its database, and the group may be that of another program before us."""
+    produce(any_broker, topic, b"a", b"b", b"c")
+    with reader(any_broker, topic) as announcements:
+        stored = announcements.read(Cursor(), most=2, wait_seconds=10).cursor
+        announcements.read(stored, most=1, wait_seconds=10)
+    with reader(any_broker, topic, reset="latest") as announcements:
+        batch = announcements.read(Cursor(), most=10, wait_seconds=10)
+
+    assert [message.value for message in batch.messages] == [b"c"]
+    assert "consumer group" in batch.begun_at[f"{topic}:0"]
+
+
+def test_what_nobody_has_stored_is_read_again_without_a_cursor(any_broker: Broker, topic: str) -> None:
+    """A first tick whose process dies before its cursor is stored."""
+    produce(any_broker, topic, b"a", b"b")
+    with reader(any_broker, topic) as announcements:
+        announcements.read(Cursor(), most=10, wait_seconds=10)
+    with reader(any_broker, topic) as announcements:
+        again = announcements.read(Cursor(), most=10, wait_seconds=10)
+
+    assert [message.value for message in again.messages] == [b"a", b"b"]
 
 
 def test_a_topic_that_was_made_anew_and_is_longer_already_is_read_from_its_beginning(
@@ -161,7 +202,7 @@ def test_a_topic_that_was_made_anew_and_is_longer_already_is_read_from_its_begin
         (0, 2, 0, None),
         (1, 0, 0, None),
     ]
-    assert {gap.reason for gap in after.gaps} == {"The topic was made anew."}
+    assert {gap.reason for gap in after.gaps} == {"The topic was re-created."}
     assert [message.value for message in after.messages] == [b"new 0", b"new 1", b"new 2"]
     assert after.cursor.offsets == {topic: {0: 3}}
     # Read once, and the same again from the same cursor.

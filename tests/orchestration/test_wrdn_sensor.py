@@ -235,7 +235,7 @@ def test_messages_of_a_topic_that_was_made_anew_are_requested_though_their_offse
     assert len(keys) == len(set(keys)) == 3
     (event,) = observed(new)
     assert event.metadata["lost messages"].value == "unknown"
-    assert "made anew" in str(event.metadata["reason"].value)
+    assert "re-created" in str(event.metadata["reason"].value)
     assert "may never have been read" in str(event.description)
 
 
