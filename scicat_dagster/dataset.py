@@ -181,7 +181,7 @@ def _high_level(
     for key, assignment in schema.assignments.items():
         if assignment.field_type == "high_level":
             try:
-                rendered = render(assignment.value, evaluation.values)
+                rendered = render(assignment.value, evaluation.values, schema.variables)
                 values[assignment.machine_name] = _plain(convert(rendered.value, assignment.type))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 reasons[assignment.machine_name] = evaluation.why(error)
@@ -196,7 +196,7 @@ def _scientific_metadata(
     for key, assignment in schema.assignments.items():
         if assignment.field_type == "scientific_metadata":
             try:
-                rendered = render(assignment.value, evaluation.values)
+                rendered = render(assignment.value, evaluation.values, schema.variables)
                 value = _plain(convert(rendered.value, assignment.type))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 notices.append(_failed(key, assignment, evaluation.why(error)))

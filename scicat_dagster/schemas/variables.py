@@ -71,9 +71,10 @@ def evaluate_variables(
                 case NexusVariable():
                     found = _from_file(variable, file)
                 case ScicatVariable():
-                    found = _from_catalogue(variable, evaluation.values, catalogue, answers)
+                    url = render(variable.url, evaluation.values, schema.variables)
+                    found = _from_catalogue(variable, url, catalogue, answers)
                 case ValueVariable():
-                    found = _from_values(variable, evaluation.values)
+                    found = _operated(variable, render(variable.value, evaluation.values, schema.variables))
             value = Value(convert(found.value, variable.value_type), found.unit)
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             reason = evaluation.why(error)
@@ -91,11 +92,11 @@ def _from_file(variable: NexusVariable, file: NexusFile) -> Value:
 
 def _from_catalogue(
     variable: ScicatVariable,
-    values: Mapping[str, Value],
+    rendered_url: Value,
     catalogue: Catalogue,
     answers: dict[str, JsonValue | LookupError],
 ) -> Value:
-    url = str(render(variable.url, values).value)
+    url = str(rendered_url.value)
     if url not in answers:
         try:
             answers[url] = catalogue.fetch(url)
@@ -114,8 +115,7 @@ def _from_catalogue(
     raise LookupError(f"The catalogue gave {kind} without the field {variable.field!r} for {url}.")
 
 
-def _from_values(variable: ValueVariable, values: Mapping[str, Value]) -> Value:
-    rendered = render(variable.value, values)
+def _operated(variable: ValueVariable, rendered: Value) -> Value:
     if not variable.operator:
         return rendered
     operator = OPERATORS[variable.operator]

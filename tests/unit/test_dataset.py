@@ -135,6 +135,18 @@ def test_a_field_is_rendered_and_converted(build: Build) -> None:
     assert built.dataset["datasetlifecycle"] == {"archivable": True}
 
 
+def test_a_group_that_cannot_be_rendered_is_not_posted_as_its_text(build: Build) -> None:
+    fields = {"group": high_level("ownerGroup", "ess_<proposal id>")}
+    built = build(fields, {"proposal_id": Value("443503")}, default_owner_group="scientists")
+    assert built.dataset["ownerGroup"] == "scientists"
+    assert [notice.subject for notice in built.notices] == ["schema.group (ownerGroup)"]
+
+
+def test_the_keys_of_a_field_are_rendered(build: Build) -> None:
+    built = build({"it": metadata("it", {"<title>": "x"}, "dict")}, {"title": Value("odin")})
+    assert entries(built)["it"]["value"] == {"odin": "x"}
+
+
 def test_size_and_number_of_files_come_from_the_files(build: Build) -> None:
     built = build(
         {"size": high_level("size", 5, "integer"), "count": high_level("numberOfFiles", 7, "integer")},

@@ -152,6 +152,8 @@ def test_a_number_is_a_plain_one(evaluate: Evaluate) -> None:
         (val("x", "integer"), "no integer"),
         (val("<missing>"), "<missing>, which is not defined before it"),
         (val("<it>"), "<it>, which is not defined before it"),
+        (val("<2theta>"), "<2theta>, which is not defined before it"),
+        (val({"<proposal id>": "x"}, "dict"), "<proposal id>, which is not defined before it"),
         (val([1, 2], operator="getitem", field=9), "The operator getitem: has no item 9"),
         (val({"a": 1}, operator="getitem", field="b"), "The operator getitem: has no key 'b'"),
         (val(5, "float", operator="sum"), "The operator sum: needs a list"),
@@ -183,6 +185,13 @@ def test_what_needed_a_variable_that_failed_is_noted_with_the_first_reason(evalu
     assert "no dataset at /entry/missing" in reasons(found)["variables.c"]
 
 
+@pytest.mark.parametrize("name", ["2theta", "größe", "sample temp", " padded "])
+def test_a_variable_that_failed_is_never_its_name_as_text(evaluate: Evaluate, name: str) -> None:
+    found = evaluate(**{name: nxs("/entry/missing"), "it": val(f"x <{name}>")})
+    assert "it" not in found.values
+    assert reasons(found)["variables.it"].startswith(f"It needs <{name}>, which failed: There is no dataset")
+
+
 def test_variables_that_need_each_other_fail_and_no_other_does(evaluate: Evaluate) -> None:
     found = evaluate(a=val("<b>"), b=val("<a>"), c=val("<data_file_name>"))
     assert found.values["c"] == Value("run.hdf")
@@ -210,6 +219,10 @@ def test_a_failed_one_does_not_take_the_value_of_an_earlier_file(evaluate: Evalu
         (val([1, 2, 3], "integer", operator="sum"), Value(6)),
         (val(5, "integer"), Value(5)),
         (val({"a": "<t>", "b": ["<n>"]}, "dict"), Value({"a": 300.5, "b": ["odin"]})),
+        (val({"<n>": "x"}, "dict"), Value({"odin": "x"})),
+        (val(True), Value("true")),
+        (val(False, operator="to-upper"), Value("FALSE")),
+        (val("1 < 2 and 3 > 2"), Value("1 < 2 and 3 > 2")),
         (val("<m>", "float", operator="sum"), Value(9.0, "mm")),
         (val("<m>", "float", operator="max"), Value(6.0, "mm")),
         (val("<m>", "float", operator="min"), Value(1.0, "mm")),
