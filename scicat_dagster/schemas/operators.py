@@ -43,21 +43,29 @@ def canonical_name(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _items(value: Any) -> list[Any]:
-    items = parse_collection(value) if isinstance(value, str) else value
-    if isinstance(items, dict):
-        items = list(items.values())
-    if not isinstance(items, list):
+def _collection(value: Any) -> list[Any] | dict[Any, Any]:
+    collection = parse_collection(value) if isinstance(value, str) else value
+    if not isinstance(collection, list | dict):
         raise TypeError(f"needs a list, not {type(value).__name__}")
-    return items
+    return collection
+
+
+def _items(value: Any) -> list[Any]:
+    collection = _collection(value)
+    return list(collection.values()) if isinstance(collection, dict) else collection
+
+
+def _some_numbers(value: Any) -> list[int | float]:
+    numbers = _numbers(value)
+    if not numbers:
+        raise ValueError("needs at least one number")
+    return numbers
 
 
 def _numbers(value: Any) -> list[int | float]:
     items = _items(value)
     while any(isinstance(item, list) for item in items):
         items = [inner for item in items for inner in (item if isinstance(item, list) else [item])]
-    if not items:
-        raise ValueError("needs at least one number")
     if any(isinstance(item, bool) or not isinstance(item, int | float) for item in items):
         raise TypeError("needs a list of numbers")
     return items
@@ -70,8 +78,9 @@ def _text(value: Any) -> str:
 
 
 def _join(value: Any, _: Arguments) -> str:
-    # The separator is a comma in spite of the name: catalogues already hold values joined so.
-    return ", ".join(str(item) for item in _items(value))
+    # The separator is a comma in spite of the name, and of a dict the keys are joined: catalogues already
+    # hold values joined so.
+    return ", ".join(str(item) for item in _collection(value))
 
 
 def _get_item(value: Any, arguments: Arguments) -> Any:
@@ -137,9 +146,9 @@ OPERATORS: dict[str, Operator] = {
     "to_lower": Operator(lambda value, _: str(value).lower()),
     "to_upper": Operator(lambda value, _: str(value).upper()),
     "sum": Operator(lambda value, _: sum(_numbers(value)), keeps_unit=True),
-    "max": Operator(lambda value, _: max(_numbers(value)), keeps_unit=True),
-    "min": Operator(lambda value, _: min(_numbers(value)), keeps_unit=True),
-    "mean": Operator(lambda value, _: statistics.fmean(_numbers(value)), keeps_unit=True),
+    "max": Operator(lambda value, _: max(_some_numbers(value)), keeps_unit=True),
+    "min": Operator(lambda value, _: min(_some_numbers(value)), keeps_unit=True),
+    "mean": Operator(lambda value, _: statistics.fmean(_some_numbers(value)), keeps_unit=True),
     "first": Operator(_first, keeps_unit=True),
     "last": Operator(_last, keeps_unit=True),
     "length": Operator(_length),
