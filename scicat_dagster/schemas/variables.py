@@ -19,6 +19,9 @@ from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable,
 from scicat_dagster.schemas.operators import OPERATORS
 from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
 
+_TEXTS = frozenset({"string", "string[]", "email", "link"})
+"""Value types whose result is text."""
+
 
 class Catalogue(Protocol):
     """What ``source: SC`` variables need of the catalogue."""
@@ -69,7 +72,7 @@ def evaluate_variables(
         try:
             match variable:
                 case NexusVariable():
-                    found = _from_file(variable, file)
+                    found = _from_file(name, variable, file, evaluation.notices)
                 case ScicatVariable():
                     url = render(variable.url, evaluation.values, schema.variables)
                     found = _from_catalogue(variable, url, catalogue, answers)
@@ -84,10 +87,13 @@ def evaluate_variables(
     return evaluation
 
 
-def _from_file(variable: NexusVariable, file: NexusFile) -> Value:
+def _from_file(name: str, variable: NexusVariable, file: NexusFile, notices: list[Notice]) -> Value:
     takes_many = variable.value_type.endswith("[]") or variable.value_type == "list"
-    found = file.read_all(variable.path) if takes_many else file.read_one(variable.path)
-    return Value(found.value, found.unit or variable.unit)
+    read = file.read_all if takes_many else file.read_one
+    found = read(variable.path, as_text=variable.value_type in _TEXTS)
+    if found.unit_mistake:
+        notices.append(Notice(subject=f"variables.{name}.unit", reason=found.unit_mistake))
+    return Value(found.value, found.unit if found.states_unit else variable.unit)
 
 
 def _from_catalogue(

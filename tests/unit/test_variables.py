@@ -59,6 +59,12 @@ def nexus(tmp_path: Path) -> Iterator[NexusFile]:
         entry["temperature"].attrs["units"] = "K"
         entry["plain"] = 7
         entry["one"] = [5.0]
+        entry["unitless"] = 0.5
+        entry["unitless"].attrs["units"] = ""
+        entry["odd_unit"] = 1.5
+        entry["odd_unit"].attrs["units"] = 7
+        entry["single"] = np.array([22.249], "f4")
+        entry.create_dataset("empty", (0,), "f4")
         entry["many"] = [1.0, 2.0, 6.0]
         entry["many"].attrs["units"] = "mm"
         entry["nan"] = [np.nan, 1.0]
@@ -124,6 +130,17 @@ def reasons(evaluation: Evaluation) -> dict[str, str]:
         (nxs("/entry/user_*/name", "string[]"), Value(["Ada", "Bo"])),
         (nxs("/entry/slit_*/gap", "float[]"), Value([0.5, 1.0], "mm")),
         (nxs("/entry/slit_*/gap", "float[]", unit="m"), Value([0.5, 1.0], "mm")),
+        # The file's unit wins, the empty one as well.
+        (nxs("/entry/unitless", "float", unit="mm"), Value(0.5, "")),
+        (nxs("/entry/unitless", "float[]", unit="mm"), Value([0.5], "")),
+        (nxs("/entry/single", "string[]"), Value(["22.249"])),
+        (nxs("/entry/single", "string"), Value("22.249")),
+        (nxs("/entry/single", "float"), Value(float(np.float32(22.249)))),
+        (nxs("/entry/./title"), Value("odin")),
+        (nxs("/entry/empty", "float[]"), Value([])),
+        (nxs("/entry/empty", "list"), Value([])),
+        (nxs("/entry/guest_*/name", "string[]"), Value([])),
+        (nxs("/entry/guest_*/gap", "float[]"), Value([])),
     ],
 )
 def test_a_variable_is_what_the_file_holds(evaluate: Evaluate, definition: Document, expected: Value) -> None:
@@ -131,6 +148,24 @@ def test_a_variable_is_what_the_file_holds(evaluate: Evaluate, definition: Docum
     assert found.notices == []
     assert found.values["it"] == expected
     assert type(found.values["it"].value) is type(expected.value)
+
+
+def test_a_units_attribute_that_cannot_be_used_costs_the_unit_alone(evaluate: Evaluate) -> None:
+    found = evaluate(it=nxs("/entry/odd_unit", "float", unit="mm"))
+    assert found.values["it"] == Value(1.5, "")
+    assert reasons(found) == {"variables.it.unit": "The units attribute of /entry/odd_unit is not one text."}
+
+
+def test_what_is_made_of_nothing_is_empty(evaluate: Evaluate) -> None:
+    found = evaluate(
+        names=nxs("/entry/guest_*/name", "string[]"),
+        joined=val("<names>", operator="join_with_space"),
+        numbers=nxs("/entry/empty", "float[]"),
+        total=val("<numbers>", "float", operator="sum"),
+    )
+    assert found.notices == []
+    assert found.values["joined"] == Value("")
+    assert found.values["total"] == Value(0.0)
 
 
 def test_a_number_is_a_plain_one(evaluate: Evaluate) -> None:
