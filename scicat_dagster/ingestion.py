@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dataset import BuiltDataset, build_dataset
 from scicat_dagster.errors import Notice
-from scicat_dagster.files import FileDescription, describe_file, sidecar_directory
+from scicat_dagster.files import FileDescription, describe_file
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.nexus import CompleteFile, NexusFile, check_unchanged, open_nexus
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import SampleAttachment, Schema
+from scicat_dagster.schemas.models import SampleAttachment, Schema, Unusable
 from scicat_dagster.schemas.rendering import Value
 from scicat_dagster.schemas.variables import Catalogue, Evaluation, evaluate_variables
 from scicat_dagster.settings import Settings
@@ -83,7 +83,7 @@ def extract_metadata(
         schema_=schema,
         values={name: value.value for name, value in evaluation.values.items()},
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
-        notices=(*schemas.notices(), *evaluation.notices),
+        notices=(*schemas.notices(), *schema.notices(), *evaluation.notices),
         sample_id=sample_id,
         instrument=instrument,
     )
@@ -120,13 +120,12 @@ def _built_in_variables(
     file: CompleteFile, schema: Schema, settings: Settings, announcement: FileWritten | None
 ) -> dict[str, Value]:
     path = Path(file.path)
-    sidecars = sidecar_directory(path, settings.ingestion.file_handling)
     values = {
         "ingestor_run_id": Value(str(uuid.uuid4())),
         "data_file_path": Value(path.as_posix()),
         "data_file_name": Value(path.name),
         "now": Value(datetime.now(UTC).isoformat()),
-        "ingestor_files_directory": Value(str(sidecars)),
+        "ingestor_files_directory": Value(settings.ingestion.file_handling.ingestor_files_directory),
         "ingestor_metadata_schema_id": Value(schema.id),
     }
     if announcement is not None:
@@ -147,9 +146,12 @@ def _instrument_name(nexus: NexusFile) -> str:
 
 
 def _sample_id(
-    wanted: SampleAttachment, nexus: NexusFile, catalogue: SampleSource, evaluation: Evaluation
+    wanted: SampleAttachment | Unusable, nexus: NexusFile, catalogue: SampleSource, evaluation: Evaluation
 ) -> str | None:
     """The sampleId of the one sample of the file's proposal that has the file's sample name."""
+    if isinstance(wanted, Unusable):
+        evaluation.notices.append(Notice(subject="sample_attachment", reason=wanted.reason))
+        return None
     if not wanted.query_sample_name:
         return None
     try:

@@ -31,11 +31,15 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Operator:
-    """A function, whether its result is still in the value's unit, and the arguments that it needs."""
+    """A function, whether its result is still in the value's unit, and the arguments that it needs.
+
+    One that ``is_optional`` leaves the value as it is where an argument is missing.
+    """
 
     apply: Callable[[Any, Arguments], Any]
     keeps_unit: bool = False
     needs: tuple[str, ...] = ()
+    is_optional: bool = False
 
 
 def canonical_name(name: str) -> str:
@@ -141,7 +145,7 @@ OPERATORS: dict[str, Operator] = {
     "dirname": Operator(lambda value, _: os.path.dirname(_text(value))),  # noqa: PTH120
     "dirname_2": Operator(lambda value, _: os.path.dirname(os.path.dirname(_text(value)))),  # noqa: PTH120
     "getitem": Operator(_get_item, keeps_unit=True, needs=("field",)),
-    "str_replace": Operator(_replace, needs=("pattern", "replacement")),
+    "str_replace": Operator(_replace, needs=("pattern", "replacement"), is_optional=True),
     "urlsafe": Operator(lambda value, _: quote_plus(str(value))),
     "to_lower": Operator(lambda value, _: str(value).lower()),
     "to_upper": Operator(lambda value, _: str(value).upper()),

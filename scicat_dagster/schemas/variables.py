@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from scicat_dagster.errors import Notice
 from scicat_dagster.nexus import NexusFile
 from scicat_dagster.schemas.conversion import convert
-from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, ValueVariable
+from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
 from scicat_dagster.schemas.operators import OPERATORS
 from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
 
@@ -78,10 +78,14 @@ def evaluate_variables(
                     found = _from_catalogue(variable, url, catalogue, answers)
                 case ValueVariable():
                     found = _operated(variable, render(variable.value, evaluation.values, schema.variables))
+                case Unusable():
+                    raise ValueError(variable.reason)
             value = Value(convert(found.value, variable.value_type), found.unit)
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             reason = evaluation.why(error)
             evaluation.notices.append(Notice(subject=f"variables.{name}", reason=reason))
+            # The built-in one of this name is not what the schema means.
+            evaluation.values.pop(name, None)
         else:
             evaluation.values[name] = value
     return evaluation
@@ -122,7 +126,7 @@ def _from_catalogue(
 
 
 def _operated(variable: ValueVariable, rendered: Value) -> Value:
-    if not variable.operator:
+    if not variable.operator or variable.missing_arguments:
         return rendered
     operator = OPERATORS[variable.operator]
     try:

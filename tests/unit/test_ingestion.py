@@ -286,12 +286,24 @@ def test_the_built_in_variables_are_those_of_the_file(
     now = datetime.fromisoformat(found["now"])
     assert now.utcoffset() == timedelta(0)
     assert datetime.now(UTC) - now < timedelta(minutes=5)
-    assert found["ingestor_files_directory"] == str(path.parents[1] / "ingestor")
+    # As it is configured.
+    assert found["ingestor_files_directory"] == "../ingestor"
     assert found["ingestor_metadata_schema_id"] == "schema-1"
     assert found["message_job_id"] == "f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
     assert found["message_service_id"] == "filewriter-1"
     assert found["message_metadata"] == {"proposal": "443503"}
     assert "job_id" not in found
+
+
+def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., ExtractedMetadata]) -> None:
+    variables = {"a": {"source": "VALUE", "value": "x", "value_type": "string", "operatr": "to-upper"}}
+    found = extract(variables=variables, jobs={"embargo": {}}, sample_attachment={"query_sample_name": "?"})
+    assert [(notice.subject, notice.reason) for notice in found.notices[:2]] == [
+        ("jobs", "Is not known here: no job will be made."),
+        ("variables.a.operatr", "Is not a known key and has no effect; did you mean operator?"),
+    ]
+    assert [notice.subject for notice in found.notices[2:]] == ["sample_attachment"]
+    assert found.values["a"] == "x"
 
 
 def test_each_run_has_its_own_id(extract: Callable[..., ExtractedMetadata]) -> None:

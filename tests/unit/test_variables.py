@@ -227,6 +227,48 @@ def test_a_variable_that_failed_is_never_its_name_as_text(evaluate: Evaluate, na
     assert reasons(found)["variables.it"].startswith(f"It needs <{name}>, which failed: There is no dataset")
 
 
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        (val("x", "quantity"), "'quantity' is not known"),
+        (val("x", "str"), "did you mean string?"),
+        (val("x", operator="reverse"), "unknown operator 'reverse'"),
+        (val("x", operator="split"), "the operator split needs `pattern`"),
+        ({"source": "FILE", "value_type": "string"}, "unknown source 'FILE'"),
+        ({"source": "VALUE", "valeu": "x", "value_type": "string"}, "did you mean value?"),
+    ],
+)
+def test_a_definition_that_cannot_be_used_fails_alone(
+    evaluate: Evaluate, definition: Document, reason: str
+) -> None:
+    found = evaluate(it=definition, user=val("x <it>"), other=nxs("/entry/title"))
+    assert found.values["other"] == Value("odin")
+    assert list(reasons(found)) == ["variables.it", "variables.user"]
+    assert reason in reasons(found)["variables.it"]
+    assert reasons(found)["variables.user"].startswith("It needs <it>, which failed: ")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"pattern": "o"}, {"replacement": "0"}])
+def test_a_replacement_without_its_arguments_leaves_the_value(
+    evaluate: Evaluate, arguments: Document
+) -> None:
+    found = evaluate(it=val([1, 2], "list", operator="str-replace", **arguments))
+    assert found.values["it"] == Value([1, 2])
+
+
+def test_a_variable_of_a_schema_takes_the_place_of_a_built_in_one(evaluate: Evaluate) -> None:
+    found = evaluate(data_file_name=val("my <data_file_name>"), it=val("<data_file_name>"))
+    assert found.notices == []
+    assert found.values["it"] == Value("my run.hdf")
+
+
+@pytest.mark.parametrize("definition", [nxs("/entry/missing"), {"source": "FILE"}])
+def test_where_it_fails_the_built_in_one_does_not_stand_in(evaluate: Evaluate, definition: Document) -> None:
+    found = evaluate(data_file_name=definition, it=val("<data_file_name>"))
+    assert "it" not in found.values
+    assert "which failed" in reasons(found)["variables.it"]
+
+
 def test_variables_that_need_each_other_fail_and_no_other_does(evaluate: Evaluate) -> None:
     found = evaluate(a=val("<b>"), b=val("<a>"), c=val("<data_file_name>"))
     assert found.values["c"] == Value("run.hdf")
@@ -273,6 +315,7 @@ def test_a_failed_one_does_not_take_the_value_of_an_earlier_file(evaluate: Evalu
         (val("<data_file_path>", operator="dirname-2"), Value("/data/odin/443503")),
         (val("<data_file_path>", operator="dirname_2"), Value("/data/odin/443503")),
         (val("<n>", operator="to-upper"), Value("ODIN")),
+        (val("<m>", "float[]", operator="DO_NOTHING"), Value([1.0, 2.0, 6.0], "mm")),
         (val("<n>", operator="str-replace", pattern="o", replacement="0"), Value("0din")),
         (val("a b/c", operator="urlsafe"), Value("a+b%2Fc")),
         (val("a;b", "string[]", operator="split", pattern=";"), Value(["a", "b"])),
