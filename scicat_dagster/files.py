@@ -74,12 +74,13 @@ def canonical_path(text: str, data_directory: str = "") -> str:
     """The one spelling of a file's path: absolute, POSIX, normalised, symbolic links left as they are.
 
     It is the file's identity everywhere (partition key, catalogue entry), so anything that could mean two
-    things is refused.
+    things is refused. ``..`` is the folder above by its name, before anything is compared with
+    ``data_directory``; a symbolic link on the way does not change that.
 
     Raises
     ------
     ValueError
-        The path is relative, climbs with ``..``, holds control characters or ``...``, is too long, or lies
+        The path is relative, holds control characters or ``...``, is too long, or lies
         outside ``data_directory`` (when one is given).
     """
     if not text.startswith("/"):
@@ -88,10 +89,8 @@ def canonical_path(text: str, data_directory: str = "") -> str:
         raise ValueError(f"The path {text!r} holds control characters.")
     if "..." in text:
         raise ValueError(f"The path {text!r} holds `...`, which a partition key cannot.")
-    parts = [part for part in text.split("/") if part not in {"", "."}]
-    if ".." in parts:
-        raise ValueError(f"The path {text!r} climbs with `..`.")
-    if not parts or text.endswith(("/", "/.")):
+    parts = [part for part in os.path.normpath(text).split("/") if part]
+    if not parts or text.endswith(("/", "/.", "/..")):
         raise ValueError(f"The path {text!r} names a directory.")
     if len(os.fsencode(text)) > _LONGEST_PATH or any(
         len(os.fsencode(part)) > _LONGEST_NAME for part in parts

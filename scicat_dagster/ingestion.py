@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.dataset import BuiltDataset, build_dataset
 from scicat_dagster.errors import Notice
 from scicat_dagster.files import FileDescription, describe_file
-from scicat_dagster.messages import FileWritten
+from scicat_dagster.messages import LARGEST_METADATA_BYTES, FileWritten
 from scicat_dagster.nexus import CompleteFile, NexusFile, check_unchanged, open_nexus
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import SampleAttachment, Schema, Unusable
@@ -74,7 +74,7 @@ def extract_metadata(
     schema = schemas.select(file.path)
     built_in = _built_in_variables(file, schema, settings, announcement)
     with open_nexus(Path(file.path)) as nexus:
-        evaluation = evaluate_variables(schema, nexus, built_in, catalogue)
+        evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
         sample_id = _sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
         instrument = _instrument_name(nexus) or schema.instrument
     check_unchanged(file)
@@ -132,9 +132,18 @@ def _built_in_variables(
         values |= {
             "message_job_id": Value(announcement.job_id),
             "message_service_id": Value(announcement.service_id),
-            "message_metadata": Value(announcement.metadata),
         }
+        if not announcement.lacks_metadata:
+            values["message_metadata"] = Value(announcement.metadata)
     return values
+
+
+def _notices_of(announcement: FileWritten | None) -> tuple[Notice, ...]:
+    """What of the announcement is not there, under the name of the variable that it would be."""
+    if announcement is None or not announcement.lacks_metadata:
+        return ()
+    reason = f"The message's metadata was larger than {LARGEST_METADATA_BYTES // 1024} KiB and is not kept."
+    return (Notice(subject="variables.message_metadata", reason=reason),)
 
 
 def _instrument_name(nexus: NexusFile) -> str:

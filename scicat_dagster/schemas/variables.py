@@ -6,7 +6,7 @@ it. Only a storage or a catalogue that is away stops the evaluation, because the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,16 +57,22 @@ class Evaluation:
 
 
 def evaluate_variables(
-    schema: Schema, file: NexusFile, built_in: Mapping[str, Value], catalogue: Catalogue
+    schema: Schema,
+    file: NexusFile,
+    built_in: Mapping[str, Value],
+    catalogue: Catalogue,
+    notices: Sequence[Notice] = (),
 ) -> Evaluation:
-    """The values of a schema's variables for one file; ``built_in`` are those defined before its own.
+    """The values of a schema's variables for one file.
+
+    ``built_in`` are those defined before its own, and ``notices`` say why some of these have no value.
 
     Raises
     ------
     TransientError
         The storage or the catalogue failed; nothing can be said about the file now.
     """
-    evaluation = Evaluation(values=dict(built_in))
+    evaluation = Evaluation(values=dict(built_in), notices=list(notices))
     answers: dict[str, JsonValue | LookupError] = {}
     for name, variable in schema.variables.items():
         try:

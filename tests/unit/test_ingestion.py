@@ -263,15 +263,20 @@ def extract(
     file: CompleteFile,
     announcement: FileWritten,
 ) -> Callable[..., ExtractedMetadata]:
-    """Extract with the smallest schema, changed; ``announced`` says whether there was a message."""
+    """Extract with the smallest schema, changed; ``announced`` says whether there was a message.
 
-    def extract_with(announced: bool = True, **changes: Any) -> ExtractedMetadata:
+    ``announcement`` changes the message.
+    """
+    message = announcement
+
+    def extract_with(
+        announced: bool = True, announcement: Document | None = None, **changes: Any
+    ) -> ExtractedMetadata:
+        told = message.model_copy(update=announcement or {})
         folder = tmp_path / "own"
         folder.mkdir(exist_ok=True)
         (folder / "own.imsc.yml").write_text(yaml.safe_dump({**schema_document, **changes}))
-        return extract_metadata(
-            file, load_schemas(folder), catalogue, settings, announcement if announced else None
-        )
+        return extract_metadata(file, load_schemas(folder), catalogue, settings, told if announced else None)
 
     return extract_with
 
@@ -293,6 +298,19 @@ def test_the_built_in_variables_are_those_of_the_file(
     assert found["message_service_id"] == "filewriter-1"
     assert found["message_metadata"] == {"proposal": "443503"}
     assert "job_id" not in found
+
+
+def test_metadata_that_a_message_lacks_is_noted_and_fails_what_needs_it(
+    extract: Callable[..., ExtractedMetadata],
+) -> None:
+    variables = {"a": {"source": "VALUE", "value": "<message_metadata>", "value_type": "dict"}}
+    found = extract(announcement={"metadata": None, "lacks_metadata": True}, variables=variables)
+    reason = "The message's metadata was larger than 256 KiB and is not kept."
+    assert [(notice.subject, notice.reason) for notice in found.notices] == [
+        ("variables.message_metadata", reason),
+        ("variables.a", f"It needs <message_metadata>, which failed: {reason}"),
+    ]
+    assert found.values["message_job_id"]
 
 
 def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., ExtractedMetadata]) -> None:
