@@ -159,7 +159,7 @@ CONFIGURATION_MISTAKES: list[tuple[str, Any, str]] = [
     ("scicat.token", {"value": PASSWORD}, "scicat.token: "),
     ("scicat.timeout", "soon", "scicat.timeout: "),
     ("scicat.additional_headers", [PASSWORD], "scicat.additional_headers: "),
-    ("scicat.tokn", PASSWORD, "scicat.tokn is not a known key and has no effect. Remove or correct it."),
+    ("scicat.tokn", PASSWORD, "scicat.tokn is not a known key and has no effect; did you mean token?"),
     ("scicta", {"token": PASSWORD}, "scicta is not a known key"),
     ("scicat", PASSWORD, "scicat: "),
     ("kafka.bootstrap_servers", None, "kafka.bootstrap_servers: is missing"),
@@ -167,7 +167,7 @@ CONFIGURATION_MISTAKES: list[tuple[str, Any, str]] = [
     ("ingestion.max_offline_ingestors", 0, "ingestion.max_offline_ingestors: "),
     ("ingestion.file_handling.file_hash_algorithm", "crc", "file_handling.file_hash_algorithm: is not a"),
     ("ingestion.file_handling.data_directory", "data", "data_directory: must be an absolute path"),
-    ("ingestion.file_handling.file_path_type", "short", "file_path_type: Input should be 'relative' or"),
+    ("ingestion.file_handling.file_path_type", "short", "file_path_type is neither relative nor absolute"),
     ("ingestion.schemas_directory", "nowhere", "Correct ingestion.schemas_directory"),
     ("ingestion.fallback_schema_file_path", "nowhere", "ess-fallback"),
     (
