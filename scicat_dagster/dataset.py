@@ -194,6 +194,7 @@ def _high_level(
             if assignment.fills == assignment.machine_name:
                 values[assignment.fills] = value
             else:
+                reasons[assignment.fills] = "its list is empty."
                 _fill_from_list(values, assignment, value, notices)
     return values, reasons
 

@@ -183,6 +183,8 @@ class ScicatVariable(_Part):
     """The key (or the number) of the answer's part; empty is the whole answer."""
     value_type: ValueType
     """What the value is turned into."""
+    unit: Text = ""
+    """Accepted, without effect: what the catalogue answers has no unit."""
 
 
 class ValueVariable(_Part):
@@ -204,6 +206,8 @@ class ValueVariable(_Part):
     """For `str_replace`: the text to put in its place."""
     value_type: ValueType
     """What the value is turned into."""
+    unit: Text = ""
+    """Accepted, without effect: the unit is the one of the variables that the value is made of."""
 
     @property
     def arguments(self) -> Arguments:

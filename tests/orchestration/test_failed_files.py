@@ -150,7 +150,7 @@ def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_
     assert event.metadata["waiting for a person"].value == 1
     (row,) = event.metadata["table"].value.records  # type: ignore[union-attr]
     assert row.data["file"] == str(small.file)
-    assert "unknown operator" in str(row.data["reason"])
+    assert "id: is missing" in str(row.data["reason"])
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_principal_investigators_of_the_next_api_are_joined(build: Build) -> Non
 def test_a_list_of_the_next_api_that_fails_is_the_reason_of_the_field(build: Build) -> None:
     with pytest.raises(PermanentError, match="principalInvestigator: It uses <b>"):
         build({"pi": high_level("principalInvestigators", ["<b>"], "string[]")})
-    with pytest.raises(PermanentError, match="principalInvestigator: the schema does not assign it"):
+    with pytest.raises(PermanentError, match="principalInvestigator: its list is empty"):
         build({"pi": high_level("principalInvestigators", [], "string[]")})
 
 
@@ -434,6 +434,12 @@ def test_each_mandatory_field_is_mandatory(build: Build, schema_document: Docume
 def test_an_entry_of_the_same_name_gives_no_wrong_reason(build: Build) -> None:
     with pytest.raises(PermanentError, match=r"owner: the schema does not assign it\."):
         build({"owner": None, "note": metadata("owner", "<gone>")})
+
+
+def test_a_list_of_samples_is_left_out_and_noted(build: Build) -> None:
+    built = build({"s": high_level("sampleId", ["s-1", "s-2"], "string[]")})
+    assert "sampleId" not in built.dataset
+    assert [notice.subject for notice in built.notices] == ["dataset.sampleId"]
 
 
 def test_another_type_than_raw_is_refused(build: Build) -> None:

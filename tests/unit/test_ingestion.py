@@ -275,7 +275,8 @@ def extract(
         told = message.model_copy(update=announcement or {})
         folder = tmp_path / "own"
         folder.mkdir(exist_ok=True)
-        (folder / "own.imsc.yml").write_text(yaml.safe_dump({**schema_document, **changes}))
+        text = yaml.safe_dump({**schema_document, **changes}, sort_keys=False)
+        (folder / "own.imsc.yml").write_text(text)
         return extract_metadata(file, load_schemas(folder), catalogue, settings, told if announced else None)
 
     return extract_with
@@ -322,6 +323,69 @@ def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., 
     ]
     assert [notice.subject for notice in found.notices[2:]] == ["sample_attachment"]
     assert found.values["a"] == "x"
+
+
+def test_a_schema_with_everything_that_schemas_of_other_ingestors_have_builds_a_dataset(
+    extract: Callable[..., ExtractedMetadata],
+    schema_document: Document,
+    file: CompleteFile,
+    settings: Settings,
+) -> None:
+    def nxs(path: str, kind: str = "string") -> Document:
+        return {"source": "NXS", "path": path, "value_type": kind}
+
+    def sc(url: str, key: str) -> Document:
+        return {"source": "SC", "url": url, "field": key, "value_type": "string", "unit": ""}
+
+    def val(value: str, operator: str) -> Document:
+        return {"source": "VALUE", "value": value, "operator": operator, "value_type": "string", "unit": ""}
+
+    def field(name: str, value: object, kind: str = "string", field_type: str = "high_level") -> Document:
+        return {"field_type": field_type, "machine_name": name, "value": value, "type": kind}
+
+    fields = schema_document["schema"]
+    del fields["pi"]
+    fields["folder"]["value"] = "/"
+    metadata = extract(
+        sample_attachment={"query_sample_name": False},
+        variables={
+            "uuid": nxs("/entry/./entry_identifier_uuid"),
+            "pid": val("<uuid>", "DO_NOTHING"),
+            "proposal": nxs("/entry/experiment_identifier"),
+            "surname": sc("proposals/<proposal>", "pi_lastname"),
+            "instrument": sc(INSTRUMENTS, "id"),
+            "guests": nxs("/entry/guest_*/name", "string[]"),
+            "team": val("<team>", "join_with_space"),
+        },
+        schema={
+            **fields,
+            "pid": field("pid", "<pid>"),
+            "pi": field("principalInvestigators", ["<surname>"], "string[]"),
+            "proposal": field("proposalIds", ["<proposal>"], "string[]"),
+            "instrument": field("instrumentIds", ["<instrument>"], "string[]"),
+            "place": field("location", "ESS:<proposal>"),
+            "guests": field("guests", "<guests>", "string[]", "scientific_metadata"),
+            "job": field("job_id", "<uuid>", "integer", "scientific_metadata"),
+            "team": field("team", "<team>", "string", "scientific_metadata"),
+        },
+        jobs={"embargo": {"type": "embargo", "job_params": {"pid": "<pid>"}}},
+    )  # fmt: skip
+    built = build(metadata, describe_files(file, settings), settings)
+    assert built.dataset["principalInvestigator"] == "Lovelace"
+    assert built.dataset["proposalId"] == "443503"
+    assert built.dataset["pid"] == PID
+    found = built.dataset["scientificMetadata"]
+    assert isinstance(found, dict)
+    assert list(found) == ["guests"]
+    assert [notice.subject for notice in built.notices] == [
+        "jobs",
+        "variables.instrument",
+        "variables.team",
+        "schema.place (location)",
+        "schema.instrument (instrumentIds)",
+        "schema.job (job_id)",
+        "schema.team (team)",
+    ]
 
 
 def test_each_run_has_its_own_id(extract: Callable[..., ExtractedMetadata]) -> None:

@@ -168,6 +168,14 @@ def test_built_in_names_can_be_defined_again(schema_document: Document, name: st
     assert Schema.model_validate(document).reference_mistakes() == []
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [value_variable(unit="mm"), {"source": "SC", "url": "x", "value_type": "string", "unit": ""}],
+)
+def test_every_variable_may_have_a_unit(schema_document: Document, variable: Document) -> None:
+    assert mistakes(with_variable(schema_document, variable)) == []
+
+
 def test_a_section_that_cannot_be_used_does_not_void_the_schema(schema_document: Document) -> None:
     document = {**schema_document, "sample_attachment": {"query_sample_name": "perhaps"}}
     (found,) = mistakes(document)
