@@ -296,7 +296,8 @@ def _pid(
         reason = reasons.get("pid", "it is empty.")
         raise PermanentError(
             f"The schema {schema.name} assigns a pid that cannot be built: {reason}",
-            remedy="Correct the schema or the file; without its pid a file could be registered twice.",
+            remedy="Correct the schema or the file, then re-execute all ops of the run, because the failed "
+            "one has the old schema; without its pid a file could be registered twice.",
         )
     if given and not defaults.generate_dataset_pid:
         pid = str(given)
@@ -322,7 +323,8 @@ def _validated(values: dict[str, Any], reasons: dict[str, str], notices: list[No
             + " ".join(
                 f"{name}: {_why_missing(reason, reasons.get(name))}" for name, reason in missing.items()
             ),
-            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute the run.",
+            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute all ops "
+            "of the run, because the failed one has the old schema.",
         )
     notices.extend(Notice(subject=f"dataset.{name}", reason=reason) for name, reason in refused.items())
     return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
