@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from scicat_dagster.errors import Notice, PermanentError
 from scicat_dagster.files import DataFile, FileDescription
 from scicat_dagster.schemas.conversion import convert
-from scicat_dagster.schemas.models import FieldAssignment, Schema
+from scicat_dagster.schemas.models import V4_LIST_FIELDS, FieldAssignment, Schema
 from scicat_dagster.schemas.rendering import render
 from scicat_dagster.schemas.variables import Evaluation
 from scicat_dagster.settings import DatasetSettings, FileHandlingSettings
@@ -179,15 +179,47 @@ def _high_level(
     """The fields that could be built, and why the others could not, by the API's names."""
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
+    for key, item in schema.unusable_fields.items():
+        notices.append(_failed(key, item.machine_name, item.reason))
+        if item.field_type != "scientific_metadata":
+            reasons[item.machine_name] = item.reason
     for key, assignment in schema.assignments.items():
         if assignment.field_type == "high_level":
             try:
-                rendered = render(assignment.value, evaluation.values)
-                values[assignment.machine_name] = _plain(convert(rendered.value, assignment.type))
+                rendered = render(assignment.value, evaluation.values, schema.variables)
+                value = _plain(_converted(assignment, rendered.value))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-                reasons[assignment.machine_name] = evaluation.why(error)
-                notices.append(_failed(key, assignment, evaluation.why(error)))
+                reasons[assignment.fills] = evaluation.why(error)
+                notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
+                continue
+            if assignment.fills == assignment.machine_name:
+                values[assignment.fills] = value
+            else:
+                reasons[assignment.fills] = "its list is empty."
+                _fill_from_list(values, assignment, value, notices)
     return values, reasons
+
+
+def _converted(assignment: FieldAssignment, value: Any) -> Any:
+    """The value as its type says; a field that holds a list in the v4 API is one, whatever its type says."""
+    is_list = assignment.machine_name in V4_LIST_FIELDS and isinstance(value, list)
+    return convert(value, "string[]" if is_list else assignment.type)
+
+
+def _fill_from_list(
+    values: dict[str, Any], assignment: FieldAssignment, value: Any, notices: list[Notice]
+) -> None:
+    """Put what v4 holds as a list into the one value that v3 has for it; a field given as v3's own wins."""
+    texts = [str(item) for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
+    if assignment.fills in values or not texts:
+        return
+    if assignment.fills == "principalInvestigator":
+        values[assignment.fills] = ", ".join(texts)
+        return
+    values[assignment.fills] = texts[0]
+    if len(texts) > 1:
+        reason = f"SciCat's v3 API has one value here: the first is sent, without {', '.join(texts[1:])}."
+        notices.append(Notice(subject=f"dataset.{assignment.fills}", reason=reason))
 
 
 def _scientific_metadata(
@@ -197,10 +229,10 @@ def _scientific_metadata(
     for key, assignment in schema.assignments.items():
         if assignment.field_type == "scientific_metadata":
             try:
-                rendered = render(assignment.value, evaluation.values)
+                rendered = render(assignment.value, evaluation.values, schema.variables)
                 value = _plain(convert(rendered.value, assignment.type))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-                notices.append(_failed(key, assignment, evaluation.why(error)))
+                notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
                 continue
             entries[assignment.machine_name] = {
                 "value": value,
@@ -211,8 +243,10 @@ def _scientific_metadata(
     return entries
 
 
-def _failed(key: str, assignment: FieldAssignment, reason: str) -> Notice:
-    return Notice(subject=f"schema.{key} ({assignment.machine_name})", reason=reason)
+def _failed(key: str, machine_name: str, reason: str) -> Notice:
+    return Notice(
+        subject=f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason=reason
+    )
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -254,16 +288,17 @@ def _pid(
     """The pid to send, or None where the server has to make it."""
     if not defaults.allow_dataset_pid:
         return None
-    assigned = [
-        item
-        for item in schema.assignments.values()
-        if item.field_type == "high_level" and item.machine_name == "pid"
-    ]
-    if assigned and not given and not defaults.generate_dataset_pid:
+    # One that cannot be used is assigned as well.
+    is_assigned = any(
+        item.machine_name == "pid" and item.field_type != "scientific_metadata"
+        for item in schema.items.values()
+    )
+    if is_assigned and not given and not defaults.generate_dataset_pid:
         reason = reasons.get("pid", "it is empty.")
         raise PermanentError(
             f"The schema {schema.name} assigns a pid that cannot be built: {reason}",
-            remedy="Correct the schema or the file; without its pid a file could be registered twice.",
+            remedy="Correct the schema or the file, then re-execute all ops of the run, because the failed "
+            "one has the old schema; without its pid a file could be registered twice.",
         )
     if given and not defaults.generate_dataset_pid:
         pid = str(given)
@@ -289,7 +324,8 @@ def _validated(values: dict[str, Any], reasons: dict[str, str], notices: list[No
             + " ".join(
                 f"{name}: {_why_missing(reason, reasons.get(name))}" for name, reason in missing.items()
             ),
-            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute the run.",
+            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute all ops "
+            "of the run, because the failed one has the old schema.",
         )
     notices.extend(Notice(subject=f"dataset.{name}", reason=reason) for name, reason in refused.items())
     return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})

@@ -17,7 +17,7 @@ from pydantic_core.core_schema import ModelSchema, TaggedUnionSchema
 
 from scicat_dagster.attribute_docs import attribute_docs
 from scicat_dagster.schemas import selection
-from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, DATASET_FIELDS, Schema
+from scicat_dagster.schemas.models import DATASET_FIELDS, NO_OPERATOR, V4_LIST_FIELDS, Schema
 from scicat_dagster.schemas.operators import OPERATORS
 from scicat_dagster.settings import Settings
 
@@ -50,7 +50,9 @@ def imsc_schema() -> JsonSchemaValue:
     definitions = made["$defs"]
     definitions["Selector"] = _selector()
     made["properties"]["selector"]["$ref"] = "#/$defs/Selector"
-    _only_own_names(made["properties"]["variables"])
+    # It is read without fields, and no file can be registered with it.
+    made["properties"]["schema"]["minProperties"] = 1
+    made["required"].append("schema")
     _only_known_operators(definitions["ValueVariable"])
     _only_known_fields(definitions["FieldAssignment"])
     return {"$schema": DIALECT, **made, "title": "Metadata schema (imsc)"}
@@ -158,14 +160,10 @@ def _selector() -> JsonSchemaValue:
     }
 
 
-def _only_own_names(variables: dict[str, Any]) -> None:
-    variables["propertyNames"] = {"not": {"enum": list(BUILT_IN_VARIABLES)}}
-
-
 def _only_known_operators(definition: dict[str, Any]) -> None:
     operator = definition["properties"]["operator"]
     operator.pop("anyOf", None)
-    operator["enum"] = ["", *_spellings(OPERATORS), None]
+    operator["enum"] = ["", NO_OPERATOR, *_spellings(OPERATORS), None]
     definition["allOf"] = [
         {
             "if": {"properties": {"operator": {"enum": list(_spellings([name]))}}, "required": ["operator"]},
@@ -178,7 +176,9 @@ def _only_known_operators(definition: dict[str, Any]) -> None:
 
 def _only_known_fields(definition: dict[str, Any]) -> None:
     definition["if"] = {"properties": {"field_type": {"const": "high_level"}}, "required": ["field_type"]}
-    definition["then"] = {"properties": {"machine_name": {"enum": sorted(DATASET_FIELDS)}}}
+    definition["then"] = {
+        "properties": {"machine_name": {"enum": sorted({*DATASET_FIELDS, *V4_LIST_FIELDS})}}
+    }
 
 
 def _spellings(names: Any) -> Iterator[str]:

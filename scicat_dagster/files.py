@@ -77,12 +77,13 @@ def canonical_path(text: str, data_directory: str = "") -> str:
     """The one spelling of a file's path: absolute, POSIX, normalised, symbolic links left as they are.
 
     It is the file's identity everywhere (partition key, catalogue entry), so anything that could mean two
-    things is refused.
+    things is refused. ``..`` is the folder above by its name, before anything is compared with
+    ``data_directory``; a symbolic link on the way does not change that.
 
     Raises
     ------
     ValueError
-        The path is relative, climbs with ``..``, holds control characters or ``...``, is too long, or lies
+        The path is relative, holds control characters or ``...``, is too long, or lies
         outside ``data_directory`` (when one is given).
     """
     if len(text.encode("utf-8", "surrogatepass")) > LONGEST_PATH_BYTES:
@@ -93,10 +94,8 @@ def canonical_path(text: str, data_directory: str = "") -> str:
         raise ValueError(f"The path {text!r} holds control characters or invisible ones.")
     if "..." in text:
         raise ValueError(f"The path {text!r} holds `...`, which a partition key cannot.")
-    parts = [part for part in text.split("/") if part not in {"", "."}]
-    if ".." in parts:
-        raise ValueError(f"The path {text!r} climbs with `..`.")
-    if not parts or text.endswith(("/", "/.")):
+    parts = [part for part in os.path.normpath(text).split("/") if part]
+    if not parts or text.endswith(("/", "/.", "/..")):
         raise ValueError(f"The path {text!r} names a directory.")
     if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in parts):
         raise ValueError(f"The path {text[:80]!r}… has a part that is longer than a file system allows.")

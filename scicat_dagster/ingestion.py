@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dataset import BuiltDataset, build_dataset
 from scicat_dagster.errors import Notice
-from scicat_dagster.files import FileDescription, describe_file, sidecar_directory
+from scicat_dagster.files import FileDescription, describe_file
+from scicat_dagster.limits import LARGEST_METADATA_BYTES
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.nexus import CompleteFile, NexusFile, check_unchanged, open_nexus
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import SampleAttachment, Schema
+from scicat_dagster.schemas.models import SampleAttachment, Schema, Unusable
 from scicat_dagster.schemas.rendering import Value
 from scicat_dagster.schemas.variables import Catalogue, Evaluation, evaluate_variables
 from scicat_dagster.settings import Settings
@@ -75,7 +76,7 @@ def extract_metadata(
     schema = schemas.select(file.path)
     built_in = _built_in_variables(file, schema, settings, announcement)
     with open_nexus(Path(file.path)) as nexus:
-        evaluation = evaluate_variables(schema, nexus, built_in, catalogue)
+        evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
         sample_id = _sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
         instrument = _instrument_name(nexus) or schema.instrument
     check_unchanged(file)
@@ -84,7 +85,7 @@ def extract_metadata(
         schema_=schema,
         values={name: value.value for name, value in evaluation.values.items()},
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
-        notices=(*schemas.notices(), *evaluation.notices),
+        notices=(*schemas.notices(), *schema.notices(), *evaluation.notices),
         sample_id=sample_id,
         instrument=instrument,
     )
@@ -121,22 +122,30 @@ def _built_in_variables(
     file: CompleteFile, schema: Schema, settings: Settings, announcement: FileWritten | None
 ) -> dict[str, Value]:
     path = Path(file.path)
-    sidecars = sidecar_directory(path, settings.ingestion.file_handling)
     values = {
         "ingestor_run_id": Value(str(uuid.uuid4())),
         "data_file_path": Value(path.as_posix()),
         "data_file_name": Value(path.name),
         "now": Value(datetime.now(UTC).isoformat()),
-        "ingestor_files_directory": Value(str(sidecars)),
+        "ingestor_files_directory": Value(settings.ingestion.file_handling.ingestor_files_directory),
         "ingestor_metadata_schema_id": Value(schema.id),
     }
     if announcement is not None:
         values |= {
             "message_job_id": Value(announcement.job_id),
             "message_service_id": Value(announcement.service_id),
-            "message_metadata": Value(announcement.metadata),
         }
+        if not announcement.lacks_metadata:
+            values["message_metadata"] = Value(announcement.metadata)
     return values
+
+
+def _notices_of(announcement: FileWritten | None) -> tuple[Notice, ...]:
+    """What of the announcement is not there, under the name of the variable that it would be."""
+    if announcement is None or not announcement.lacks_metadata:
+        return ()
+    reason = f"The message's metadata was larger than {LARGEST_METADATA_BYTES // 1024} KiB and is not kept."
+    return (Notice(subject="variables.message_metadata", reason=reason),)
 
 
 def _instrument_name(nexus: NexusFile) -> str:
@@ -148,9 +157,12 @@ def _instrument_name(nexus: NexusFile) -> str:
 
 
 def _sample_id(
-    wanted: SampleAttachment, nexus: NexusFile, catalogue: SampleSource, evaluation: Evaluation
+    wanted: SampleAttachment | Unusable, nexus: NexusFile, catalogue: SampleSource, evaluation: Evaluation
 ) -> str | None:
     """The sampleId of the one sample of the file's proposal that has the file's sample name."""
+    if isinstance(wanted, Unusable):
+        evaluation.notices.append(Notice(subject="sample_attachment", reason=wanted.reason))
+        return None
     if not wanted.query_sample_name:
         return None
     try:

@@ -55,6 +55,8 @@ class FileWritten(BaseModel):
     service_id: str = ""
     metadata: JsonValue = None
     """The decoded JSON of the message's metadata, or its text where it is not JSON."""
+    lacks_metadata: bool = False
+    """Whether the message's metadata was too large to be kept."""
     message: str = ""
     topic: str
     partition: int
@@ -132,18 +134,14 @@ def _judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritte
             "Look at the file writer; if the file is good all the same, backfill it.",
             file_path,
         )
-    if len(wrdn.metadata or "") > LARGEST_METADATA_BYTES:
-        return _rejected(
-            message,
-            f"Its metadata is larger than {LARGEST_METADATA_BYTES // 1024} KiB.",
-            "Shorten what the file writer is told to send; backfill the file.",
-            file_path,
-        )
+    # The file is complete all the same, and few schemas use the metadata.
+    is_too_large = len((wrdn.metadata or "").encode(errors="surrogatepass")) > LARGEST_METADATA_BYTES
     return FileWritten(
         file_path=file_path,
         job_id=job_id,
         service_id=bounded(str(wrdn.service_id or "")),
-        metadata=_decoded(wrdn.metadata),
+        metadata=None if is_too_large else _decoded(wrdn.metadata),
+        lacks_metadata=is_too_large,
         message=bounded(str(wrdn.message or "")),
         topic=message.position.topic,
         partition=message.position.partition,

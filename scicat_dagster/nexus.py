@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ MOST_TEXTS = 50_000
 
 _MOST_CHUNK_BYTES = 256 * 1024 * 1024
 _MOST_LINKS = 32
+_MOST_SOURCES = 1000
 _MOST_OPEN_GROUPS = 1000
 _LONGEST_UNIT = 256
 
@@ -72,6 +73,10 @@ class NexusValue:
 
     value: Scalar | list[Any]
     unit: str = ""
+    states_unit: bool = field(default=False, compare=False)
+    """Whether the file states the unit, which may be the empty one."""
+    unit_mistake: str = field(default="", compare=False)
+    """Why the ``units`` attribute cannot be used, where that is so."""
 
 
 def wait_until_complete(
@@ -159,10 +164,16 @@ class NexusFile:
         self._root: h5py.Group = file["/"]
         # The paths of a schema share their beginnings. By the parent, which stays open as well, and the name.
         self._groups: dict[tuple[int, str], h5py.Group] = {}
-        self._single_values: dict[str, NexusValue] = {}
+        self._single_values: dict[tuple[str, bool], NexusValue] = {}
 
-    def read_one(self, path: str) -> NexusValue:
+    def read_one(self, path: str, *, as_text: bool = False) -> NexusValue:
         """The one value at a path: a scalar, or an array of one element. Judged before anything is read.
+
+        Parameters
+        ----------
+        as_text
+            Numbers of less than double precision are the text of their own precision: 22.249, and not
+            22.249000549316406.
 
         Raises
         ------
@@ -174,31 +185,38 @@ class NexusFile:
             The storage failed.
         """
         # What a schema reads is often what everybody wants to know: the names of instrument and sample.
-        if path not in self._single_values:
-            self._single_values[path] = self._only(path)
-        return self._single_values[path]
+        if (path, as_text) not in self._single_values:
+            self._single_values[path, as_text] = self._only(path, as_text=as_text)
+        return self._single_values[path, as_text]
 
-    def read_all(self, path: str) -> NexusValue:
+    def read_all(self, path: str, *, as_text: bool = False) -> NexusValue:
         """Every value at a path, in file order, as a list; nested where one dataset has several dimensions.
 
-        The unit is the common one, or empty where the datasets differ. Errors as for :meth:`read_one`.
+        The list is empty where nothing matches a path with ``*``, and for an empty dataset. The unit is the
+        common one, or empty where the datasets differ. Errors and ``as_text`` as for :meth:`read_one`.
         """
         with _explained(path):
             datasets = self._datasets(path)
+            if not datasets and "*" not in path:
+                raise _nothing_at(path)
             elements = sum(dataset.size for dataset in datasets)
             if elements > MOST_ELEMENTS:
                 raise ValueError(f"{path} holds {elements} values; metadata can hold {MOST_ELEMENTS}.")
-            units = {_unit(dataset) for dataset in datasets}
-            unit = units.pop() if len(units) == 1 else ""
-            if len(datasets) == 1:
-                contents = _contents(datasets[0])
-                return NexusValue(contents if isinstance(contents, list) else [contents], unit)
-            values = [value for dataset in datasets for value in _flat(_contents(dataset))]
-            return NexusValue(values, unit)
+            unit = _common_unit([_unit(dataset) for dataset in datasets])
+            contents = [
+                self._contents(dataset, as_text=as_text) if dataset.size else [] for dataset in datasets
+            ]
+            if len(contents) == 1:
+                values = contents[0] if isinstance(contents[0], list) else contents
+            else:
+                values = _flat(contents)
+            return _with_unit(values, unit)
 
-    def _only(self, path: str) -> NexusValue:
+    def _only(self, path: str, *, as_text: bool) -> NexusValue:
         with _explained(path):
             datasets = self._datasets(path)
+            if not datasets:
+                raise _nothing_at(path)
             if len(datasets) != 1:
                 raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
             dataset = datasets[0]
@@ -207,20 +225,56 @@ class NexusFile:
                     f"{dataset.where} holds {dataset.size} values where one was meant; "
                     "use a value_type that ends in []."
                 )
-            return NexusValue(_flat(_contents(dataset))[0], _unit(dataset))
+            return _with_unit(_flat(self._contents(dataset, as_text=as_text))[0], _unit(dataset))
 
     def _datasets(self, path: str) -> list[_Dataset]:
-        components = [part for part in path.split("/") if part]
-        found = [
+        return [
             _Dataset(where, item)
-            for where, item in self._matches(components)
+            for where, item in self._matches(_components(path))
             if isinstance(item, h5py.h5d.DatasetID)
         ]
-        if not found:
-            raise LookupError(f"There is no dataset at {path}.")
-        return found
 
-    def _matches(self, components: list[str]) -> Iterator[tuple[str, Any]]:
+    def _contents(self, dataset: _Dataset, *, as_text: bool) -> Any:
+        # Values that have one place in this very file, as most have, are neither elsewhere nor in chunks.
+        if dataset.id.get_offset() is None:
+            self._check_storage(dataset, checked={})
+        return _contents(dataset, as_text=as_text)
+
+    def _check_storage(self, dataset: _Dataset, checked: dict[str, bool]) -> None:
+        """Refuse values that are in another file, or in chunks too large to be read.
+
+        Of a virtual dataset the sources are checked as well, because HDF5 reads them by itself; ``checked``
+        has their names, and whether each is done.
+        """
+        where, properties = dataset.where, dataset.id.get_create_plist()
+        if properties.get_external_count():
+            raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+        layout = properties.get_layout()
+        if layout == h5py.h5d.VIRTUAL:
+            for index in range(properties.get_virtual_count()):
+                # The file itself, in HDF5's spelling.
+                if properties.get_virtual_filename(index) != ".":
+                    raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+                self._check_source(where, properties.get_virtual_dsetname(index), checked)
+        chunk = math.prod(properties.get_chunk()) if layout == h5py.h5d.CHUNKED else 0
+        if chunk * dataset.id.dtype.itemsize > _MOST_CHUNK_BYTES:
+            raise ValueError(f"{where} is stored in chunks that are too large to be read for one value.")
+
+    def _check_source(self, where: str, name: str, checked: dict[str, bool]) -> None:
+        if checked.get(name):
+            return
+        if name in checked:
+            raise ValueError(f"{where} is put together from itself.")
+        # A name with % stands for any number of them.
+        if "%" in name or len(checked) >= _MOST_SOURCES:
+            raise ValueError(f"{where} is put together from more datasets than can be checked.")
+        checked[name] = False
+        for _, source in self._matches(_components(name), wildcards=False):
+            if isinstance(source, h5py.h5d.DatasetID):
+                self._check_storage(_Dataset(name, source), checked)
+        checked[name] = True
+
+    def _matches(self, components: list[str], *, wildcards: bool = True) -> Iterator[tuple[str, Any]]:
         """Every object whose path matches; a plain component is its name, one with ``*`` an expression."""
         positions: list[tuple[str, Any]] = [("", self._root)]
         for component in components:
@@ -228,7 +282,7 @@ class NexusFile:
                 (f"{where}/{name}", child)
                 for where, item in positions
                 if isinstance(item, h5py.Group)
-                for name in _names(item, component)
+                for name in (_names(item, component) if wildcards else [component])
                 if (child := self._child(item, name)) is not None
             ]
         yield from positions
@@ -268,7 +322,7 @@ class NexusFile:
                 target = os.fsdecode(link.path)
                 if target.startswith("/"):
                     current = self._root
-                pending = [part for part in target.split("/") if part not in {"", "."}] + pending
+                pending = _components(target) + pending
                 continue
             current = current[step]
         return current.id if isinstance(current, h5py.Dataset) else current
@@ -334,12 +388,17 @@ def _names(group: h5py.Group, component: str) -> list[str]:
     return [name for name in group if re.search(component, name)]
 
 
-def _contents(dataset: _Dataset) -> Any:
+def _components(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in {"", "."}]
+
+
+def _nothing_at(path: str) -> LookupError:
+    return LookupError(f"There is no dataset at {path}.")
+
+
+def _contents(dataset: _Dataset, *, as_text: bool) -> Any:
     """The dataset's values as plain Python: a scalar, or nested lists."""
     where, dtype = dataset.where, dataset.id.dtype
-    # Values that have one place in this very file, as most have, are neither elsewhere nor in chunks.
-    if dataset.id.get_offset() is None:
-        _check_storage(dataset, dtype)
     if not dataset.size:
         raise ValueError(f"{where} is empty.")
     size = dataset.size * dtype.itemsize
@@ -352,18 +411,13 @@ def _contents(dataset: _Dataset) -> Any:
     raw = dataset.read(dtype)
     if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
         raw = raw.astype(np.float64)
+    if as_text and raw.dtype.kind == "f" and raw.dtype.itemsize < 8:
+        return _in_shape([str(number) for number in raw.flat], raw.shape)
     return raw.tolist()
 
 
-def _check_storage(dataset: _Dataset, dtype: np.dtype[Any]) -> None:
-    """Refuse values that are in another file, or in chunks too large to be read."""
-    where, properties = dataset.where, dataset.id.get_create_plist()
-    layout = properties.get_layout()
-    if layout == h5py.h5d.VIRTUAL or properties.get_external_count():
-        raise ValueError(f"{where} keeps its values in another file, which is not followed.")
-    chunk = math.prod(properties.get_chunk()) if layout == h5py.h5d.CHUNKED else 0
-    if chunk * dtype.itemsize > _MOST_CHUNK_BYTES:
-        raise ValueError(f"{where} is stored in chunks that are too large to be read for one value.")
+def _in_shape(texts: list[str], shape: tuple[int, ...]) -> Any:
+    return texts[0] if shape == () else np.array(texts, dtype=object).reshape(shape).tolist()
 
 
 def _texts(dataset: _Dataset, dtype: np.dtype[Any]) -> Any:
@@ -384,7 +438,7 @@ def _texts(dataset: _Dataset, dtype: np.dtype[Any]) -> Any:
         if total > MOST_BYTES:
             raise ValueError(f"{where} holds more text than metadata can hold ({MOST_BYTES} bytes).")
         texts.append(text)
-    return texts[0] if dataset.shape == () else np.array(texts, dtype=object).reshape(dataset.shape).tolist()
+    return _in_shape(texts, dataset.shape)
 
 
 def _text(raw: Any) -> str:
@@ -398,23 +452,41 @@ def _text(raw: Any) -> str:
         return content.decode("latin-1")
 
 
-def _unit(dataset: _Dataset) -> str:
+@dataclass(frozen=True)
+class _Unit:
+    """A ``units`` attribute: None where there is none, and empty where there is a ``mistake`` in it."""
+
+    text: str | None = None
+    mistake: str = ""
+
+
+def _unit(dataset: _Dataset) -> _Unit:
     if not h5py.h5a.exists(dataset.id, b"units"):
-        return ""
+        return _Unit()
     where, attribute = dataset.where, h5py.h5a.open(dataset.id, b"units")
     space = attribute.get_space()
     if space.get_simple_extent_type() == h5py.h5s.NULL:
-        return ""
+        return _Unit()
     if attribute.get_storage_size() > _LONGEST_UNIT:
-        raise ValueError(f"The units attribute of {where} is too large to be a unit.")
+        return _Unit("", f"The units attribute of {where} is too large to be a unit.")
     if h5py.check_string_dtype(attribute.dtype) is None or space.get_simple_extent_npoints() != 1:
-        raise TypeError(f"The units attribute of {where} is no text.")
+        return _Unit("", f"The units attribute of {where} is not one text.")
     unit = np.zeros(1, attribute.dtype)
     attribute.read(unit)
     text = _text(unit[0])
     if len(text) > _LONGEST_UNIT:
-        raise ValueError(f"The units attribute of {where} is too long to be a unit.")
-    return text
+        return _Unit("", f"The units attribute of {where} is too long to be a unit.")
+    return _Unit(text)
+
+
+def _common_unit(units: list[_Unit]) -> _Unit:
+    mistake = next((unit.mistake for unit in units if unit.mistake), "")
+    texts = {unit.text for unit in units}
+    return _Unit(texts.pop() if len(texts) == 1 else None, mistake)
+
+
+def _with_unit(value: Scalar | list[Any], unit: _Unit) -> NexusValue:
+    return NexusValue(value, unit.text or "", states_unit=unit.text is not None, unit_mistake=unit.mistake)
 
 
 def _flat(value: Any) -> list[Any]:

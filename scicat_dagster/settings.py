@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
@@ -33,10 +34,13 @@ from pydantic import (
 )
 
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.nearest import suggestion
 from scicat_dagster.yaml_file import UnreadableError, parse_yaml, read_text
 
 CONFIGURATION_VARIABLE = "SCICAT_INGESTOR_CONFIG"
 """The environment variable that holds the path of the configuration file."""
+
+_SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 120.0
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """What ``scicat.timeout: 0`` means."""
@@ -88,6 +92,27 @@ Names = Annotated[
 ]
 Secret = Annotated[SecretStr, BeforeValidator(_text, json_schema_input_type=str | float)]
 HeaderSecret = Annotated[Secret, AfterValidator(_header_value)]
+
+
+_PATH_TYPES = ("relative", "absolute")
+
+
+def _path_type(value: object) -> object:
+    # As in scicat-ingestor, where everything but `relative` is absolute. It is named as a mistake.
+    return "absolute" if isinstance(value, str) and value not in _PATH_TYPES else value
+
+
+_OFFSET_RESETS = {
+    "beginning": "earliest",
+    "smallest": "earliest",
+    "end": "latest",
+    "largest": "latest",
+}
+"""Kafka's client has several names for each."""
+
+
+def _offset_reset(value: object) -> object:
+    return _OFFSET_RESETS.get(value, value) if isinstance(value, str) else value
 
 
 def _known_algorithm(name: str) -> str:
@@ -151,20 +176,23 @@ class FileHandlingSettings(_Section):
     """Whether the announcement is also written to a file beside the data."""
     message_file_extension: str = "message.json"
     """The extension of the file that holds the announcement."""
-    file_path_type: Literal["relative", "absolute"] = "relative"
+    file_path_type: Annotated[Literal["relative", "absolute"], BeforeValidator(_path_type)] = "relative"
     """How files are listed: `relative` to the dataset's sourceFolder, or `absolute`."""
     data_directory: str = ""
     """The absolute folder that all files are in; announcements of others are rejected. Empty: anywhere."""
-    data_file_open_max_tries: PositiveInt = 3
-    """How many times an announced file is tried to be opened before it is tried again later."""
-    data_file_open_retry_delay: tuple[NonNegativeFloat, ...] = ()
-    """Seconds to wait after each try to open a file; the last one is repeated. Empty: 3 seconds each."""
+    data_file_open_max_tries: NonNegativeInt = 3
+    """How many times an announced file is tried to be opened before it is tried again later. 0: once."""
+    data_file_open_retry_delay: tuple[FiniteFloat, ...] = ()
+    """Seconds to wait after each try to open a file, at most 120; the last one is repeated. Negative: 1.
+    Empty: 3 seconds each.
+    """
 
     def retry_delays(self) -> tuple[float, ...]:
         """Seconds to wait between the tries to open a file; one fewer than there are tries."""
         given = self.data_file_open_retry_delay or (3.0,)
-        waits = self.data_file_open_max_tries - 1
-        return tuple(given[min(index, len(given) - 1)] for index in range(waits))
+        waits = max(self.data_file_open_max_tries - 1, 0)
+        delays = (given[min(index, len(given) - 1)] for index in range(waits))
+        return tuple(min(delay, _LONGEST_DELAY) if delay >= 0 else _SHORTEST_DELAY for delay in delays)
 
 
 class IngestionSettings(_Section):
@@ -218,8 +246,16 @@ class KafkaSettings(_Section):
     """Accepted, without effect."""
     enable_auto_commit: bool = True
     """Accepted, without effect."""
-    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
-    """Where the very first start begins: at the `earliest` or the `latest` announcement."""
+    auto_offset_reset: Annotated[
+        Literal["earliest", "latest"],
+        BeforeValidator(
+            _offset_reset,
+            json_schema_input_type=Literal["earliest", "latest", "beginning", "smallest", "end", "largest"],
+        ),
+    ] = "earliest"
+    """Where the very first start begins: at the `earliest` (or `beginning`, `smallest`) or the `latest` (or
+    `end`, `largest`) announcement.
+    """
     dead_letter_topic: str = ""
     """New: a topic to which rejected messages are sent as well. Empty: they are not."""
 
@@ -228,6 +264,9 @@ class LoggingSettings(_Section):
     """Accepted for compatibility; Dagster's own settings decide what is logged and where."""
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+
+_FIRST_PART = re.compile(r"^/?([^/?#]*)(.*)$", re.DOTALL)
 
 
 class ApiEndpoints(_Section):
@@ -243,6 +282,26 @@ class ApiEndpoints(_Section):
     """Where instruments are."""
     samples: str = "samples"
     """Where samples are."""
+    jobs: str = "jobs"
+    """Accepted, without effect: no jobs are made."""
+    health: str = ""
+    """Where SciCat says whether it is healthy, which may be an absolute address. Empty: `health_endpoint`."""
+
+    def resolve(self, address: str) -> str:
+        """An address of a schema, whose first part may be a collection's name, as this server has it."""
+        name, rest = _FIRST_PART.findall(address)[0]
+        path = {
+            "datasets": self.datasets,
+            "proposals": self.proposals,
+            "origdatablocks": self.origdatablocks,
+            "instruments": self.instruments,
+            "samples": self.samples,
+            "jobs": self.jobs,
+        }.get(name)
+        # What was made with the configured path already is not a schema's address.
+        if path is None or re.match(rf"{re.escape(path)}([/?#]|$)", address):
+            return address
+        return f"{path}{rest}"
 
 
 class ScicatSettings(_Section):
@@ -267,7 +326,7 @@ class ScicatSettings(_Section):
     verify: bool = True
     """Whether the server's certificate is verified."""
     health_endpoint: str = "health"
-    """Where SciCat says whether it is healthy, relative to `host`."""
+    """Where SciCat says whether it is healthy, relative to `host`. `api_endpoints.health` takes its place."""
     api_endpoints: ApiEndpoints = ApiEndpoints()
     """Paths of the API's collections, relative to `host`."""
 
@@ -275,6 +334,11 @@ class ScicatSettings(_Section):
     def timeout_seconds(self) -> float:
         """How long one answer may take."""
         return self.timeout or DEFAULT_TIMEOUT_SECONDS
+
+    @property
+    def health_address(self) -> str:
+        """Where the server says whether it is healthy, relative to ``host`` or absolute."""
+        return self.api_endpoints.health or self.health_endpoint
 
     @property
     def frontend_url(self) -> str:
@@ -466,6 +530,8 @@ class Configuration:
     settings: Settings
     warnings: tuple[str, ...]
     """What is odd about it but does not prevent its use."""
+    mistakes: tuple[str, ...]
+    """Those of the warnings that ``validate`` calls mistakes: unknown keys, and values without a meaning."""
     version: Version
     """Which content of the file this is."""
     environment: Mapping[str, str] = dataclasses.field(repr=False, compare=False)
@@ -506,12 +572,9 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> Configurat
     mistakes.extend(_contradictions(settings))
     if mistakes:
         raise ConfigurationError(path, tuple(mistakes))
-    return Configuration(path, settings, tuple(_warnings(filled, settings)), version, environment)
-
-
-def unknown_keys(configuration: Configuration) -> tuple[str, ...]:
-    """The warnings that ``validate`` turns into mistakes: keys that mean nothing here."""
-    return tuple(warning for warning in configuration.warnings if " is not a known key" in warning)
+    named = tuple(_unknown_words(filled))
+    warnings = (*named, *_warnings(filled, settings))
+    return Configuration(path, settings, warnings, named, version, environment)
 
 
 def _read_sections(path: Path) -> tuple[dict[str, Any], Version]:
@@ -574,8 +637,6 @@ def _contradictions(settings: Settings) -> list[str]:
     if scicat.username and not scicat.password.get_secret_value():
         found.append("scicat.password: is missing, and scicat.username is given.")
     handling = settings.ingestion.file_handling
-    if handling.save_file_hash and not handling.hash_file_extension and handling.compute_file_hash:
-        found.append("ingestion.file_handling.hash_file_extension: is empty, and save_file_hash is true.")
     if handling.data_directory and not handling.data_directory.startswith("/"):
         found.append("ingestion.file_handling.data_directory: must be an absolute path.")
     found += [
@@ -599,8 +660,19 @@ def _contradictions(settings: Settings) -> list[str]:
     return found
 
 
+def _unknown_words(raw: dict[str, Any]) -> Iterator[str]:
+    yield from _unknown(raw, Settings, "")
+    handling = raw.get("ingestion", {}).get("file_handling", {})
+    if (path_type := handling.get("file_path_type", "relative")) not in _PATH_TYPES:
+        meant = suggestion(path_type, _PATH_TYPES) or "."
+        yield (
+            "ingestion.file_handling.file_path_type is neither relative nor absolute, and is taken for "
+            f"absolute{meant}"
+        )
+
+
 def _warnings(raw: dict[str, Any], settings: Settings) -> list[str]:
-    found = [f"{place} is not a known key and has no effect." for place in _unknown(raw, Settings, "")]
+    found = []
     if raw.get("logging"):
         found.append("logging: has no effect; Dagster's own logging settings replace it.")
     if not settings.scicat.verify:
@@ -615,18 +687,17 @@ def _warnings(raw: dict[str, Any], settings: Settings) -> list[str]:
     return found
 
 
-def _unknown(raw: dict[str, Any], model: type[BaseModel], place: str) -> list[str]:
+def _unknown(raw: dict[str, Any], model: type[BaseModel], place: str) -> Iterator[str]:
     if model.model_config.get("extra") == "allow":
-        return []
-    found = []
+        return
     for key, value in raw.items():
         where = f"{place}.{key}".lstrip(".")
         field = model.model_fields.get(key)
         if field is None:
-            found.append(where)
+            meant = suggestion(key, model.model_fields) or "."
+            yield f"{where} is not a known key and has no effect{meant}"
         elif isinstance(value, dict) and _is_section(field.annotation):
-            found.extend(_unknown(value, field.annotation, where))
-    return found
+            yield from _unknown(value, field.annotation, where)
 
 
 def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:

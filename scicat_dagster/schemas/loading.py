@@ -1,27 +1,32 @@
 """Reading a folder of schema files, and choosing the one that a data file belongs to.
 
-One broken file does not stop the files of other instruments; nor does it hand its own files to a schema that
-fits less. As long as its selector and order can be read it keeps claiming them, and they fail with its
-mistakes. Files that cannot even be read so far are named in a notice on every run.
+What is wrong in one variable, field or branch of a selector costs that item alone (:mod:`.models`,
+:mod:`.selection`). A file that is broken as a whole does not stop the files of other instruments; nor does it
+hand its own files to a schema that fits less. As long as its selector and order can be read it keeps claiming
+them, and they fail with its mistakes. Files that cannot even be read so far are named in a notice on every
+run.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from scicat_dagster.errors import Notice, PermanentError
+from scicat_dagster.schemas.mistakes import Mistake, mistakes_in
 from scicat_dagster.schemas.models import Schema
-from scicat_dagster.schemas.selection import parse_selector
+from scicat_dagster.schemas.selection import Match, read_selector
 from scicat_dagster.yaml_file import UnreadableError, read_yaml
 
-SUFFIXES = (".imsc.yml", ".imsc.yaml", ".imsc.json")
+SUFFIXES = ("imsc.yml", "imsc.yaml", "imsc.json")
+"""What the name of a schema file holds; there need not be a dot before it, as in ``coda_imsc.yml``."""
 
 
 class SchemaError(PermanentError):
@@ -45,12 +50,12 @@ _RECENT_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class SchemaFile:
-    """One file of the schemas directory: a schema, or what is wrong with it."""
+    """One file of the schemas directory: a schema, unless it is broken as a whole, and all its mistakes."""
 
     path: Path
     schema: Schema | None
     mistakes: tuple[str, ...] = ()
-    order: int | None = None
+    order: float | None = None
     name: str = ""
     selector: Any = None
 
@@ -59,9 +64,19 @@ class SchemaFile:
         """Whether it can be said which files it is for."""
         return self.order is not None and self.selector is not None
 
+    def match(self, file_path: str) -> Match:
+        """Whether a data file is claimed, as far as that can be read."""
+        return read_selector(self.selector).match(file_path) if self.claims_files else Match.UNREADABLE
+
     def selects(self, file_path: str) -> bool:
-        """Whether a data file is claimed."""
-        return self.claims_files and parse_selector(self.selector)(file_path)
+        """Whether a data file is claimed without any doubt."""
+        return self.match(file_path) is Match.YES
+
+    def unclear_selection(self) -> tuple[str, ...]:
+        """Why it cannot be said, or not for certain, which files it is for."""
+        if not self.claims_files:
+            return self.mistakes
+        return tuple(f"selector: {mistake}" for mistake in read_selector(self.selector).mistakes())
 
 
 @dataclass(frozen=True)
@@ -78,13 +93,16 @@ class SchemaCollection:
         Raises
         ------
         SchemaError
-            The schema that claims the file is broken.
+            The schema that claims the file, or seems to mean it, is broken.
         PermanentError
             No schema matches, and there is no fallback.
         """
         for file in self.files:
-            if file.selects(file_path):
-                return _usable(file)
+            match file.match(file_path):
+                case Match.YES:
+                    return _usable(file)
+                case Match.MEANT:
+                    raise SchemaError(file.path, file.mistakes)
         if self.fallback is not None:
             return _usable(self.fallback)
         tried = ", ".join(file.name or file.path.name for file in self.files) or "there is none"
@@ -97,9 +115,9 @@ class SchemaCollection:
     def notices(self) -> tuple[Notice, ...]:
         """What is wrong with the folder as a whole, whatever the data file."""
         found = [
-            Notice(subject=f"schema file {file.path.name}", reason=" ".join(file.mistakes))
+            Notice(subject=f"schema file {file.path.name}", reason=" ".join(file.unclear_selection()))
             for file in self.files
-            if not file.claims_files
+            if file.unclear_selection()
         ]
         return (*found, *self.duplicate_ids())
 
@@ -176,8 +194,15 @@ def _parse(path: Path) -> SchemaFile:
     try:
         schema = Schema.model_validate(raw)
     except ValidationError as error:
-        return _broken(path, raw, _mistakes(error))
-    return SchemaFile(path, schema, order=schema.order, name=schema.name, selector=schema.selector)
+        return _broken(path, raw, tuple(str(mistake) for mistake in _all_mistakes(raw, error)))
+    return SchemaFile(
+        path,
+        schema,
+        mistakes=tuple(str(mistake) for mistake in schema.mistakes()),
+        order=schema.order,
+        name=schema.name,
+        selector=schema.selector,
+    )
 
 
 def shipped_schemas() -> dict[str, Path]:
@@ -206,39 +231,32 @@ def _usable(file: SchemaFile) -> Schema:
 
 def _broken(path: Path, raw: dict[Any, Any], mistakes: tuple[str, ...]) -> SchemaFile:
     """A broken schema with what can still be read of it."""
-    selector = raw.get("selector")
-    try:
-        parse_selector(selector)
-    except ValueError:
-        selector = None
     return SchemaFile(
         path,
         None,
         mistakes,
         order=_order(raw.get("order")),
         name=str(raw.get("name", "")),
-        selector=selector,
+        selector=raw.get("selector"),
     )
 
 
-def _order(raw: Any) -> int | None:
-    """The order as a good schema would have it, which may be written as a text or as 10.0."""
+_PLACEHOLDERS = {"id": "", "name": "", "order": 0, "selector": "*"}
+
+
+def _all_mistakes(raw: dict[Any, Any], error: ValidationError) -> Iterator[Mistake]:
+    """What breaks a schema, and the mistakes in the rest of it, so that a person corrects them at once."""
+    yield from mistakes_in(error)
+    broken = {detail["loc"][0] for detail in error.errors(include_url=False)}
+    rest = {key: value for key, value in raw.items() if key not in broken}
+    for mistake in Schema.model_validate({**_PLACEHOLDERS, **rest}).mistakes():
+        if mistake.place not in broken:
+            yield mistake
+
+
+def _order(raw: Any) -> float | None:
+    """The order as a good schema would have it, which may be written as a text or as 10.5."""
     try:
-        return TypeAdapter(int).validate_python(raw)
+        return TypeAdapter(FiniteFloat).validate_python(raw)
     except ValidationError:
         return None
-
-
-def _mistakes(error: ValidationError) -> tuple[str, ...]:
-    found = []
-    for detail in error.errors(include_url=False):
-        place = ".".join(str(part) for part in detail["loc"] if part not in {"NXS", "SC", "VALUE"})
-        what = detail["msg"].removeprefix("Value error, ").rstrip(".")
-        if detail["type"] == "missing":
-            what = "is missing"
-        elif detail["type"] == "union_tag_not_found":
-            what = "needs `source: NXS`, `SC` or `VALUE`"
-        elif detail["type"] == "union_tag_invalid":
-            what = f"unknown source {detail['ctx']['tag']!r}; use NXS, SC or VALUE"
-        found.append(f"{place}: {what}.")
-    return tuple(found)

@@ -1,16 +1,36 @@
-"""The shape of one schema file, as pydantic models. Reading files belongs to ``loading``."""
+"""The shape of one schema file, as pydantic models. Reading files belongs to ``loading``.
+
+A variable or field that cannot be used does not void its schema: it is read as :class:`Unusable`, and fails
+for each file as a value that is missing would.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from scicat_dagster.errors import Notice
+from scicat_dagster.nearest import suggestion
 from scicat_dagster.schemas.conversion import ValueType
+from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, unknown_key
 from scicat_dagster.schemas.operators import OPERATORS, Arguments, canonical_name
 from scicat_dagster.schemas.rendering import references
-from scicat_dagster.schemas.selection import Selector, parse_selector
+from scicat_dagster.schemas.selection import Selector, read_selector
 
 BUILT_IN_VARIABLES = (
     "ingestor_run_id",
@@ -23,7 +43,9 @@ BUILT_IN_VARIABLES = (
     "message_service_id",
     "message_metadata",
 )
-"""Defined before a schema's own; the last three only when the file was announced by a message."""
+"""Defined before a schema's own, which may take their place; the last three only when the file was announced
+by a message.
+"""
 
 DATASET_FIELDS = frozenset(
     {
@@ -39,9 +61,23 @@ DATASET_FIELDS = frozenset(
 )  # fmt: skip
 """Fields of the v3 create DTO that a ``high_level`` assignment may fill."""
 
+V4_LIST_FIELDS: Mapping[str, str] = {
+    "principalInvestigators": "principalInvestigator",
+    "proposalIds": "proposalId",
+    "instrumentIds": "instrumentId",
+    "sampleIds": "sampleId",
+}
+"""Fields of the v4 API that hold lists, which an assignment may fill as well, and what v3 has for them."""
+
 
 def _scalar_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _joined(value: object) -> object:
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ",".join(str(item) for item in value)
+    return _scalar_text(value)
 
 
 # The input type is for the JSON Schema, which tells editors what else may be written.
@@ -49,7 +85,8 @@ Text = Annotated[str, BeforeValidator(_scalar_text, json_schema_input_type=str |
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Unknown keys are kept to be named. In an editor they are mistakes.
+    model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra={"additionalProperties": False})
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +94,54 @@ class _Part(BaseModel):
         """A key without a value has its default, as in the configuration file."""
         if not isinstance(raw, dict):
             return raw
-        return {key: value for key, value in raw.items() if value is not None or key == "value"}
+        known = cls.known_keys() - {"value"}
+        return {str(key): value for key, value in raw.items() if value is not None or key not in known}
+
+    @classmethod
+    def known_keys(cls) -> frozenset[str]:
+        """The keys that it may have."""
+        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    def oddities(self) -> Iterator[Mistake]:
+        """What is wrong with it although it can be used."""
+        for key in self.model_extra or {}:
+            yield unknown_key(key, self.known_keys())
+
+
+class Unusable(BaseModel):
+    """A variable, field or section of a schema that cannot be used; files are registered without it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mistakes: tuple[Mistake, ...]
+    field_type: str = ""
+    machine_name: str = ""
+
+    @property
+    def reason(self) -> str:
+        """All mistakes as one text."""
+        return " ".join(str(mistake) for mistake in self.mistakes)
+
+
+def _stored(raw: Any) -> Unusable | None:
+    """An unusable item that was read before, and stored with its schema since."""
+    if isinstance(raw, dict) and raw.keys() == Unusable.model_fields.keys():
+        return Unusable.model_validate(raw)
+    return raw if isinstance(raw, Unusable) else None
+
+
+def _unusable(raw: Any, error: ValidationError, keys: frozenset[str]) -> Unusable:
+    written = raw if isinstance(raw, dict) else {}
+    unknown = tuple(unknown_key(str(key), keys) for key in written if key not in keys)
+    return Unusable(
+        mistakes=(*mistakes_in(error), *unknown),
+        field_type=str(written.get("field_type", "")),
+        machine_name=str(written.get("machine_name", "")),
+    )
+
+
+NO_OPERATOR = "DO_NOTHING"
+"""How scicat-ingestor's documentation writes that there is no operator."""
 
 
 class NexusVariable(_Part):
@@ -82,7 +166,9 @@ class NexusVariable(_Part):
                 try:
                     re.compile(component)
                 except re.error as error:
-                    raise ValueError(f"component {component!r} is no regular expression ({error})") from None
+                    raise ValueError(
+                        f"component {component!r} is not a regular expression ({error})"
+                    ) from None
         return path
 
 
@@ -97,6 +183,8 @@ class ScicatVariable(_Part):
     """The key (or the number) of the answer's part; empty is the whole answer."""
     value_type: ValueType
     """What the value is turned into."""
+    unit: Text = ""
+    """Accepted, without effect: what the catalogue answers has no unit."""
 
 
 class ValueVariable(_Part):
@@ -118,6 +206,8 @@ class ValueVariable(_Part):
     """For `str_replace`: the text to put in its place."""
     value_type: ValueType
     """What the value is turned into."""
+    unit: Text = ""
+    """Accepted, without effect: the unit is the one of the variables that the value is made of."""
 
     @property
     def arguments(self) -> Arguments:
@@ -127,29 +217,64 @@ class ValueVariable(_Part):
     @field_validator("operator", mode="before")
     @classmethod
     def _known_operator(cls, name: object) -> object:
-        if not name:
+        if not name or name == NO_OPERATOR:
             return ""
         if not isinstance(name, str) or canonical_name(name) not in OPERATORS:
-            raise ValueError(f"unknown operator {name!r}; known are {', '.join(sorted(OPERATORS))}")
+            meant = suggestion(str(name), OPERATORS) or f"; known are {', '.join(sorted(OPERATORS))}"
+            raise ValueError(f"unknown operator {name!r}{meant}")
         return canonical_name(name)
 
     @model_validator(mode="after")
-    def _has_arguments(self) -> ValueVariable:
-        if self.operator:
-            for argument in OPERATORS[self.operator].needs:
-                if getattr(self, argument) is None:
-                    raise ValueError(f"the operator {self.operator} needs `{argument}`")
+    def _can_be_operated(self) -> ValueVariable:
+        if self.operator and not OPERATORS[self.operator].is_optional and (missing := self.missing_arguments):
+            raise ValueError(f"the operator {self.operator} needs `{missing[0]}`")
         if self.operator == "regex" and self.pattern is not None:
             try:
                 expression = re.compile(self.pattern)
             except re.error as error:
-                raise ValueError(f"pattern {self.pattern!r} is no regular expression ({error})") from None
+                raise ValueError(f"pattern {self.pattern!r} is not a regular expression ({error})") from None
             if not expression.groups:
                 raise ValueError(f"pattern {self.pattern!r} has no group; put what you want in ( )")
         return self
 
+    @property
+    def missing_arguments(self) -> tuple[str, ...]:
+        """What the operator needs and is not given. Only an operator that may be left out lacks something."""
+        needs = OPERATORS[self.operator].needs if self.operator else ()
+        return tuple(argument for argument in needs if getattr(self, argument) is None)
 
-Variable = Annotated[NexusVariable | ScicatVariable | ValueVariable, Field(discriminator="source")]
+    def oddities(self) -> Iterator[Mistake]:
+        """Unknown keys, and an operator that is left out because it lacks an argument."""
+        yield from super().oddities()
+        for argument in self.missing_arguments:
+            yield Mistake(
+                place=argument, what=f"is missing, so that {self.operator} leaves the value as it is."
+            )
+
+
+AnyVariable = NexusVariable | ScicatVariable | ValueVariable
+Variable = Annotated[AnyVariable, Field(discriminator="source")]
+
+_VARIABLE: TypeAdapter[AnyVariable] = TypeAdapter(Variable)
+_VARIABLE_MODELS: Mapping[object, type[_Part]] = {
+    "NXS": NexusVariable,
+    "SC": ScicatVariable,
+    "VALUE": ValueVariable,
+}
+
+
+def _read_variable(raw: Any, _: ValidatorFunctionWrapHandler) -> AnyVariable | Unusable:
+    if stored := _stored(raw):
+        return stored
+    try:
+        return _VARIABLE.validate_python(raw)
+    except ValidationError as error:
+        source = str(raw.get("source")) if isinstance(raw, dict) else ""
+        model = _VARIABLE_MODELS.get(source)
+        return _unusable(raw, error, model.known_keys() if model else _KEYS_OF_ANY_VARIABLE)
+
+
+_KEYS_OF_ANY_VARIABLE = frozenset[str]().union(*(model.known_keys() for model in _VARIABLE_MODELS.values()))
 
 
 class FieldAssignment(_Part):
@@ -157,9 +282,9 @@ class FieldAssignment(_Part):
 
     field_type: Literal["high_level", "scientific_metadata"]
     """`high_level`: a field of the dataset. `scientific_metadata`: an entry of its scientific metadata."""
-    machine_name: str = Field(min_length=1)
+    machine_name: Text = Field(min_length=1)
     """The name of the field or entry."""
-    human_name: str = ""
+    human_name: Text = ""
     """The entry's name for people; the machine name when not given."""
     value: Any
     """Text, a number, a list or a dict; each <name> in it becomes the value of that variable."""
@@ -170,9 +295,27 @@ class FieldAssignment(_Part):
 
     @model_validator(mode="after")
     def _known_field(self) -> FieldAssignment:
-        if self.field_type == "high_level" and self.machine_name not in DATASET_FIELDS:
-            raise ValueError(f"{self.machine_name!r} is no field of a SciCat dataset")
+        known = {*DATASET_FIELDS, *V4_LIST_FIELDS}
+        if self.field_type == "high_level" and self.machine_name not in known:
+            meant = suggestion(self.machine_name, sorted(known))
+            raise ValueError(f"{self.machine_name!r} is not a field of a SciCat dataset{meant}")
         return self
+
+    @property
+    def fills(self) -> str:
+        """The field or entry that gets the value, by its name in the v3 API."""
+        if self.field_type == "high_level":
+            return V4_LIST_FIELDS.get(self.machine_name, self.machine_name)
+        return self.machine_name
+
+
+def _read_assignment(raw: Any, _: ValidatorFunctionWrapHandler) -> FieldAssignment | Unusable:
+    if stored := _stored(raw):
+        return stored
+    try:
+        return FieldAssignment.model_validate(raw)
+    except ValidationError as error:
+        return _unusable(raw, error, FieldAssignment.known_keys())
 
 
 class SampleAttachment(_Part):
@@ -186,46 +329,101 @@ class SampleAttachment(_Part):
     """Where the file names its proposal."""
 
 
+def _read_sample_attachment(raw: Any, _: ValidatorFunctionWrapHandler) -> SampleAttachment | Unusable:
+    if stored := _stored(raw):
+        return stored
+    try:
+        return SampleAttachment.model_validate(raw)
+    except ValidationError as error:
+        return _unusable(raw, error, SampleAttachment.known_keys())
+
+
 class Schema(_Part):
     """One schema file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    id: Text = Field(min_length=1)
+    id: Text
     """What tells this schema from all others, such as a UUID."""
-    name: Text = Field(min_length=1)
+    name: Text
     """The name for people."""
-    instrument: Text = ""
-    """The instruments it is for, separated by commas; for people only."""
-    order: int
+    instrument: Annotated[
+        str, BeforeValidator(_joined, json_schema_input_type=str | float | list[str | float])
+    ] = ""
+    """The instruments it is for, a list or separated by commas; for people only."""
+    order: FiniteFloat
     """Schemas are asked in this order, the lowest first; the first one whose selector matches is used."""
     selector: Any
     """Which files it is for: `*`, source:operator:argument, {source, operator, operand_2}, or {and: [...]}
     and {or: [...]} of these. Every source is the full path of the file.
     """
-    sample_attachment: SampleAttachment = SampleAttachment()
+    sample_attachment: Annotated[
+        SampleAttachment | Unusable,
+        WrapValidator(_read_sample_attachment, json_schema_input_type=SampleAttachment),
+    ] = SampleAttachment()
     """Whether and how the sample is looked up in the catalogue."""
-    variables: dict[str, Variable] = Field(default_factory=dict)
+    variables: dict[
+        Text,
+        Annotated[
+            AnyVariable | Unusable,
+            WrapValidator(_read_variable, json_schema_input_type=Variable),
+        ],
+    ] = Field(default_factory=dict)
     """Values by name, evaluated in this order."""
-    assignments: dict[str, FieldAssignment] = Field(alias="schema", min_length=1)
+    items: dict[
+        Text,
+        Annotated[
+            FieldAssignment | Unusable,
+            WrapValidator(_read_assignment, json_schema_input_type=FieldAssignment),
+        ],
+    ] = Field(alias="schema", default_factory=dict)
     """What is put where in the dataset; the keys are free names."""
 
-    @field_validator("selector")
-    @classmethod
-    def _parses(cls, raw: Any) -> Any:
-        parse_selector(raw)
-        return raw
+    @property
+    def assignments(self) -> dict[str, FieldAssignment]:
+        """The fields that can be used."""
+        return {key: item for key, item in self.items.items() if isinstance(item, FieldAssignment)}
 
-    @field_validator("variables")
-    @classmethod
-    def _own_names(cls, variables: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(set(variables) & set(BUILT_IN_VARIABLES)):
-            raise ValueError(f"{', '.join(taken)}: built-in names cannot be defined again")
-        return variables
+    @property
+    def unusable_fields(self) -> dict[str, Unusable]:
+        """The fields that cannot be used."""
+        return {key: item for key, item in self.items.items() if isinstance(item, Unusable)}
 
     def selects(self) -> Selector:
         """The selector, ready to be asked."""
-        return parse_selector(self.selector)
+        return read_selector(self.selector)
+
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """All that is wrong with it, but for references."""
+        selector = (Mistake(place="selector", what=text) for text in self.selects().mistakes())
+        return (*selector, *self.oddities(), *self._unusable_items())
+
+    def notices(self) -> tuple[Notice, ...]:
+        """What every run with this schema should show, beside the variables and fields that failed."""
+        return tuple(
+            Notice(subject=mistake.place, reason=_capital(mistake.what)) for mistake in self.oddities()
+        )
+
+    def oddities(self) -> Iterator[Mistake]:
+        """What is wrong with it and its parts although they can be used."""
+        for mistake in super().oddities():
+            without = _WITHOUT_EFFECT.get(mistake.place)
+            yield mistake.model_copy(update={"what": without}) if without else mistake
+        for place, part in self._parts():
+            if not isinstance(part, Unusable):
+                yield from (mistake.below(place) for mistake in part.oddities())
+        if not self.items:
+            yield Mistake(
+                place="schema", what="is missing or empty, so that every file lacks the mandatory fields."
+            )
+
+    def _unusable_items(self) -> Iterator[Mistake]:
+        for place, part in self._parts():
+            if isinstance(part, Unusable):
+                yield from (mistake.below(place) for mistake in part.mistakes)
+
+    def _parts(self) -> Iterator[tuple[str, _Part | Unusable]]:
+        yield "sample_attachment", self.sample_attachment
+        yield from ((f"variables.{name}", variable) for name, variable in self.variables.items())
+        yield from ((f"schema.{key}", item) for key, item in self.items.items())
 
     def reference_mistakes(self) -> list[str]:
         """References that can never be resolved. Such a variable or field fails for every file."""
@@ -257,10 +455,18 @@ class Schema(_Part):
         return f"uses <{used}>, which is defined after it; move it up."
 
 
-def _rendered_part(variable: NexusVariable | ScicatVariable | ValueVariable) -> Any:
+_WITHOUT_EFFECT = {"jobs": "is not known here: no job will be made."}
+"""Sections of a schema that scicat-ingestor's next version knows."""
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _rendered_part(variable: AnyVariable | Unusable) -> Any:
     """What of a definition is rendered before it is evaluated."""
     match variable:
-        case NexusVariable():
+        case NexusVariable() | Unusable():
             return None
         case ScicatVariable():
             return variable.url

@@ -31,11 +31,15 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Operator:
-    """A function, whether its result is still in the value's unit, and the arguments that it needs."""
+    """A function, whether its result is still in the value's unit, and the arguments that it needs.
+
+    One that ``is_optional`` leaves the value as it is where an argument is missing.
+    """
 
     apply: Callable[[Any, Arguments], Any]
     keeps_unit: bool = False
     needs: tuple[str, ...] = ()
+    is_optional: bool = False
 
 
 def canonical_name(name: str) -> str:
@@ -43,21 +47,29 @@ def canonical_name(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _items(value: Any) -> list[Any]:
-    items = parse_collection(value) if isinstance(value, str) else value
-    if isinstance(items, dict):
-        items = list(items.values())
-    if not isinstance(items, list):
+def _collection(value: Any) -> list[Any] | dict[Any, Any]:
+    collection = parse_collection(value) if isinstance(value, str) else value
+    if not isinstance(collection, list | dict):
         raise TypeError(f"needs a list, not {type(value).__name__}")
-    return items
+    return collection
+
+
+def _items(value: Any) -> list[Any]:
+    collection = _collection(value)
+    return list(collection.values()) if isinstance(collection, dict) else collection
+
+
+def _some_numbers(value: Any) -> list[int | float]:
+    numbers = _numbers(value)
+    if not numbers:
+        raise ValueError("needs at least one number")
+    return numbers
 
 
 def _numbers(value: Any) -> list[int | float]:
     items = _items(value)
     while any(isinstance(item, list) for item in items):
         items = [inner for item in items for inner in (item if isinstance(item, list) else [item])]
-    if not items:
-        raise ValueError("needs at least one number")
     if any(isinstance(item, bool) or not isinstance(item, int | float) for item in items):
         raise TypeError("needs a list of numbers")
     return items
@@ -70,8 +82,9 @@ def _text(value: Any) -> str:
 
 
 def _join(value: Any, _: Arguments) -> str:
-    # The separator is a comma in spite of the name: catalogues already hold values joined so.
-    return ", ".join(str(item) for item in _items(value))
+    # The separator is a comma in spite of the name, and of a dict the keys are joined: catalogues already
+    # hold values joined so.
+    return ", ".join(str(item) for item in _collection(value))
 
 
 def _get_item(value: Any, arguments: Arguments) -> Any:
@@ -132,14 +145,14 @@ OPERATORS: dict[str, Operator] = {
     "dirname": Operator(lambda value, _: os.path.dirname(_text(value))),  # noqa: PTH120
     "dirname_2": Operator(lambda value, _: os.path.dirname(os.path.dirname(_text(value)))),  # noqa: PTH120
     "getitem": Operator(_get_item, keeps_unit=True, needs=("field",)),
-    "str_replace": Operator(_replace, needs=("pattern", "replacement")),
+    "str_replace": Operator(_replace, needs=("pattern", "replacement"), is_optional=True),
     "urlsafe": Operator(lambda value, _: quote_plus(str(value))),
     "to_lower": Operator(lambda value, _: str(value).lower()),
     "to_upper": Operator(lambda value, _: str(value).upper()),
     "sum": Operator(lambda value, _: sum(_numbers(value)), keeps_unit=True),
-    "max": Operator(lambda value, _: max(_numbers(value)), keeps_unit=True),
-    "min": Operator(lambda value, _: min(_numbers(value)), keeps_unit=True),
-    "mean": Operator(lambda value, _: statistics.fmean(_numbers(value)), keeps_unit=True),
+    "max": Operator(lambda value, _: max(_some_numbers(value)), keeps_unit=True),
+    "min": Operator(lambda value, _: min(_some_numbers(value)), keeps_unit=True),
+    "mean": Operator(lambda value, _: statistics.fmean(_some_numbers(value)), keeps_unit=True),
     "first": Operator(_first, keeps_unit=True),
     "last": Operator(_last, keeps_unit=True),
     "length": Operator(_length),

@@ -2,18 +2,22 @@
 
 A text that is exactly ``<name>`` becomes the value itself, unit included; inside a longer text each
 ``<name>`` becomes the value's text, and there is no unit. Lists and dictionaries are rendered element by
-element.
+element, the keys of dictionaries as text.
+
+What stands between ``<`` and ``>`` is a reference when it neither begins nor ends with a blank, or when the
+schema has a variable of that name. Everything else is text, such as ``1 < 2 and 3 > 2``. A reference without
+a value is always an error: its text would otherwise be catalogued, or name a group.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 _REFERENCE = re.compile(r"<([^<>]+)>")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -32,37 +36,60 @@ class UnresolvedError(LookupError):
         self.name = name
 
 
-def render(template: Any, variables: Mapping[str, Value]) -> Value:
+def render(template: Any, variables: Mapping[str, Value], names: Collection[str] = ()) -> Value:
     """A template with the values of its variables.
+
+    Parameters
+    ----------
+    names
+        The schema's variables, also those that have no value.
 
     Raises
     ------
     UnresolvedError
         It refers to a name that is not among ``variables``.
     """
+    # A constant true or false is text in JSON's spelling, as in catalogues that hold such values already.
+    if isinstance(template, bool):
+        return Value(json.dumps(template))
+    return _render(template, variables, names)
+
+
+def references(template: Any, known: Collection[str]) -> Iterator[str]:
+    """The names that a template refers to, in order; text in angle brackets that is no reference is text."""
     if isinstance(template, str):
-        return _render_text(template, variables)
+        for match in _REFERENCE.finditer(template):
+            if match[1] in known or _looks_like_a_name(match[1]):
+                yield match[1]
+    elif isinstance(template, list):
+        for item in template:
+            yield from references(item, known)
+    elif isinstance(template, dict):
+        for key, item in template.items():
+            yield from references(key, known)
+            yield from references(item, known)
+
+
+def _render(template: Any, variables: Mapping[str, Value], names: Collection[str]) -> Value:
+    if isinstance(template, str):
+        return _render_text(template, variables, names)
     if isinstance(template, list):
-        items = [render(item, variables) for item in template]
+        items = [_render(item, variables, names) for item in template]
         return Value([item.value for item in items], _common_unit(items))
     if isinstance(template, dict):
-        entries = {key: render(item, variables) for key, item in template.items()}
+        entries = {
+            _render_key(key, variables, names): _render(item, variables, names)
+            for key, item in template.items()
+        }
         return Value({key: item.value for key, item in entries.items()}, _common_unit(list(entries.values())))
     return Value(template)
 
 
-def references(template: Any, known: Collection[str]) -> Iterator[str]:
-    """The names that a template refers to, in order; text in angle brackets that is no name is text."""
-    if isinstance(template, str):
-        for match in _REFERENCE.finditer(template):
-            if match[1] in known or _NAME.fullmatch(match[1]):
-                yield match[1]
-    elif isinstance(template, list | dict):
-        for item in template.values() if isinstance(template, dict) else template:
-            yield from references(item, known)
+def _render_key(key: Any, variables: Mapping[str, Value], names: Collection[str]) -> Any:
+    return str(_render_text(key, variables, names).value) if isinstance(key, str) else key
 
 
-def _render_text(template: str, variables: Mapping[str, Value]) -> Value:
+def _render_text(template: str, variables: Mapping[str, Value], names: Collection[str]) -> Value:
     whole = _REFERENCE.fullmatch(template)
     if whole and whole[1] in variables:
         return variables[whole[1]]
@@ -71,11 +98,15 @@ def _render_text(template: str, variables: Mapping[str, Value]) -> Value:
         name = match[1]
         if name in variables:
             return str(variables[name].value)
-        if _NAME.fullmatch(name):
+        if name in names or _looks_like_a_name(name):
             raise UnresolvedError(name)
         return match[0]
 
     return Value(_REFERENCE.sub(text_of, template))
+
+
+def _looks_like_a_name(text: str) -> bool:
+    return text == text.strip()
 
 
 def _common_unit(items: list[Value]) -> str:

@@ -6,7 +6,7 @@ it. Only a storage or a catalogue that is away stops the evaluation, because the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,9 +15,12 @@ from pydantic import JsonValue
 from scicat_dagster.errors import Notice
 from scicat_dagster.nexus import NexusFile
 from scicat_dagster.schemas.conversion import convert
-from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, ValueVariable
+from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
 from scicat_dagster.schemas.operators import OPERATORS
 from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
+
+_TEXTS = frozenset({"string", "string[]", "email", "link"})
+"""Value types whose result is text."""
 
 
 class Catalogue(Protocol):
@@ -54,48 +57,62 @@ class Evaluation:
 
 
 def evaluate_variables(
-    schema: Schema, file: NexusFile, built_in: Mapping[str, Value], catalogue: Catalogue
+    schema: Schema,
+    file: NexusFile,
+    built_in: Mapping[str, Value],
+    catalogue: Catalogue,
+    notices: Sequence[Notice] = (),
 ) -> Evaluation:
-    """The values of a schema's variables for one file; ``built_in`` are those defined before its own.
+    """The values of a schema's variables for one file.
+
+    ``built_in`` are those defined before its own, and ``notices`` say why some of these have no value.
 
     Raises
     ------
     TransientError
         The storage or the catalogue failed; nothing can be said about the file now.
     """
-    evaluation = Evaluation(values=dict(built_in))
+    evaluation = Evaluation(values=dict(built_in), notices=list(notices))
     answers: dict[str, JsonValue | LookupError] = {}
     for name, variable in schema.variables.items():
         try:
             match variable:
                 case NexusVariable():
-                    found = _from_file(variable, file)
+                    found = _from_file(name, variable, file, evaluation.notices)
                 case ScicatVariable():
-                    found = _from_catalogue(variable, evaluation.values, catalogue, answers)
+                    url = render(variable.url, evaluation.values, schema.variables)
+                    found = _from_catalogue(variable, url, catalogue, answers)
                 case ValueVariable():
-                    found = _from_values(variable, evaluation.values)
+                    found = _operated(variable, render(variable.value, evaluation.values, schema.variables))
+                case Unusable():
+                    raise ValueError(variable.reason)
             value = Value(convert(found.value, variable.value_type), found.unit)
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             reason = evaluation.why(error)
             evaluation.notices.append(Notice(subject=f"variables.{name}", reason=reason))
+            # The built-in one of this name is not what the schema means.
+            evaluation.values.pop(name, None)
         else:
             evaluation.values[name] = value
     return evaluation
 
 
-def _from_file(variable: NexusVariable, file: NexusFile) -> Value:
+def _from_file(name: str, variable: NexusVariable, file: NexusFile, notices: list[Notice]) -> Value:
     takes_many = variable.value_type.endswith("[]") or variable.value_type == "list"
-    found = file.read_all(variable.path) if takes_many else file.read_one(variable.path)
-    return Value(found.value, found.unit or variable.unit)
+    read = file.read_all if takes_many else file.read_one
+    found = read(variable.path, as_text=variable.value_type in _TEXTS)
+    if found.unit_mistake:
+        notices.append(Notice(subject=f"variables.{name}.unit", reason=found.unit_mistake))
+    return Value(found.value, found.unit if found.states_unit else variable.unit)
 
 
 def _from_catalogue(
     variable: ScicatVariable,
-    values: Mapping[str, Value],
+    rendered_url: Value,
     catalogue: Catalogue,
     answers: dict[str, JsonValue | LookupError],
 ) -> Value:
-    url = str(render(variable.url, values).value)
+    url = str(rendered_url.value)
     if url not in answers:
         try:
             answers[url] = catalogue.fetch(url)
@@ -114,9 +131,8 @@ def _from_catalogue(
     raise LookupError(f"The catalogue gave {kind} without the field {variable.field!r} for {url}.")
 
 
-def _from_values(variable: ValueVariable, values: Mapping[str, Value]) -> Value:
-    rendered = render(variable.value, values)
-    if not variable.operator:
+def _operated(variable: ValueVariable, rendered: Value) -> Value:
+    if not variable.operator or variable.missing_arguments:
         return rendered
     operator = OPERATORS[variable.operator]
     try:

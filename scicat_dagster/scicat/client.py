@@ -110,6 +110,8 @@ class ScicatClient:
     def fetch(self, url: str) -> JsonValue:
         """The answer to a GET of ``url``, relative to the API's root or absolute.
 
+        Where it begins with the name of a collection, this is where the configuration says that it is.
+
         Raises
         ------
         LookupError
@@ -118,7 +120,7 @@ class ScicatClient:
             The server could not answer.
         """
         doing = f"asking for {url}"
-        response = self._ask("GET", url, doing)
+        response = self._ask("GET", self._settings.api_endpoints.resolve(url), doing)
         if not response.ok:
             failure = self._explained(response, doing)
             # A 401 says nothing about the entry.
@@ -328,7 +330,7 @@ class ScicatClient:
             The server has no such address.
         """
         doing = "asking for its health"
-        response = self._request("GET", self._absolute(self._settings.health_endpoint), doing, None, "")
+        response = self._request("GET", self._absolute(self._settings.health_address), doing, None, "")
         if not response.ok:
             raise explain(response, doing)
         self._json(response, doing)
@@ -511,7 +513,7 @@ class ScicatClient:
     def _explained(self, response: requests.Response, doing: str) -> IngestionError:
         """Like ``errors.explain``, but tells a missing right from a database that is down: both are a 403."""
         if response.status_code == 403:
-            endpoint = self._absolute(self._settings.health_endpoint)
+            endpoint = self._absolute(self._settings.health_address)
             asking = "asking for its health"
             health = self._request("GET", endpoint, asking, None, "")
             # A 404 is a health_endpoint that is wrong, and says nothing about the database.

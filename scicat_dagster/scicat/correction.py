@@ -243,9 +243,7 @@ def _entries_that_differ(ours: Mapping[str, dict[str, Any]], theirs: Mapping[str
 
 def _entries_of_others(built: BuiltDataset, schema: Schema, record: DatasetRecord) -> list[Change]:
     assigned = {
-        assignment.machine_name
-        for assignment in schema.assignments.values()
-        if assignment.field_type == "scientific_metadata"
+        item.machine_name for item in schema.items.values() if item.field_type == "scientific_metadata"
     }
     ours = _metadata(built)
     return [
@@ -288,10 +286,11 @@ def _varying(schema: Schema) -> set[str]:
             template = variable.value
         if names.intersection(references(template, names)):
             names.add(name)
+        else:
+            # The schema's own takes the place of a built-in one.
+            names.discard(name)
     return {
-        assignment.machine_name
-        if assignment.field_type == "high_level"
-        else f"{METADATA}.{assignment.machine_name}"
+        assignment.fills if assignment.field_type == "high_level" else f"{METADATA}.{assignment.machine_name}"
         for assignment in schema.assignments.values()
         if names.intersection(references(assignment.value, names))
     }

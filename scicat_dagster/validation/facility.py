@@ -9,9 +9,9 @@ from pathlib import Path
 
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.ingestion import SampleSource
-from scicat_dagster.schemas.loading import SchemaCollection, SchemaFile, load_schemas
+from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.settings import Configuration, ConfigurationError, load_configuration, unknown_keys
+from scicat_dagster.settings import Configuration, ConfigurationError, load_configuration
 from scicat_dagster.validation.files import UnaskedCatalogue, check_file
 from scicat_dagster.validation.live import check_directories, check_kafka, check_scicat
 from scicat_dagster.validation.report import Report
@@ -83,15 +83,14 @@ _SEE_SAMPLE = "Correct it; `scicat-dagster schema sample-config` shows every key
 
 
 def _check_keys(configuration: Configuration, report: Report) -> None:
-    unknown = unknown_keys(configuration)
     for warning in configuration.warnings:
-        if warning in unknown:
+        if warning in configuration.mistakes:
             report.add(
                 "configuration", "mistake", f"{configuration.path}: {warning}", "Remove or correct it."
             )
         else:
             report.add("configuration", "warning", f"{configuration.path}: {warning}")
-    if not unknown:
+    if not configuration.mistakes:
         report.add("configuration", "ok", str(configuration.path))
 
 
@@ -99,7 +98,7 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
     files = [*schemas.files, *([schemas.fallback] if schemas.fallback else [])]
     report.schemas = len(files)
     for file in files:
-        mistakes = _mistakes(file)
+        mistakes = (*file.mistakes, *(file.schema.reference_mistakes() if file.schema else ()))
         for mistake in mistakes:
             report.add("schema", "mistake", f"{file.path}: {mistake}", "Correct it in the schema.")
         if not mistakes:
@@ -108,7 +107,3 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
         report.add("schema", "mistake", f"{schemas.directory}: {notice.reason}")
     if not files:
         report.add("schema", "mistake", f"{schemas.directory}: holds no schema file (*.imsc.yml); add one.")
-
-
-def _mistakes(file: SchemaFile) -> list[str]:
-    return [*file.mistakes, *(file.schema.reference_mistakes() if file.schema else ())]

@@ -72,7 +72,9 @@ def check_file(
         found.registrable = None if isinstance(error, TransientError) else False
         report.failed("file", error, found.file)
         return
-    _sort(found, (notice for notice in built.notices if notice not in schemas.notices()))
+    # They are mistakes of the schemas, and told as such.
+    of_schemas = {*schemas.notices(), *metadata.schema_.notices()}
+    _sort(found, (notice for notice in built.notices if notice not in of_schemas))
     found.fields = [
         *(_state(name, "mandatory", reasons.get(name)) for name in dict.fromkeys((*MANDATORY, *reasons))),
         *_recommended(metadata.schema_, built, settings),
@@ -123,7 +125,7 @@ def _with_given(metadata: ExtractedMetadata, names: set[str]) -> ExtractedMetada
     """The metadata with a schema that gives fields a good value; without those that need none."""
     kept = {
         key: assignment
-        for key, assignment in metadata.schema_.assignments.items()
+        for key, assignment in metadata.schema_.items.items()
         if assignment.field_type != "high_level" or assignment.machine_name not in names
     }
     given = {
@@ -134,7 +136,7 @@ def _with_given(metadata: ExtractedMetadata, names: set[str]) -> ExtractedMetada
         if name in names
     }
     return metadata.model_copy(
-        update={"schema_": metadata.schema_.model_copy(update={"assignments": kept | given})}
+        update={"schema_": metadata.schema_.model_copy(update={"items": kept | given})}
     )
 
 
@@ -172,11 +174,7 @@ def _recommended(schema: Schema, built: BuiltDataset, settings: Settings) -> lis
 def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> str:
     subjects = {
         f"dataset.{name}",
-        *(
-            f"schema.{key} ({name})"
-            for key, field in schema.assignments.items()
-            if field.machine_name == name
-        ),
+        *(f"schema.{key} ({name})" for key, field in schema.items.items() if field.machine_name == name),
     }
     reasons = [notice.reason for notice in built.notices if notice.subject in subjects]
     if reasons:

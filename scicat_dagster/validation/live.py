@@ -183,7 +183,7 @@ def _literal(schema: Schema, field: str) -> str:
         if isinstance(variable, ValueVariable) and not variable.operator and is_constant(variable.value):
             constants[name] = render(variable.value, constants)
     for assignment in schema.assignments.values():
-        wanted = assignment.field_type == "high_level" and assignment.machine_name == field
+        wanted = assignment.field_type == "high_level" and assignment.fills == field
         if wanted and assignment.value and is_constant(assignment.value):
             return str(render(assignment.value, constants).value)
     return ""

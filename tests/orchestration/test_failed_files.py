@@ -43,7 +43,7 @@ def broken_schema(small: SmallFacility) -> str:
     """The small facility with a schema that cannot be used; the good one is the fixture's value."""
     good = small.schema.read_text()
     schema = yaml.safe_load(good)
-    schema["variables"]["pid"]["operator"] = "shout"
+    del schema["id"]
     small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
     return good
 
@@ -81,7 +81,7 @@ def test_a_failed_file_is_listed_with_its_reason(small: SmallFacility, broken_sc
     assert (file.path, file.kind, file.runs) == (str(small.file), "permanent", 1)
     assert file.run_id == result.run_id
     reason, remedy = reason_of(small.instance, file)
-    assert "unknown operator 'shout'" in reason
+    assert "id: is missing" in reason
     assert "Correct the schema file" in remedy
 
 
@@ -252,7 +252,7 @@ def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_
     assert event.metadata["waiting for a person"].value == 1
     (row,) = event.metadata["table"].value.records  # type: ignore[union-attr]
     assert row.data["file"] == str(small.file)
-    assert "unknown operator" in str(row.data["reason"])
+    assert "id: is missing" in str(row.data["reason"])
 
 
 @pytest.mark.parametrize(

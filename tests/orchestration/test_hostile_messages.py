@@ -214,6 +214,8 @@ def test_of_two_messages_for_one_file_the_first_is_kept_if_it_is_of_another_job(
     paths, _ = tick(facility, instance, None)
 
     assert paths == [GOOD]
-    (record,) = instance.fetch_observations(dg.AssetKey("rejected_messages"), limit=5).records
-    assert record.asset_observation is not None
-    assert record.asset_observation.metadata["job id"].value == "first"
+    # The database is that of other tests as well.
+    records = instance.fetch_observations(dg.AssetKey("rejected_messages"), limit=1000).records
+    said = [record.asset_observation.metadata for record in records if record.asset_observation]
+    jobs = [str(metadata["job id"].value) for metadata in said if "job id" in metadata]
+    assert [job for job in jobs if job in {"first", "second"}] == ["first"]

@@ -158,15 +158,36 @@ def test_a_variable_that_fails_is_shown_and_does_not_stop_the_file(small: SmallF
 
 
 def test_a_broken_schema_fails_the_file_with_reason_and_remedy(small: SmallFacility) -> None:
-    breaks(small, pid={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
+    small.schema.write_text(small.schema.read_text().replace("id: ", "identifier: ", 1))
 
     result = small.ingest(small.facility())
 
     op, said = failure(result)
     assert op == "raw_dataset.extract_metadata"
-    assert "unknown operator 'shout'" in said["reason"]
+    assert "id: is missing" in said["reason"]
     assert str(small.schema) in said["reason"]
     assert "Correct the schema file" in said["what to do"]
+    assert said["kind"] == "permanent"
+    assert small.store.count_datasets() == 0
+
+
+def test_a_mistake_in_one_variable_costs_what_needs_it_and_not_the_file(small: SmallFacility) -> None:
+    breaks(small, run_number={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
+
+    assert small.ingest(small.facility()).success
+
+    shown = materialization(small)
+    table = {record.data["what"]: record.data["why"] for record in shown["what failed and why"].records}
+    assert "unknown operator 'shout'" in str(table["variables.run_number"])
+    assert "It needs <run_number>" in str(table["schema.run_number (run_number)"])
+
+
+def test_a_pid_that_the_schema_misdefines_is_not_replaced_by_another(small: SmallFacility) -> None:
+    breaks(small, pid={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
+
+    _, said = failure(small.ingest(small.facility()))
+
+    assert "unknown operator 'shout'" in said["reason"]
     assert said["kind"] == "permanent"
     assert small.store.count_datasets() == 0
 

@@ -151,7 +151,7 @@ def test_two_messages_for_one_file_in_a_tick_request_it_once_with_the_last(
         (b"", "no schema id"),
         (b"\x10\x00\x00\x00wrdn\xff\xff", "broken wrdn"),
         (wrdn("data/relative.hdf"), "not absolute"),
-        (wrdn("/data/../etc/passwd"), "climbs"),
+        (wrdn("/data/../etc/passwd"), "outside the data directory"),
         (wrdn("/etc/passwd"), "outside the data directory"),
         (wrdn("/nul\x00.hdf"), "control characters"),
         (wrdn("/ok.hdf", job_id=" "), "no job id"),

@@ -590,6 +590,21 @@ class Stranger:
         self._server.server_close()
 
 
+def test_an_address_of_a_schema_is_asked_where_the_collection_is_configured_to_be() -> None:
+    with Stranger(body=b'{"pi": "Ada"}') as server:
+        given = {"host": f"{server.url}/api", "token": WRONG_TOKEN, "timeout": LONG}
+        endpoints = {"proposals": "v3/proposals", "health": f"{server.url}/alive"}
+        client = ScicatClient(ScicatSettings.model_validate({**given, "api_endpoints": endpoints}))
+        try:
+            assert client.fetch("proposals/P1") == {"pi": "Ada"}
+            client.fetch("v3/proposals/P1")
+            client.check_health()
+        finally:
+            client.close()
+
+    assert [seen.path for seen in server.requests] == ["/api/v3/proposals/P1"] * 2 + ["/alive"]
+
+
 def test_another_server_never_gets_our_token(catalogue: Catalogue) -> None:
     client = catalogue.client()
     assert client.whoami() == "ingestor"

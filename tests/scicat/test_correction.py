@@ -301,6 +301,26 @@ def test_a_value_that_comes_from_the_time_or_the_run_is_left_alone() -> None:
     }
 
 
+def test_a_variable_that_takes_the_place_of_the_time_is_compared_as_any_other() -> None:
+    own = schema(
+        "run",
+        variables={"now": {"source": "VALUE", "value": "2026-02-01", "value_type": "date"}},
+        creationTime="<now>",
+    )
+
+    (change,) = compare(built(creationTime="2026-02-01T00:00:00Z"), own, record()).changes
+
+    assert (change.field, change.kind) == ("creationTime", "change")
+
+
+def test_a_field_of_the_next_api_is_the_one_that_it_fills_here() -> None:
+    made_by = schema("run", principalInvestigators="<ingestor_run_id>")
+
+    (change,) = compare(built(principalInvestigator="somebody"), made_by, record()).changes
+
+    assert (change.field, change.kind) == ("principalInvestigator", "left alone")
+
+
 def test_an_entry_of_the_catalogue_only_is_named_with_the_reason() -> None:
     theirs = record(scientificMetadata={"run": entry(12), "theirs": entry(1), "failed": entry(2)})
 

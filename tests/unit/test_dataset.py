@@ -133,6 +133,94 @@ def test_a_field_is_rendered_and_converted(build: Build) -> None:
     assert built.dataset["datasetlifecycle"] == {"archivable": True}
 
 
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        (high_level("location", "x"), "did you mean creationLocation?"),
+        (high_level("comment", "x", "boolean"), "type: 'boolean' is not known"),
+        (metadata("it", "x", "quantity"), "type: 'quantity' is not known"),
+        ({"machine_name": "it", "value": "x", "type": "string"}, "field_type: is missing"),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_left_out_and_noted(
+    build: Build, field: Document, reason: str
+) -> None:
+    built = build({"it": field})
+    (notice,) = built.notices
+    assert notice.subject == f"schema.it ({field['machine_name']})"
+    assert reason in notice.reason
+    assert built.dataset.keys() == build().dataset.keys()
+    assert entries(built) == {}
+
+
+def test_a_mandatory_field_that_cannot_be_used_is_missing_with_its_mistake(build: Build) -> None:
+    with pytest.raises(PermanentError, match="owner: type: 'person' is not known"):
+        build({"owner": high_level("owner", "Ada", "person")})
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_pid_that_cannot_be_used_is_never_replaced_by_another(build: Build, *, allowed: bool) -> None:
+    fields = {"pid": high_level("pid", "<job>", "text")}
+    if not allowed:
+        assert "pid" not in build(fields, allow_dataset_pid=False).dataset
+        return
+    with pytest.raises(PermanentError, match="a pid that cannot be built: type: 'text' is not known"):
+        build(fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("proposalIds", "proposalId"), ("instrumentIds", "instrumentId"), ("sampleIds", "sampleId")],
+)
+def test_a_list_of_the_next_api_is_its_first_value_and_the_others_are_noted(
+    build: Build, name: str, field: str
+) -> None:
+    # Some schemas of facilities say `string` of a list.
+    for kind in ("string[]", "string"):
+        built = build({"it": high_level(name, ["<a>", "", "b", 3], kind)}, {"a": Value("")})
+        assert built.dataset[field] == "b"
+        assert name not in built.dataset
+        (notice,) = built.notices
+        assert notice.subject == f"dataset.{field}"
+        assert "without 3" in notice.reason
+    assert build({"it": high_level(name, ["a"], "string[]")}).notices == ()
+    assert build({"it": high_level(name, "a")}).dataset[field] == "a"
+
+
+def test_principal_investigators_of_the_next_api_are_joined(build: Build) -> None:
+    pis = high_level("principalInvestigators", ["Ada", "<b>"], "string[]")
+    built = build({"pi": pis}, {"b": Value("Bo")})
+    assert built.dataset["principalInvestigator"] == "Ada, Bo"
+    assert "principalInvestigators" not in built.dataset
+    assert built.notices == ()
+
+
+def test_a_list_of_the_next_api_that_fails_is_the_reason_of_the_field(build: Build) -> None:
+    with pytest.raises(PermanentError, match="principalInvestigator: It uses <b>"):
+        build({"pi": high_level("principalInvestigators", ["<b>"], "string[]")})
+    with pytest.raises(PermanentError, match="principalInvestigator: its list is empty"):
+        build({"pi": high_level("principalInvestigators", [], "string[]")})
+
+
+@pytest.mark.parametrize("first", ["own", "list"])
+def test_a_field_of_this_api_wins_over_the_list_of_the_next(build: Build, first: str) -> None:
+    fields = {"own": high_level("proposalId", "1"), "list": high_level("proposalIds", ["2"], "string[]")}
+    ordered = {first: fields.pop(first), **fields}
+    assert build(ordered).dataset["proposalId"] == "1"
+
+
+def test_a_group_that_cannot_be_rendered_is_not_posted_as_its_text(build: Build) -> None:
+    fields = {"group": high_level("ownerGroup", "ess_<proposal id>")}
+    built = build(fields, {"proposal_id": Value("443503")}, default_owner_group="scientists")
+    assert built.dataset["ownerGroup"] == "scientists"
+    assert [notice.subject for notice in built.notices] == ["schema.group (ownerGroup)"]
+
+
+def test_the_keys_of_a_field_are_rendered(build: Build) -> None:
+    built = build({"it": metadata("it", {"<title>": "x"}, "dict")}, {"title": Value("odin")})
+    assert entries(built)["it"]["value"] == {"odin": "x"}
+
+
 def test_size_and_number_of_files_are_left_to_the_server(build: Build) -> None:
     """Servers after 5.2.1 add the block's to them."""
     built = build(
@@ -346,6 +434,12 @@ def test_each_mandatory_field_is_mandatory(build: Build, schema_document: Docume
 def test_an_entry_of_the_same_name_gives_no_wrong_reason(build: Build) -> None:
     with pytest.raises(PermanentError, match=r"owner: the schema does not assign it\."):
         build({"owner": None, "note": metadata("owner", "<gone>")})
+
+
+def test_a_list_of_samples_is_left_out_and_noted(build: Build) -> None:
+    built = build({"s": high_level("sampleId", ["s-1", "s-2"], "string[]")})
+    assert "sampleId" not in built.dataset
+    assert [notice.subject for notice in built.notices] == ["dataset.sampleId"]
 
 
 def test_another_type_than_raw_is_refused(build: Build) -> None:

@@ -261,15 +261,21 @@ def extract(
     file: CompleteFile,
     announcement: FileWritten,
 ) -> Callable[..., ExtractedMetadata]:
-    """Extract with the smallest schema, changed; ``announced`` says whether there was a message."""
+    """Extract with the smallest schema, changed; ``announced`` says whether there was a message.
 
-    def extract_with(announced: bool = True, **changes: Any) -> ExtractedMetadata:
+    ``announcement`` changes the message.
+    """
+    message = announcement
+
+    def extract_with(
+        announced: bool = True, announcement: Document | None = None, **changes: Any
+    ) -> ExtractedMetadata:
+        told = message.model_copy(update=announcement or {})
         folder = tmp_path / "own"
         folder.mkdir(exist_ok=True)
-        (folder / "own.imsc.yml").write_text(yaml.safe_dump({**schema_document, **changes}))
-        return extract_metadata(
-            file, load_schemas(folder), catalogue, settings, announcement if announced else None
-        )
+        text = yaml.safe_dump({**schema_document, **changes}, sort_keys=False)
+        (folder / "own.imsc.yml").write_text(text)
+        return extract_metadata(file, load_schemas(folder), catalogue, settings, told if announced else None)
 
     return extract_with
 
@@ -284,12 +290,100 @@ def test_the_built_in_variables_are_those_of_the_file(
     now = datetime.fromisoformat(found["now"])
     assert now.utcoffset() == timedelta(0)
     assert datetime.now(UTC) - now < timedelta(minutes=5)
-    assert found["ingestor_files_directory"] == str(path.parents[1] / "ingestor")
+    # As it is configured.
+    assert found["ingestor_files_directory"] == "../ingestor"
     assert found["ingestor_metadata_schema_id"] == "schema-1"
     assert found["message_job_id"] == "f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
     assert found["message_service_id"] == "filewriter-1"
     assert found["message_metadata"] == {"proposal": "443503"}
     assert "job_id" not in found
+
+
+def test_metadata_that_a_message_lacks_is_noted_and_fails_what_needs_it(
+    extract: Callable[..., ExtractedMetadata],
+) -> None:
+    variables = {"a": {"source": "VALUE", "value": "<message_metadata>", "value_type": "dict"}}
+    found = extract(announcement={"metadata": None, "lacks_metadata": True}, variables=variables)
+    reason = "The message's metadata was larger than 256 KiB and is not kept."
+    assert [(notice.subject, notice.reason) for notice in found.notices] == [
+        ("variables.message_metadata", reason),
+        ("variables.a", f"It needs <message_metadata>, which failed: {reason}"),
+    ]
+    assert found.values["message_job_id"]
+
+
+def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., ExtractedMetadata]) -> None:
+    variables = {"a": {"source": "VALUE", "value": "x", "value_type": "string", "operatr": "to-upper"}}
+    found = extract(variables=variables, jobs={"embargo": {}}, sample_attachment={"query_sample_name": "?"})
+    assert [(notice.subject, notice.reason) for notice in found.notices[:2]] == [
+        ("jobs", "Is not known here: no job will be made."),
+        ("variables.a.operatr", "Is not a known key and has no effect; did you mean operator?"),
+    ]
+    assert [notice.subject for notice in found.notices[2:]] == ["sample_attachment"]
+    assert found.values["a"] == "x"
+
+
+def test_a_schema_with_everything_that_schemas_of_other_ingestors_have_builds_a_dataset(
+    extract: Callable[..., ExtractedMetadata],
+    schema_document: Document,
+    file: CompleteFile,
+    settings: Settings,
+) -> None:
+    def nxs(path: str, kind: str = "string") -> Document:
+        return {"source": "NXS", "path": path, "value_type": kind}
+
+    def sc(url: str, key: str) -> Document:
+        return {"source": "SC", "url": url, "field": key, "value_type": "string", "unit": ""}
+
+    def val(value: str, operator: str) -> Document:
+        return {"source": "VALUE", "value": value, "operator": operator, "value_type": "string", "unit": ""}
+
+    def field(name: str, value: object, kind: str = "string", field_type: str = "high_level") -> Document:
+        return {"field_type": field_type, "machine_name": name, "value": value, "type": kind}
+
+    fields = schema_document["schema"]
+    del fields["pi"]
+    fields["folder"]["value"] = "/"
+    metadata = extract(
+        sample_attachment={"query_sample_name": False},
+        variables={
+            "uuid": nxs("/entry/./entry_identifier_uuid"),
+            "pid": val("<uuid>", "DO_NOTHING"),
+            "proposal": nxs("/entry/experiment_identifier"),
+            "surname": sc("proposals/<proposal>", "pi_lastname"),
+            "instrument": sc(INSTRUMENTS, "id"),
+            "guests": nxs("/entry/guest_*/name", "string[]"),
+            "team": val("<team>", "join_with_space"),
+        },
+        schema={
+            **fields,
+            "pid": field("pid", "<pid>"),
+            "pi": field("principalInvestigators", ["<surname>"], "string[]"),
+            "proposal": field("proposalIds", ["<proposal>"], "string[]"),
+            "instrument": field("instrumentIds", ["<instrument>"], "string[]"),
+            "place": field("location", "ESS:<proposal>"),
+            "guests": field("guests", "<guests>", "string[]", "scientific_metadata"),
+            "job": field("job_id", "<uuid>", "integer", "scientific_metadata"),
+            "team": field("team", "<team>", "string", "scientific_metadata"),
+        },
+        jobs={"embargo": {"type": "embargo", "job_params": {"pid": "<pid>"}}},
+    )  # fmt: skip
+    built = build(metadata, describe_files(file, settings), settings)
+    assert built.dataset["principalInvestigator"] == "Lovelace"
+    assert built.dataset["proposalId"] == "443503"
+    assert built.dataset["pid"] == PID
+    found = built.dataset["scientificMetadata"]
+    assert isinstance(found, dict)
+    assert list(found) == ["guests"]
+    assert [notice.subject for notice in built.notices] == [
+        "jobs",
+        "variables.instrument",
+        "variables.team",
+        "schema.place (location)",
+        "schema.instrument (instrumentIds)",
+        "schema.job (job_id)",
+        "schema.team (team)",
+    ]
 
 
 def test_each_run_has_its_own_id(extract: Callable[..., ExtractedMetadata]) -> None:

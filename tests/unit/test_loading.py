@@ -63,6 +63,10 @@ def chosen(folder: Path, file_path: str = FILE) -> str:
         ("odin.imsc.json", True),
         ("odin.imsc.yml.old", True),
         ("a b #1.imsc.yml", True),
+        # No dot is needed.
+        ("coda_imsc.yml", True),
+        ("coda-imsc.yaml", True),
+        ("imsc.json", True),
         ("odin.yml", False),
         ("odin.imsc.txt", False),
         ("odin.imsc", False),
@@ -197,9 +201,9 @@ def test_a_broken_fallback_fails_only_the_files_that_need_it(
 def test_a_broken_schema_keeps_claiming_its_files_and_they_fail_with_its_mistakes(
     folder: Path, write: Write
 ) -> None:
-    broken = write("odin.imsc.yml", selector="filename:contains:odin", variables={"a": {"source": "MOON"}})
+    broken = write("odin.imsc.yml", selector="filename:contains:odin", id=None)
     write("all.imsc.yml", order=1000)
-    with pytest.raises(SchemaError, match="unknown source 'MOON'") as caught:
+    with pytest.raises(SchemaError, match="id: is missing") as caught:
         load_schemas(folder).select(FILE)
     assert caught.value.path == broken
     assert str(broken) in str(caught.value)
@@ -219,7 +223,7 @@ def test_a_better_schema_before_a_broken_one_still_wins(folder: Path, write: Wri
     assert chosen(folder) == "first"
 
 
-@pytest.mark.parametrize("order", [10, "10", 10.0])
+@pytest.mark.parametrize("order", [10, "10", 10.0, 1.5])
 def test_a_broken_schema_claims_its_files_however_its_order_is_written(
     folder: Path, write: Write, order: object
 ) -> None:
@@ -230,6 +234,57 @@ def test_a_broken_schema_claims_its_files_however_its_order_is_written(
     write("all.imsc.yml", order=1000)
     with pytest.raises(SchemaError):
         load_schemas(folder).select(FILE)
+
+
+def test_a_schema_with_a_broken_branch_keeps_its_files_and_every_run_names_it(
+    folder: Path, write: Write
+) -> None:
+    write("odin.imsc.yml", selector={"or": ["file_name:contains:odin", "filename:contains:/raw/"]})
+    write("all.imsc.yml", order=1000)
+    schemas = load_schemas(folder)
+    assert schemas.select("/data/dream/raw/run.hdf").name == "odin"
+    assert schemas.select("/data/dream/run.hdf").name == "all"
+    assert [notice.subject for notice in schemas.notices()] == ["schema file odin.imsc.yml"]
+    assert "unknown source 'file_name'; did you mean filename?" in schemas.notices()[0].reason
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "file_name:contains:odin",
+        {"or": ["file_name:contains:odin", "filename:contains:raw"]},
+        {"and": ["filename:contains:odin", "filename:resembles:run"]},
+    ],
+)
+def test_a_file_that_a_broken_branch_seems_to_mean_fails_and_is_not_for_a_less_fitting_schema(
+    folder: Path, write: Write, selector: object
+) -> None:
+    broken = write("odin.imsc.yml", selector=selector)
+    write("all.imsc.yml", order=1000)
+    schemas = load_schemas(folder)
+    with pytest.raises(SchemaError, match="selector: unknown") as caught:
+        schemas.select(FILE)
+    assert caught.value.path == broken
+    assert schemas.select("/data/dream/run.hdf").name == "all"
+
+
+def test_schemas_are_asked_by_a_fraction_of_their_order(folder: Path, write: Write) -> None:
+    write("a.imsc.yml", order=1.5)
+    write("b.imsc.yml", order=1.25)
+    write("c.imsc.yml", order=2)
+    assert [file.name for file in load_schemas(folder).files] == ["b", "a", "c"]
+
+
+def test_a_schema_with_broken_items_is_used_without_them(folder: Path, write: Write) -> None:
+    path = write("odin.imsc.yml", variables={"a": {"source": "MOON"}}, jobs={})
+    write("all.imsc.yml", order=1000)
+    schemas = load_schemas(folder)
+    assert schemas.select(FILE).name == "odin"
+    assert schemas.notices() == ()
+    assert read_schema_file(path).mistakes == (
+        "jobs: is not known here: no job will be made.",
+        "variables.a: unknown source 'MOON'; use NXS, SC or VALUE.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -345,7 +400,7 @@ def test_all_mistakes_of_a_schema_are_told_by_their_place(folder: Path, write: W
         "variables.b: needs `source: NXS`, `SC` or `VALUE`.",
         "variables.c.operator: unknown operator 'reverse'",
         "variables.now.value_type: ",
-        "schema.x: 'nope' is no field of a SciCat dataset.",
+        "schema.x: 'nope' is not a field of a SciCat dataset.",
     ):
         assert any(mistake.startswith(expected) for mistake in mistakes), expected
 

@@ -186,7 +186,7 @@ def test_the_longest_job_id_is_accepted() -> None:
 @pytest.mark.parametrize(
     "file_name",
     [
-        "", "run.hdf", "data/run.hdf", "../run.hdf", "/data/../etc/passwd", "/data/run.hdf\0",
+        "", "run.hdf", "data/run.hdf", "../run.hdf", "/data/..", "/data/run.hdf\0",
         "/data/a\nb.hdf", "/", "/data/", "/data/a...b.hdf", "/data/" + "x" * 256, "/data" + "/x" * 2100, "file:///data/run.hdf",
     ],
 )  # fmt: skip
@@ -218,11 +218,17 @@ def test_a_file_inside_the_data_directory_is_accepted(data_directory: str) -> No
     assert written(wrdn("/data/run.hdf"), data_directory).file_path == "/data/run.hdf"
 
 
-def test_metadata_too_large_for_a_runs_configuration_is_rejected() -> None:
-    assert written(wrdn(metadata="x" * LARGEST_METADATA_BYTES)).metadata == "x" * LARGEST_METADATA_BYTES
-    found = rejected(wrdn(metadata="x" * (LARGEST_METADATA_BYTES + 1)))
-    assert "larger than 256 KiB" in found.reason
-    assert found.file_path is not None
+def test_metadata_too_large_for_a_runs_configuration_is_dropped_and_the_message_kept() -> None:
+    largest = written(wrdn(metadata="x" * LARGEST_METADATA_BYTES))
+    assert (largest.metadata, largest.lacks_metadata) == ("x" * LARGEST_METADATA_BYTES, False)
+    for text in ("x" * (LARGEST_METADATA_BYTES + 1), "ö" * (LARGEST_METADATA_BYTES // 2 + 1)):
+        found = written(wrdn(metadata=text))
+        assert (found.metadata, found.lacks_metadata) == (None, True)
+
+
+def test_a_path_that_climbs_is_normalised() -> None:
+    assert written(wrdn("/data/odin/../dream/run.hdf"), "/data").file_path == "/data/dream/run.hdf"
+    assert "outside the data directory" in rejected(wrdn("/data/../etc/passwd"), "/data").reason
 
 
 VALID = wrdn(DATA + "/odin/run.hdf", message="ok")

@@ -68,6 +68,11 @@ def test_join_with_space_reads_a_list_that_is_given_as_its_text() -> None:
     assert apply("join_with_space", '["Ada", "Bo"]') == "Ada, Bo"
 
 
+def test_join_with_space_joins_the_keys_of_a_dict() -> None:
+    assert apply("join_with_space", {"Ada": 1, "Bo": 2}) == "Ada, Bo"
+    assert apply("join_with_space", {}) == ""
+
+
 @given(folders)
 def test_filename_dirname_and_grandparent_are_parts_of_the_path(parts: list[str]) -> None:
     path = PurePosixPath("/", *parts)
@@ -155,10 +160,16 @@ def test_integers_stay_integers() -> None:
     assert isinstance(apply("sum", [1, 2]), int)
 
 
+@pytest.mark.parametrize("value", [[], [[]], {}])
+def test_the_sum_of_no_numbers_is_zero_and_they_have_no_mean(value: object) -> None:
+    assert apply("sum", value) == 0
+    for name in ("max", "min", "mean"):
+        with pytest.raises(ValueError, match="at least one number"):
+            apply(name, value)
+
+
 @pytest.mark.parametrize("name", ["sum", "max", "min", "mean"])
-@pytest.mark.parametrize(
-    "value", [[], [[]], ["a"], [1, "2"], [True], [None], 5, None, "abc", [{"a": 1}], {"a": "b"}]
-)
+@pytest.mark.parametrize("value", [["a"], [1, "2"], [True], [None], 5, None, "abc", [{"a": 1}], {"a": "b"}])
 def test_what_is_no_list_of_numbers_has_no_sum(name: str, value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         apply(name, value)

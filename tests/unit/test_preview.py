@@ -290,7 +290,7 @@ def no_schema_for_the_file(facility: Facility) -> None:
 
 
 def broken_schema(facility: Facility) -> None:
-    facility.edit(facility.schema, "operator: getitem", "operator: get-nothing")
+    facility.edit(facility.schema, "id: 628b28d6", "identifier: 628b28d6")
 
 
 def mandatory_field_that_cannot_be_built(facility: Facility) -> None:
@@ -333,7 +333,7 @@ FAILURES: list[tuple[Callable[[Facility], None], str, str]] = [
     (catalogue_that_is_not_there, "file", "cannot be reached"),
     (no_schemas_directory, "file", "cannot be listed"),
     (no_schema_for_the_file, "file", "No schema is for"),
-    (broken_schema, "file", "unknown operator 'get-nothing'"),
+    (broken_schema, "file", "id: is missing"),
     (mandatory_field_that_cannot_be_built, "file", "principalInvestigator"),
     (file_that_is_not_there, "file", "small-coda.hdf"),
     (file_that_is_no_nexus_file, "file", "small-coda.hdf"),

@@ -78,15 +78,20 @@ def test_text_without_names_stays_as_it_is(text: str) -> None:
         ("<tricky>", Value("<one>")),
         ("-<tricky>-", Value("-<one>-")),
         ("20.500.12269/<name>", Value("20.500.12269/Ada")),
-        # No names: comparisons, markup with attributes, an empty pair.
+        # No references: comparisons, an empty pair.
         ("1 < 2 > 0", Value("1 < 2 > 0")),
-        ("<a href='x'>", Value("<a href='x'>")),
+        ("1 < 2 and 3 > 2", Value("1 < 2 and 3 > 2")),
+        ("< one>", Value("< one>")),
+        ("<one >", Value("<one >")),
         ("<>", Value("<>")),
         ("<<one>>", Value("<1>")),
         ("", Value("")),
         (5, Value(5)),
         (2.5, Value(2.5)),
-        (True, Value(True)),
+        # As JSON writes them.
+        (True, Value("true")),
+        (False, Value("false")),
+        ([True], Value([True])),
         (None, Value(None)),
         ([1, 2], Value([1, 2])),
         ([], Value([])),
@@ -98,7 +103,9 @@ def test_text_without_names_stays_as_it_is(text: str) -> None:
         ({"a": "<one>", "b": "<list>"}, Value({"a": 1, "b": [1, 2]}, "mm")),
         ({"a": "<one>", "b": "<hot>"}, Value({"a": 1, "b": 300})),
         ({"a": {"b": ["<one>", ["<two>"]]}}, Value({"a": {"b": [1, [2.5]]}}, "mm")),
-        ({"<one>": "<name>"}, Value({"<one>": "Ada"})),
+        ({"<one>": "<name>"}, Value({"1": "Ada"}, "")),
+        ({"a <name>": {"<name>": "<hot>"}}, Value({"a Ada": {"Ada": 300}}, "K")),
+        ({1: "<name>"}, Value({1: "Ada"})),
     ],
 )
 def test_a_template_becomes(template: object, expected: Value) -> None:
@@ -126,14 +133,32 @@ def test_rendering_leaves_template_and_variables_alone() -> None:
         ("<one> and <two>", ["one", "two"]),
         ({"a": ["<one>", {"b": "x<two>"}]}, ["one", "two"]),
         ("1 < 2 > 0", []),
-        ("<not a name>", []),
+        ("< not a name>", []),
+        ("1 < 2 and 3 > 2", []),
+        ("<größe> of <sample temp>", ["größe", "sample temp"]),
+        ({"<one>": "<two>"}, ["one", "two"]),
+        (["< a name of ours>"], [" a name of ours"]),
         ("<a name of ours>", ["a name of ours"]),
         (5, []),
         (None, []),
     ],
 )
 def test_references_are_found_where_rendering_would_look(template: object, expected: list[str]) -> None:
-    assert list(references(template, {"a name of ours"})) == expected
+    assert list(references(template, {" a name of ours"})) == expected
+
+
+@pytest.mark.parametrize("name", ["2theta", "größe", "sample temp", "a.b/c", "proposal id", "-"])
+def test_a_name_that_is_not_plain_ascii_is_a_reference_as_well(name: str) -> None:
+    for template in (f"<{name}>", f"ess_<{name}>", {f"<{name}>": "x"}):
+        with pytest.raises(UnresolvedError) as caught:
+            render(template, SOME)
+        assert caught.value.name == name
+
+
+def test_a_variable_that_failed_is_a_reference_however_it_is_named() -> None:
+    assert render("< padded >", SOME) == Value("< padded >")
+    with pytest.raises(UnresolvedError, match="< padded >"):
+        render("< padded >", SOME, {" padded "})
 
 
 @given(st.recursive(st.text(alphabet="<>ab .", max_size=8), lambda inner: st.lists(inner, max_size=3)))

@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from scicat_dagster.settings import (
+    ApiEndpoints,
     Configuration,
     ConfigurationError,
     FileHandlingSettings,
+    ScicatSettings,
     Settings,
     load_configuration,
-    unknown_keys,
 )
 
 SECRET = "hunter2-correct-horse"
@@ -140,7 +141,7 @@ def value_at(settings: Settings, place: str) -> object:
 
 def test_a_file_with_every_key_loads_without_an_unknown_key(tmp_path: Path) -> None:
     configuration = load(tmp_path, EVERY_KEY)
-    assert unknown_keys(configuration) == ()
+    assert configuration.mistakes == ()
     assert not [warning for warning in configuration.warnings if "not a known key" in warning]
 
 
@@ -269,6 +270,8 @@ def test_a_key_without_a_value_has_its_default(tmp_path: Path) -> None:
         (3, (1.0,), (1.0, 1.0)),
         (5, (1.0, 2.0), (1.0, 2.0, 2.0, 2.0)),
         (2, (1.0, 2.0, 9.0), (1.0,)),
+        (0, (), ()),
+        (4, (-5.0, 0.5, 1000.0), (1.0, 0.5, 120.0)),
     ],
 )
 def test_the_last_delay_is_repeated_between_the_tries(
@@ -294,8 +297,98 @@ def test_the_last_delay_is_repeated_between_the_tries(
 def test_an_unknown_key_is_warned_about_by_its_place(tmp_path: Path, place: str) -> None:
     configuration = load(tmp_path, yaml.safe_dump(nested(place, 1)))
     assert [warning for warning in configuration.warnings if warning.startswith(f"{place} ")]
-    assert len(unknown_keys(configuration)) == 1
-    assert unknown_keys(configuration)[0].startswith(f"{place} is not a known key")
+    assert len(configuration.mistakes) == 1
+    assert configuration.mistakes[0].startswith(f"{place} is not a known key")
+
+
+@pytest.mark.parametrize(
+    ("place", "meant"),
+    [
+        ("kafak", "kafka"),
+        ("scicat.tokn", "token"),
+        ("ingestion.file_handling.hash_file_extention", "hash_file_extension"),
+        ("scicat.api_endpoints.origdatablock", "origdatablocks"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_one_that_is_meant(tmp_path: Path, place: str, meant: str) -> None:
+    configuration = load(tmp_path, yaml.safe_dump(nested(place, "x")))
+    expected = f"{place} is not a known key and has no effect; did you mean {meant}?"
+    assert configuration.mistakes == (expected,)
+    assert expected in configuration.warnings
+
+
+@pytest.mark.parametrize("written", ["absolut", "full", "Relative"])
+def test_a_path_type_that_is_not_relative_is_absolute_and_a_mistake(tmp_path: Path, written: str) -> None:
+    configuration = load(tmp_path, yaml.safe_dump(nested("ingestion.file_handling.file_path_type", written)))
+    assert configuration.settings.ingestion.file_handling.file_path_type == "absolute"
+    (mistake,) = configuration.mistakes
+    assert "file_path_type is neither relative nor absolute, and is taken for absolute" in mistake
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("beginning", "earliest"), ("smallest", "earliest"), ("end", "latest"), ("largest", "latest")],
+)
+def test_where_to_begin_has_the_names_that_kafka_has(tmp_path: Path, written: str, meant: str) -> None:
+    configuration = load(tmp_path, yaml.safe_dump(nested("kafka.auto_offset_reset", written)))
+    assert configuration.settings.kafka.auto_offset_reset == meant
+    assert configuration.mistakes == ()
+
+
+def test_the_extension_of_the_checksum_may_be_empty(tmp_path: Path) -> None:
+    configuration = load(tmp_path, yaml.safe_dump(nested("ingestion.file_handling.hash_file_extension", "")))
+    assert configuration.settings.ingestion.file_handling.hash_file_extension == ""
+    assert configuration.mistakes == ()
+
+
+def test_keys_of_the_next_version_of_the_ingestor_are_known(tmp_path: Path) -> None:
+    text = """\
+scicat:
+  host: https://h/api
+  api_endpoints: {proposals: v3/proposals, jobs: v4/jobs, health: https://status.example.org/ok}
+logging:
+  graylogs: [{host: log.example.org, port: 12201, facility: scicat.ingestor}]
+"""
+    configuration = load(tmp_path, text)
+    assert configuration.mistakes == ()
+    assert configuration.settings.scicat.health_address == "https://status.example.org/ok"
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        ({}, "health"),
+        ({"health_endpoint": "alive"}, "alive"),
+        ({"health_endpoint": "alive", "api_endpoints": {"health": "v3/health"}}, "v3/health"),
+    ],
+)
+def test_the_health_endpoint_has_two_names(configured: dict[str, Any], expected: str) -> None:
+    settings = ScicatSettings.model_validate({"host": "https://h/api", **configured})
+    assert settings.health_address == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("proposals/P1", "v3/proposals/P1"),
+        ("/proposals/P1", "v3/proposals/P1"),
+        ("proposals", "v3/proposals"),
+        ("proposals?filter=%7B%7D", "v3/proposals?filter=%7B%7D"),
+        ("instruments?filter=proposals", "instruments?filter=proposals"),
+        ("samples/proposals/1", "s/proposals/1"),
+        ("proposal/P1", "proposal/P1"),
+        ("proposals2/P1", "proposals2/P1"),
+        ("v3/proposals/P1", "v3/proposals/P1"),
+        ("https://elsewhere.example.org/proposals/1", "https://elsewhere.example.org/proposals/1"),
+        ("origdatablocks/fullquery", "origdatablocks/v4/fullquery"),
+        # As it is configured already.
+        ("origdatablocks/v4/fullquery", "origdatablocks/v4/fullquery"),
+        ("", ""),
+    ],
+)
+def test_an_address_of_a_schema_is_where_the_server_has_it(address: str, expected: str) -> None:
+    endpoints = ApiEndpoints(proposals="v3/proposals", samples="s", origdatablocks="origdatablocks/v4")
+    assert endpoints.resolve(address) == expected
 
 
 @pytest.mark.parametrize(
@@ -312,7 +405,7 @@ def test_what_is_odd_but_usable_is_a_warning_and_no_unknown_key(
 ) -> None:
     configuration = load(tmp_path, text)
     assert [found for found in configuration.warnings if warning in found]
-    assert unknown_keys(configuration) == ()
+    assert configuration.mistakes == ()
 
 
 @pytest.mark.parametrize(
@@ -429,14 +522,13 @@ def test_lists_may_be_written_with_commas(tmp_path: Path, place: str, written: o
         ("scicat.host", "https:///api"),
         ("scicat.host", f"https://u:{SECRET}@scicat.example.org/api/v3"),
         ("ingestion.max_offline_ingestors", 0),
-        ("ingestion.file_handling.data_file_open_max_tries", 0),
-        ("ingestion.file_handling.data_file_open_retry_delay", [-1]),
-        ("ingestion.file_handling.file_path_type", "absolut"),
+        ("ingestion.file_handling.data_file_open_max_tries", -1),
+        ("ingestion.file_handling.data_file_open_retry_delay", [float("nan")]),
+        ("ingestion.file_handling.file_path_type", 5),
         ("ingestion.file_handling.file_hash_algorithm", "blake99"),
         # Its digest has no length of its own, so that there is nothing to compare.
         ("ingestion.file_handling.file_hash_algorithm", "shake_128"),
         ("ingestion.file_handling.data_directory", "data"),
-        ("ingestion.file_handling.hash_file_extension", ""),
         ("kafka.auto_offset_reset", "middle"),
         ("kafka.topics", {"a": 1}),
         ("kafka", ["a"]),

@@ -236,8 +236,29 @@ def no_schema(facility: Facility) -> None:
     facility.schema["selector"] = "filename:contains:/nowhere/"
 
 
+@pytest.mark.parametrize("name", ["owner", "pid"])
+def test_a_field_that_the_schema_misdefines_is_missing_with_its_mistake(
+    facility: Facility, name: str
+) -> None:
+    facility.assign("owner" if name == "owner" else "changed", name, "x")
+    facility.schema["schema"]["owner" if name == "owner" else "changed"]["type"] = "person"
+
+    report = facility.report()
+
+    assert report["registrable"] is False
+    (reason,) = [field["reason"] for field in report["fields"] if field["state"] == "missing"]
+    assert "'person' is not known" in reason
+
+
+def test_an_unknown_key_of_a_schema_is_told_once(facility: Facility) -> None:
+    facility.schema["jobs"] = {}
+
+    assert facility.report()["unresolved"] == []
+    assert facility.run().stdout.count("no job will be made") == 1
+
+
 def broken_schema(facility: Facility) -> None:
-    facility.schema["schema"]["owner"]["type"] = "person"
+    del facility.schema["id"]
 
 
 def no_nexus_file(facility: Facility) -> None:

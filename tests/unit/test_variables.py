@@ -59,6 +59,12 @@ def nexus(tmp_path: Path) -> Iterator[NexusFile]:
         entry["temperature"].attrs["units"] = "K"
         entry["plain"] = 7
         entry["one"] = [5.0]
+        entry["unitless"] = 0.5
+        entry["unitless"].attrs["units"] = ""
+        entry["odd_unit"] = 1.5
+        entry["odd_unit"].attrs["units"] = 7
+        entry["single"] = np.array([22.249], "f4")
+        entry.create_dataset("empty", (0,), "f4")
         entry["many"] = [1.0, 2.0, 6.0]
         entry["many"].attrs["units"] = "mm"
         entry["nan"] = [np.nan, 1.0]
@@ -124,6 +130,17 @@ def reasons(evaluation: Evaluation) -> dict[str, str]:
         (nxs("/entry/user_*/name", "string[]"), Value(["Ada", "Bo"])),
         (nxs("/entry/slit_*/gap", "float[]"), Value([0.5, 1.0], "mm")),
         (nxs("/entry/slit_*/gap", "float[]", unit="m"), Value([0.5, 1.0], "mm")),
+        # The file's unit wins, the empty one as well.
+        (nxs("/entry/unitless", "float", unit="mm"), Value(0.5, "")),
+        (nxs("/entry/unitless", "float[]", unit="mm"), Value([0.5], "")),
+        (nxs("/entry/single", "string[]"), Value(["22.249"])),
+        (nxs("/entry/single", "string"), Value("22.249")),
+        (nxs("/entry/single", "float"), Value(float(np.float32(22.249)))),
+        (nxs("/entry/./title"), Value("odin")),
+        (nxs("/entry/empty", "float[]"), Value([])),
+        (nxs("/entry/empty", "list"), Value([])),
+        (nxs("/entry/guest_*/name", "string[]"), Value([])),
+        (nxs("/entry/guest_*/gap", "float[]"), Value([])),
     ],
 )
 def test_a_variable_is_what_the_file_holds(evaluate: Evaluate, definition: Document, expected: Value) -> None:
@@ -131,6 +148,24 @@ def test_a_variable_is_what_the_file_holds(evaluate: Evaluate, definition: Docum
     assert found.notices == []
     assert found.values["it"] == expected
     assert type(found.values["it"].value) is type(expected.value)
+
+
+def test_a_units_attribute_that_cannot_be_used_costs_the_unit_alone(evaluate: Evaluate) -> None:
+    found = evaluate(it=nxs("/entry/odd_unit", "float", unit="mm"))
+    assert found.values["it"] == Value(1.5, "")
+    assert reasons(found) == {"variables.it.unit": "The units attribute of /entry/odd_unit is not one text."}
+
+
+def test_what_is_made_of_nothing_is_empty(evaluate: Evaluate) -> None:
+    found = evaluate(
+        names=nxs("/entry/guest_*/name", "string[]"),
+        joined=val("<names>", operator="join_with_space"),
+        numbers=nxs("/entry/empty", "float[]"),
+        total=val("<numbers>", "float", operator="sum"),
+    )
+    assert found.notices == []
+    assert found.values["joined"] == Value("")
+    assert found.values["total"] == Value(0.0)
 
 
 def test_a_number_is_a_plain_one(evaluate: Evaluate) -> None:
@@ -152,6 +187,8 @@ def test_a_number_is_a_plain_one(evaluate: Evaluate) -> None:
         (val("x", "integer"), "no integer"),
         (val("<missing>"), "<missing>, which is not defined before it"),
         (val("<it>"), "<it>, which is not defined before it"),
+        (val("<2theta>"), "<2theta>, which is not defined before it"),
+        (val({"<proposal id>": "x"}, "dict"), "<proposal id>, which is not defined before it"),
         (val([1, 2], operator="getitem", field=9), "The operator getitem: has no item 9"),
         (val({"a": 1}, operator="getitem", field="b"), "The operator getitem: has no key 'b'"),
         (val(5, "float", operator="sum"), "The operator sum: needs a list"),
@@ -183,6 +220,55 @@ def test_what_needed_a_variable_that_failed_is_noted_with_the_first_reason(evalu
     assert "no dataset at /entry/missing" in reasons(found)["variables.c"]
 
 
+@pytest.mark.parametrize("name", ["2theta", "größe", "sample temp", " padded "])
+def test_a_variable_that_failed_is_never_its_name_as_text(evaluate: Evaluate, name: str) -> None:
+    found = evaluate(**{name: nxs("/entry/missing"), "it": val(f"x <{name}>")})
+    assert "it" not in found.values
+    assert reasons(found)["variables.it"].startswith(f"It needs <{name}>, which failed: There is no dataset")
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        (val("x", "quantity"), "'quantity' is not known"),
+        (val("x", "str"), "did you mean string?"),
+        (val("x", operator="reverse"), "unknown operator 'reverse'"),
+        (val("x", operator="split"), "the operator split needs `pattern`"),
+        ({"source": "FILE", "value_type": "string"}, "unknown source 'FILE'"),
+        ({"source": "VALUE", "valeu": "x", "value_type": "string"}, "did you mean value?"),
+    ],
+)
+def test_a_definition_that_cannot_be_used_fails_alone(
+    evaluate: Evaluate, definition: Document, reason: str
+) -> None:
+    found = evaluate(it=definition, user=val("x <it>"), other=nxs("/entry/title"))
+    assert found.values["other"] == Value("odin")
+    assert list(reasons(found)) == ["variables.it", "variables.user"]
+    assert reason in reasons(found)["variables.it"]
+    assert reasons(found)["variables.user"].startswith("It needs <it>, which failed: ")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"pattern": "o"}, {"replacement": "0"}])
+def test_a_replacement_without_its_arguments_leaves_the_value(
+    evaluate: Evaluate, arguments: Document
+) -> None:
+    found = evaluate(it=val([1, 2], "list", operator="str-replace", **arguments))
+    assert found.values["it"] == Value([1, 2])
+
+
+def test_a_variable_of_a_schema_takes_the_place_of_a_built_in_one(evaluate: Evaluate) -> None:
+    found = evaluate(data_file_name=val("my <data_file_name>"), it=val("<data_file_name>"))
+    assert found.notices == []
+    assert found.values["it"] == Value("my run.hdf")
+
+
+@pytest.mark.parametrize("definition", [nxs("/entry/missing"), {"source": "FILE"}])
+def test_where_it_fails_the_built_in_one_does_not_stand_in(evaluate: Evaluate, definition: Document) -> None:
+    found = evaluate(data_file_name=definition, it=val("<data_file_name>"))
+    assert "it" not in found.values
+    assert "which failed" in reasons(found)["variables.it"]
+
+
 def test_variables_that_need_each_other_fail_and_no_other_does(evaluate: Evaluate) -> None:
     found = evaluate(a=val("<b>"), b=val("<a>"), c=val("<data_file_name>"))
     assert found.values["c"] == Value("run.hdf")
@@ -210,6 +296,10 @@ def test_a_failed_one_does_not_take_the_value_of_an_earlier_file(evaluate: Evalu
         (val([1, 2, 3], "integer", operator="sum"), Value(6)),
         (val(5, "integer"), Value(5)),
         (val({"a": "<t>", "b": ["<n>"]}, "dict"), Value({"a": 300.5, "b": ["odin"]})),
+        (val({"<n>": "x"}, "dict"), Value({"odin": "x"})),
+        (val(True), Value("true")),
+        (val(False, operator="to-upper"), Value("FALSE")),
+        (val("1 < 2 and 3 > 2"), Value("1 < 2 and 3 > 2")),
         (val("<m>", "float", operator="sum"), Value(9.0, "mm")),
         (val("<m>", "float", operator="max"), Value(6.0, "mm")),
         (val("<m>", "float", operator="min"), Value(1.0, "mm")),
@@ -225,6 +315,7 @@ def test_a_failed_one_does_not_take_the_value_of_an_earlier_file(evaluate: Evalu
         (val("<data_file_path>", operator="dirname-2"), Value("/data/odin/443503")),
         (val("<data_file_path>", operator="dirname_2"), Value("/data/odin/443503")),
         (val("<n>", operator="to-upper"), Value("ODIN")),
+        (val("<m>", "float[]", operator="DO_NOTHING"), Value([1.0, 2.0, 6.0], "mm")),
         (val("<n>", operator="str-replace", pattern="o", replacement="0"), Value("0din")),
         (val("a b/c", operator="urlsafe"), Value("a+b%2Fc")),
         (val("a;b", "string[]", operator="split", pattern=";"), Value(["a", "b"])),
