@@ -227,6 +227,8 @@ class AnnouncementReader:
         ------
         BrokerAwayError
             The brokers cannot be reached. The cursor stays good.
+        PermanentError
+            The settings cannot be used.
         """
         with self._lock:
             if self._consumer is None:
@@ -239,8 +241,11 @@ class AnnouncementReader:
 
     def _connect(self) -> Consumer:
         self._positions = {}
-        self._admin = AdminClient(client_configuration(self._settings))
-        return Consumer(_consumer_configuration(self._settings) | {"error_cb": self._remember_error})
+        try:
+            self._admin = AdminClient(client_configuration(self._settings))
+            return Consumer(_consumer_configuration(self._settings) | {"error_cb": self._remember_error})
+        except (KafkaException, ValueError, TypeError) as error:
+            raise unusable(error, self._settings) from None
 
     def _remember_error(self, error: KafkaError) -> None:
         self._last_error = error.str()
@@ -532,6 +537,7 @@ def _consumer_configuration(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def client_configuration(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client of the brokers is made with; the facility's own options win."""
     configuration: dict[str, Any] = {
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "reconnect.backoff.ms": 1000,
@@ -545,7 +551,20 @@ def client_configuration(settings: KafkaSettings) -> dict[str, Any]:
         "sasl.password": settings.sasl_password.get_secret_value(),
         "ssl.ca.location": settings.ssl_ca_location,
     }
-    return configuration | {name: value for name, value in optional.items() if value}
+    given = {name: value.get_secret_value() for name, value in settings.options.items()}
+    return configuration | {name: value for name, value in optional.items() if value} | given
+
+
+def unusable(error: Exception, settings: KafkaSettings) -> PermanentError:
+    """The failure that librdkafka's refusal of our settings stands for; it may quote a value, we do not."""
+    reason = error.args[0] if error.args else error
+    text = reason.str() if isinstance(reason, KafkaError) else str(reason)
+    for secret in (settings.sasl_password, *settings.options.values()):
+        if value := secret.get_secret_value():
+            text = text.replace(value, "…")
+    return PermanentError(
+        f"The kafka section cannot be used: {text.rstrip('.')}.", remedy="Correct the kafka section."
+    )
 
 
 def _messages(consumer: Consumer, most: int, wait_seconds: float, deadline: float) -> Iterator[Message]:

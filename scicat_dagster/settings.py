@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -46,6 +47,7 @@ DEFAULT_TIMEOUT_SECONDS = 30.0
 """What ``scicat.timeout: 0`` means."""
 
 _HASH_DIGITS = 12
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _PLACEHOLDER = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-(?P<default>[^}]*))?\}")
 
 
@@ -242,6 +244,9 @@ class KafkaSettings(_Section):
     """The password to log in with; better `${NAME}` from the environment."""
     ssl_ca_location: str = ""
     """The file with the certificates that sign the brokers' ones. Empty: the system's."""
+    options: dict[str, Secret] = Field(default_factory=dict)
+    """New: further settings of librdkafka by their own names, such as `ssl.certificate.location`,
+    `sasl.kerberos.service.name` or `client.id`. Their values are treated as secrets."""
     individual_message_commit: bool = True
     """Accepted, without effect."""
     enable_auto_commit: bool = True
@@ -631,6 +636,16 @@ def _sentence(message: str) -> str:
     return message.removeprefix("Value error, ").rstrip(".")
 
 
+_OWN_KAFKA_OPTIONS = {
+    "bootstrap.servers": "; use kafka.bootstrap_servers",
+    "group.id": "; use kafka.group_id",
+    "auto.offset.reset": "; use kafka.auto_offset_reset",
+    "enable.auto.commit": ": positions are kept by the sensor",
+    "enable.auto.offset.store": ": positions are kept by the sensor",
+    "allow.auto.create.topics": ": reading must not create topics",
+}
+
+
 def _contradictions(settings: Settings) -> list[str]:
     found = []
     scicat = settings.scicat
@@ -646,6 +661,11 @@ def _contradictions(settings: Settings) -> list[str]:
     ]
     if settings.kafka.dead_letter_topic in settings.kafka.topics:
         found.append("kafka.dead_letter_topic: is one of kafka.topics, so that it would be read for ever.")
+    found += [
+        f"kafka.options.{name}: cannot be set here{instead}."
+        for name, instead in _OWN_KAFKA_OPTIONS.items()
+        if name in settings.kafka.options
+    ]
     if settings.kafka.topics and not settings.kafka.bootstrap_servers:
         found.append("kafka.bootstrap_servers: is missing, and kafka.topics are given.")
     email = settings.notifications.email
@@ -679,12 +699,30 @@ def _warnings(raw: dict[str, Any], settings: Settings) -> list[str]:
         found.append("scicat.verify is false: anybody between here and the catalogue can read our token.")
     if not (settings.scicat.token.get_secret_value() or settings.scicat.username):
         found.append("scicat: neither token nor username is given, so nothing can be registered.")
+    found += _readable_by_others(settings)
     if not settings.kafka.topics:
         found.append("kafka.topics is empty: no announcement will be read.")
     email = settings.notifications.email
     if email.host and email.username and email.security == "none":
         found.append("notifications.email.security is none: anybody on the way can read its password.")
     return found
+
+
+def _readable_by_others(settings: Settings) -> Iterator[str]:
+    """Where a password or token travels so that others can read it, or is not used at all."""
+    kafka, scicat = settings.kafka, settings.scicat
+    protocol = kafka.security_protocol.lower()
+    if kafka.sasl_password.get_secret_value() and protocol == "sasl_plaintext":
+        yield "kafka.security_protocol is sasl_plaintext: anybody on the way to Kafka can read the password."
+    if kafka.sasl_username and not protocol.startswith("sasl"):
+        yield (
+            f"kafka.sasl_username is given, and security_protocol is {protocol or 'empty'}: there is no "
+            "login, and everything can be read on the way. Use sasl_ssl."
+        )
+    host = urlsplit(scicat.host)
+    has_login = scicat.token.get_secret_value() or scicat.username
+    if has_login and host.scheme == "http" and host.hostname not in _THIS_MACHINE:
+        yield "scicat.host begins with http://: anybody on the way to SciCat can read our token."
 
 
 def _unknown(raw: dict[str, Any], model: type[BaseModel], place: str) -> Iterator[str]:

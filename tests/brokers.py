@@ -196,13 +196,19 @@ class ApacheKafka(KafkaCluster):
         self._output = directory / "broker.log"
         self._properties = directory / "server.properties"
         self._properties.write_text(
-            _SERVER_PROPERTIES.format(
-                host=LOOPBACK, port=port, controller_port=controller_port, data=directory / "data"
-            ),
-            encoding="utf-8",
+            self.properties(directory, port=port, controller_port=controller_port), encoding="utf-8"
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._is_formatted = False
+
+    format_options: tuple[str, ...] = ()
+    """What Kafka's storage is formatted with, beside what it has to be."""
+
+    def properties(self, directory: Path, *, port: int, controller_port: int) -> str:
+        """The text of ``server.properties``."""
+        return _SERVER_PROPERTIES.format(
+            host=LOOPBACK, port=port, controller_port=controller_port, data=directory / "data"
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -279,7 +285,10 @@ class ApacheKafka(KafkaCluster):
     def _format(self) -> None:
         command = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._properties)]
         done = subprocess.run(
-            [*self._command(), *command], capture_output=True, text=True, timeout=_START_SECONDS
+            [*self._command(), *command, *self.format_options],
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
         )
         if done.returncode != 0:
             raise RuntimeError(f"Kafka's storage cannot be formatted: {done.stdout}{done.stderr}")

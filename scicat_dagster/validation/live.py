@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from scicat_dagster.errors import IngestionError, PermanentError
 from scicat_dagster.files import sidecar_directory
-from scicat_dagster.kafka import PROBE_SECONDS, BrokerAwayError, client_configuration
+from scicat_dagster.kafka import PROBE_SECONDS, BrokerAwayError, client_configuration, unusable
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema, ValueVariable
 from scicat_dagster.schemas.rendering import Value, references, render
@@ -65,10 +65,8 @@ def _partitions(settings: KafkaSettings) -> dict[str, int]:
     said: list[KafkaError] = []
     try:
         admin = AdminClient(client_configuration(settings) | {"error_cb": said.append})
-    except (KafkaException, ValueError) as error:
-        raise PermanentError(
-            f"The kafka section cannot be used: {_words(error)}.", remedy="Correct the kafka section."
-        ) from None
+    except (KafkaException, ValueError, TypeError) as error:
+        raise unusable(error, settings) from None
     try:
         # All of them: a broker may create a topic that is asked for by its name.
         found = admin.list_topics(timeout=PROBE_SECONDS).topics
