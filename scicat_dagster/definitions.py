@@ -26,6 +26,7 @@ from scicat_dagster.orchestration.discovery import (
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.forgetting import forget_files, forget_schedule
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.kafka_checks import kafka_topics
 from scicat_dagster.orchestration.later import retry_later_sensor
 from scicat_dagster.orchestration.leftovers import leftovers_sensor
 from scicat_dagster.orchestration.reingest import reingest_files
@@ -45,7 +46,7 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             failed_files_report,
             reconciliation,
         ],
-        asset_checks=[latest_files],
+        asset_checks=[latest_files, kafka_topics],
         jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, forget_files],
         sensors=[
             wrdn_sensor,

@@ -491,6 +491,29 @@ class AnnouncementReader:
         )
 
 
+def read_value(settings: KafkaSettings, position: Position) -> bytes | None:
+    """The value of one message, from Kafka itself.
+
+    Raises
+    ------
+    BrokerAwayError
+        It did not come in time: the brokers are away, or have deleted the message.
+    """
+    consumer = Consumer(_consumer_configuration(settings))
+    try:
+        consumer.assign([TopicPartition(position.topic, position.partition, position.offset)])
+        for message in consumer.consume(1, 2 * PROBE_SECONDS):
+            if message.error() is None and message.offset() == position.offset:
+                value: bytes | None = message.value()
+                return value
+    finally:
+        consumer.close()
+    raise BrokerAwayError(
+        f"Kafka does not give the message {position}.",
+        remedy="See that the brokers run; a message that they have deleted is gone.",
+    )
+
+
 def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) -> None:
     """Put messages on a topic, and return when the brokers have them.
 

@@ -34,6 +34,12 @@ class Position:
     def __str__(self) -> str:
         return f"{self.topic}:{self.partition}:{self.offset}"
 
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """The position that a text means; raises ValueError where it means none."""
+        topic, partition, offset = text.rsplit(":", 2)
+        return cls(topic, int(partition), int(offset))
+
 
 @dataclass(frozen=True)
 class KafkaMessage:

@@ -33,10 +33,13 @@ def list_messages() -> None:
 @messages.command()
 @click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
 def show(position: str) -> None:
-    """Show one rejected message whole: the reason, what to do, and its bytes."""
+    """Show one rejected message: the reason, what to do, and its bytes."""
     message = _rejected(position)
+    left = message.length - len(message.value)
     click.echo(f"position  {message.position}\nreported  {message.reported_at.isoformat()}")
     click.echo(f"reason    {message.reason}\nto do     {message.remedy}\nbytes     {message.value!r}")
+    if left:
+        click.echo(f"          and {left} more, which are in Kafka")
 
 
 @messages.command()
@@ -45,15 +48,41 @@ def show(position: str) -> None:
 def retry(position: str, config: Path) -> None:
     """Send a rejected message to its topic again, for instance after its cause was corrected."""
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.kafka import send
+    from scicat_dagster.kafka import read_value, send
     from scicat_dagster.settings import load_configuration
 
     message = _rejected(position)
     try:
-        send(load_configuration(config, os.environ).settings.kafka, message.position.topic, [message.value])
+        settings = load_configuration(config, os.environ).settings.kafka
+        is_whole = message.length == len(message.value)
+        value = message.value if is_whole else read_value(settings, message.position)
+        send(settings, message.position.topic, [value])
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Sent to {message.position.topic} again.")
+
+
+@messages.command()
+@click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
+def skip(position: str) -> None:
+    """Let the sensor go on behind the message at which it stands, and keep a note of it.
+
+    For a message that can neither be read nor rejected; `scicat-dagster health` names its topic.
+    """
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.messages import Position
+    from scicat_dagster.orchestration.sensor_position import skip as skip_message
+
+    try:
+        wanted = Position.parse(position)
+    except ValueError:
+        raise click.ClickException(f"{position} is not TOPIC:PARTITION:OFFSET.") from None
+    with dagster_instance() as instance:
+        try:
+            skip_message(instance, wanted)
+        except IngestionError as error:
+            raise click.ClickException(str(error)) from None
+    click.echo(f"The sensor goes on behind {wanted}.")
 
 
 def _rejected(position: str) -> RejectedMessage:

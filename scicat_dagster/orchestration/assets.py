@@ -60,8 +60,10 @@ configuration = dg.AssetSpec(
 LAG_INTERVAL = timedelta(minutes=10)
 """How often the lag is reported where nothing happens."""
 
+KAFKA_LAG = dg.AssetKey("kafka_lag")
+
 kafka_lag = dg.AssetSpec(
-    "kafka_lag",
+    KAFKA_LAG,
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.kafka import AnnouncementReader
+from scicat_dagster.lag import LagWatch
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.settings import Configuration, KafkaSettings, ScicatSettings, Settings
@@ -33,6 +34,10 @@ class Facility:
     reported_lag: dict[str, int] = field(default_factory=dict, repr=False)
     found_good_at: dict[str, float] = field(default_factory=dict, repr=False)
     """When this process last saw whether to say that an asset check passed, by the monotonic clock."""
+    lag_watch: LagWatch = field(default_factory=LagWatch, repr=False)
+    """What this process saw of the lag so far."""
+    said_of_kafka: dict[str, tuple[set[str], float]] = field(default_factory=dict, repr=False)
+    """By asset check: of which topics it said last that something is wrong, and when."""
     reported_configuration: str = field(default="", repr=False)
     """What this process last reported of the configuration that is in force."""
     _catalogue: tuple[int, ScicatSettings, ScicatClient] | None = field(default=None, repr=False)

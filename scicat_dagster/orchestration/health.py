@@ -26,6 +26,7 @@ from scicat_dagster.health import Check, Question, gauge
 from scicat_dagster.orchestration.assets import kafka_lag
 from scicat_dagster.orchestration.configuration_versions import reported_version
 from scicat_dagster.orchestration.inventory import failed_files
+from scicat_dagster.orchestration.kafka_checks import failing_checks
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.orchestration.sensors import wrdn_sensor
 
@@ -94,6 +95,7 @@ def dagster_checks(home: Home, current: CurrentConfiguration) -> dict[str, Calla
         "configuration": lambda: configuration_check(home.instance(), current),
         "daemons": lambda: daemons_check(home.instance()),
         "sensor": lambda: sensor_check(home.instance()),
+        "topics": lambda: topics_check(home.instance()),
         "automation": lambda: automation_check(home.instance()),
     }
 
@@ -150,6 +152,15 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None) -> Chec
     if found.failed is not None:
         return Check(name="sensor", ok=False, words=_failure_of(found), remedy=_FAILED_TICK)
     return Check(name="sensor", ok=True, words=words)
+
+
+def topics_check(instance: dg.DagsterInstance) -> Check:
+    """Whether the sensor can read every topic, and messages do not wait for long."""
+    failing = failing_checks(instance)
+    if failing:
+        remedy = "See the checks of kafka_lag; `scicat-dagster messages skip` passes a message over."
+        return Check(name="topics", ok=False, words=" ".join(failing.values()), remedy=remedy)
+    return Check(name="topics", ok=True, words="Every topic is read.")
 
 
 def automation_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:

@@ -27,6 +27,8 @@ class RejectedMessage:
     reason: str
     remedy: str
     value: bytes
+    """At most the beginning of it; ``length`` is that of all."""
+    length: int
 
 
 def rejections(instance: dg.DagsterInstance) -> Iterator[RejectedMessage]:
@@ -50,11 +52,13 @@ def _message(record: dg.EventLogRecord) -> RejectedMessage | None:
     observation = record.asset_observation
     if observation is None or "message (base64)" not in observation.metadata:
         return None
-    said = {name: value.value for name, value in observation.metadata.items()}
+    said = {name: entry.value for name, entry in observation.metadata.items()}
+    value = base64.b64decode(str(said["message (base64)"]))
     return RejectedMessage(
         Position(str(said["topic"]), int(str(said["partition"])), int(str(said["offset"]))),
         datetime.fromtimestamp(record.timestamp, UTC),
         str(said["reason"]),
         str(said["what to do"]),
-        base64.b64decode(str(said["message (base64)"])),
+        value,
+        int(str(said.get("bytes in all", len(value)))),
     )

@@ -23,6 +23,7 @@ from scicat_dagster.orchestration.assets import LAG_INTERVAL, kafka_lag, rejecte
 from scicat_dagster.orchestration.configuration_versions import changes
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.jobs import ingest_file
+from scicat_dagster.orchestration.kafka_checks import evaluations as kafka_evaluations
 from scicat_dagster.orchestration.labels import INGESTION, OWNERS
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.settings import KafkaSettings
@@ -165,6 +166,7 @@ def wrdn_sensor(
             *(_superseded_event(written) for written in plan.superseded if _is_of_another_job(written, plan)),
             *(_gap_event(gap) for gap in batch.gaps),
             *_lag_events(facility, batch.lag()),
+            *kafka_evaluations(facility, batch.unreadable, batch.lag()),
             *changes(facility),
         ],
         cursor=batch.cursor.model_dump_json(),

@@ -9,9 +9,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from scicat_dagster.cli import main
 from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.kafka import Cursor, send
+from scicat_dagster.limits import LARGEST_KEPT_BYTES
 from scicat_dagster.messages import Position, Rejected
 from scicat_dagster.orchestration.rejections import rejections
 from scicat_dagster.orchestration.sensors import rejected_event
@@ -112,3 +122,76 @@ def test_an_unknown_position_is_said_so(home: dg.DagsterInstance) -> None:
 
     assert code == 1
     assert "No rejected message coda:0:99" in text
+
+
+def test_of_a_large_message_the_beginning_is_kept_and_the_rest_is_sent_from_kafka(
+    home: dg.DagsterInstance, small: SmallFacility, loopback_broker: LoopbackBroker
+) -> None:
+    topic = unique_name("coda")
+    loopback_broker.create_topic(topic, 1)
+    small.kafka.update(topics=topic, bootstrap_servers=loopback_broker.bootstrap_servers)
+    settings = small.facility().settings.kafka
+    large = BROKEN + bytes(LARGEST_KEPT_BYTES)
+    send(settings, topic, [large])
+    home.report_runless_asset_event(rejected_event(rejected(topic, 0, large)))
+
+    (message,) = rejections(home)
+    assert message.value == large[:LARGEST_KEPT_BYTES]
+    assert f"{len(BROKEN)} more, which are in Kafka" in invoke(home, "messages", "show", f"{topic}:0:0")[1]
+    configuration = str(small.directory / "config.yml")
+    code, text = invoke(home, "messages", "retry", f"{topic}:0:0", "--config", configuration)
+
+    assert code == 0, text
+    assert [record.value for record in read_topic(loopback_broker.bootstrap_servers, topic)] == [large] * 2
+
+
+def sensor_at(home: dg.DagsterInstance, topic: str, offset: int) -> None:
+    """What the daemon has stored of the sensor."""
+    code = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="scicat_dagster"), location_name="x")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "__repository__"), "wrdn_sensor")
+    cursor = Cursor(offsets={topic: {0: offset, 1: 3}}).model_dump_json()
+    data = SensorInstigatorData(cursor=cursor)
+    home.add_instigator_state(
+        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, data)
+    )
+
+
+def cursor_of(home: dg.DagsterInstance) -> Cursor:
+    (state,) = home.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    assert isinstance(state.instigator_data, SensorInstigatorData)
+    return Cursor.parse(state.instigator_data.cursor)
+
+
+def test_a_message_at_which_the_sensor_stands_can_be_passed_over(home: dg.DagsterInstance) -> None:
+    sensor_at(home, "coda", 7)
+
+    code, text = invoke(home, "messages", "skip", "coda:0:7")
+
+    assert (code, text) == (0, "The sensor goes on behind coda:0:7.\n")
+    assert cursor_of(home).offsets == {"coda": {0: 8, 1: 3}}
+    (record,) = home.fetch_observations(dg.AssetKey("rejected_messages"), limit=2).records
+    assert record.asset_observation is not None
+    assert record.asset_observation.metadata["offset"].value == 7
+
+
+@pytest.mark.parametrize(
+    ("position", "said"),
+    [
+        ("coda:0:6", "goes on at offset 7"),
+        ("coda:5:7", "does not read this partition"),
+        ("coda", "is not TOPIC:PARTITION:OFFSET"),
+    ],
+)
+def test_no_other_message_is_passed_over(home: dg.DagsterInstance, position: str, said: str) -> None:
+    sensor_at(home, "coda", 7)
+
+    code, text = invoke(home, "messages", "skip", position)
+
+    assert (code, said in text) == (1, True)
+    assert cursor_of(home).offsets["coda"][0] == 7
+
+
+def test_nothing_is_passed_over_where_the_sensor_has_never_run(home: dg.DagsterInstance) -> None:
+    code, text = invoke(home, "messages", "skip", "coda:0:7")
+
+    assert (code, "has never run" in text) == (1, True)

@@ -53,6 +53,7 @@ from scicat_dagster.orchestration.health import (
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from tests.orchestration.conftest import SmallFacility
 
+CHECKS = ("kafka", "storage", "scicat", "configuration", "daemons", "sensor", "topics", "automation")
 PASSWORD = "pa55word-nobody-may-see"
 ERROR = SerializableErrorInfo("It failed.", [], "Error")
 
@@ -243,9 +244,9 @@ def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried
         found = checkup.look()
         assert [check.words for check in found.checks] == [
             "The Dagster instance cannot be opened: OSError."
-        ] * 4
+        ] * 5
         assert PASSWORD not in found.model_dump_json()
-    assert len(tries) == 8
+    assert len(tries) == 10
 
 
 def test_prometheus_gets_what_dagster_knows(home: dg.DagsterInstance) -> None:
@@ -307,7 +308,16 @@ def test_when_all_is_well_the_command_exits_with_0(home: dg.DagsterInstance, sma
     assert code == 0, text
     assert [line.split()[:2] for line in text.splitlines()] == [
         ["ok", name]
-        for name in ("kafka", "storage", "scicat", "configuration", "daemons", "sensor", "automation")
+        for name in (
+            "kafka",
+            "storage",
+            "scicat",
+            "configuration",
+            "daemons",
+            "sensor",
+            "topics",
+            "automation",
+        )
     ]
 
 
@@ -330,6 +340,7 @@ def test_when_something_is_not_the_command_exits_with_1_and_says_what(
         "configuration": True,
         "daemons": False,
         "sensor": False,
+        "topics": True,
         "automation": True,
     }
     assert invoke(home, "--config", config)[0] == 1

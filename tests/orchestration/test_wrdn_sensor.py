@@ -76,7 +76,7 @@ def lag(result: dg.SensorResult) -> list[dict[str, object]]:
     return [
         {name: entry.value for name, entry in event.metadata.items()}
         for event in result.asset_events or []
-        if event.asset_key == dg.AssetKey("kafka_lag")
+        if event.asset_key == dg.AssetKey("kafka_lag") and isinstance(event, dg.AssetMaterialization)
     ]
 
 

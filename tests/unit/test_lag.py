@@ -1,0 +1,29 @@
+"""Messages that wait and are not read."""
+
+from scicat_dagster.lag import PATIENCE, LagWatch
+
+LONG = PATIENCE.total_seconds()
+
+
+def test_a_lag_that_does_not_get_smaller_is_stuck_after_a_while() -> None:
+    watch = LagWatch()
+
+    assert watch.stuck({"odin": 5, "loki": 0}, 0.0) == {}
+    assert watch.stuck({"odin": 7, "loki": 0}, LONG - 1) == {}
+    assert watch.stuck({"odin": 7, "loki": 3}, LONG) == {"odin": 7}
+    assert watch.stuck({"odin": 7, "loki": 3}, 2 * LONG) == {"odin": 7, "loki": 3}
+
+
+def test_a_lag_that_gets_smaller_is_not_stuck() -> None:
+    watch = LagWatch()
+
+    for number in range(20):
+        assert watch.stuck({"odin": 100 - number}, number * LONG / 2) == {}
+
+
+def test_a_lag_that_was_read_to_its_end_begins_anew() -> None:
+    watch = LagWatch()
+
+    assert watch.stuck({"odin": 5}, 0.0) == {}
+    assert watch.stuck({"odin": 0}, 2 * LONG) == {}
+    assert watch.stuck({"odin": 5}, 3 * LONG - 1) == {}
