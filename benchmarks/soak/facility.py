@@ -39,6 +39,7 @@ FAULTS: Mapping[FaultKind, float] = {
     FaultKind.RESET: 0.02,
     FaultKind.STORED_THEN_TIMEOUT: 0.02,
     FaultKind.STORED_THEN_ERROR: 0.02,
+    FaultKind.CARRIED_OUT_LATER: 0.01,
     FaultKind.TOKEN_EXPIRED: 0.02,
     # These happen to few requests only.
     FaultKind.LISTS_NOTHING: 0.02,

@@ -40,7 +40,7 @@ FAILED_RUN_TAG = "scicat/failed_run"
 """Which run the kind is about: a run that is re-executed carries the tags of its parent."""
 
 LONGEST_PAUSE_SECONDS = 60.0
-"""The most that a server's Retry-After can make an op wait."""
+"""The most that an op waits before it is retried; a server that wants more time gets it from the sensor."""
 
 
 @contextmanager
@@ -62,11 +62,14 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
     except TransientError as error:
         waiting = isinstance(error, NotReadyError)
         kind = "waiting" if waiting else "transient"
+        wanted = error.retry_after_seconds or 0.0
+        # Too long to keep a place meanwhile: the retry sensor comes after minutes.
+        is_later = waiting or wanted > LONGEST_PAUSE_SECONDS
         # Said also when it is true, because the parent's tag may say otherwise.
-        _tag(context, kind, {RETRY_RUN_TAG: "false" if waiting else "true"})
-        if context.retry_number < len(pauses):
+        _tag(context, kind, {RETRY_RUN_TAG: "false" if is_later else "true"})
+        if context.retry_number < len(pauses) and wanted <= LONGEST_PAUSE_SECONDS:
             pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-            pause = min(max(pause, error.retry_after_seconds or 0.0), LONGEST_PAUSE_SECONDS)
+            pause = max(pause, wanted)
             context.log.warning("%s Tried again in %.1f s.", error, pause)
             raise dg.RetryRequested(max_retries=len(pauses), seconds_to_wait=pause) from error
         raise _failure(error, kind=kind) from error

@@ -8,9 +8,11 @@ an expired token is a 401. What to write, and in which order, belongs to ``regis
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -21,6 +23,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from pydantic import JsonValue, ValidationError
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util import Retry
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
@@ -36,6 +39,12 @@ RENEWAL_SECONDS = 60.0
 """A login is renewed this long before it expires."""
 
 _MOST_RECORDS = 1000
+
+_LARGEST_ANSWER_BYTES = 64_000_000
+"""Unpacked: a thousand datasets, or a file list of 200,000 files. What is larger is no answer of SciCat."""
+
+_PART_BYTES = 65_536
+_READS = frozenset({"GET", "HEAD"})
 
 _LONGEST_LIST = 6000
 """Of values in an address, in characters. Proxies take 8 kB, the server itself 16 kB with all headers."""
@@ -282,9 +291,9 @@ class ScicatClient:
         return (self._server_time - moment).total_seconds()
 
     @property
-    def timeout_seconds(self) -> float:
-        """How long a request of ours may be under way."""
-        return self._settings.timeout_seconds
+    def longest_under_way_seconds(self) -> float:
+        """How long a request that was not answered may still be carried out, by a proxy that keeps it say."""
+        return 1.5 * self._settings.timeout_seconds
 
     def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
         """The samples of a proposal, as the catalogue has them."""
@@ -452,9 +461,12 @@ class ScicatClient:
                 verify=self._settings.verify,
                 timeout=(min(seconds, 10.0), seconds),
                 allow_redirects=False,
+                stream=True,
             )
+            _read_whole(response, time.monotonic() + seconds)
         except requests.RequestException as error:
-            raise unreachable(error, doing) from None
+            under_way = None if method in _READS else self.longest_under_way_seconds
+            raise unreachable(error, doing, retry_after_seconds=under_way) from None
         finally:
             self._last_use = self._clock()
         if 300 <= response.status_code < 400:
@@ -550,6 +562,47 @@ class ScicatClient:
         if not isinstance(answer, list):
             raise _unexpected(doing)
         return [_parsed(item, doing, kind) for item in answer]
+
+
+def _read_whole(response: requests.Response, deadline: float) -> None:
+    """Read the body as far as an answer may be long, in size and in time; then it is in memory.
+
+    Raises
+    ------
+    requests.Timeout
+        It is not over at the deadline, by the monotonic clock.
+    requests.RequestException
+        It is larger than any answer, or breaks off.
+    """
+    body = io.BytesIO()
+    with _connection_of(response) as connection:
+        # One read of the socket each, so that the time between two is bounded by the time-out.
+        while part := connection.read1(_PART_BYTES, decode_content=True):
+            body.write(part)
+            if body.tell() > _LARGEST_ANSWER_BYTES:
+                raise requests.exceptions.ContentDecodingError("The answer is too large.")
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout("The answer is not over in time.")
+    body.seek(0)
+    response.raw = body
+
+
+@contextmanager
+def _connection_of(response: requests.Response) -> Iterator[Any]:
+    """What the body is read from: given back for the next request, or closed where it was not read whole."""
+    is_whole = False
+    try:
+        yield response.raw
+        is_whole = True
+    except ReadTimeoutError as error:
+        raise requests.ReadTimeout(str(error)) from None
+    except HTTPError as error:
+        raise requests.ConnectionError(str(error)) from None
+    finally:
+        if is_whole:
+            response.raw.release_conn()
+        else:
+            response.raw.close()
 
 
 def _date_of(response: requests.Response) -> datetime:

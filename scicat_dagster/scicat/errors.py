@@ -10,11 +10,13 @@ import json
 from typing import Any
 
 import requests
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 
 _TRANSIENT = frozenset({408, 425, 429})
 _LONGEST_QUOTE = 2000
+_LONGEST_NUMBER = 8
 
 
 class RefusedError(PermanentError):
@@ -68,12 +70,26 @@ def explain(response: requests.Response, doing: str) -> IngestionError:
     return RefusedError(what, remedy=_REMEDIES.get(status, _REMEDIES[400]), details=details)
 
 
-def unreachable(error: requests.RequestException, doing: str) -> TransientError:
-    """The failure that a broken connection or a time-out stands for."""
+def unreachable(
+    error: requests.RequestException, doing: str, *, retry_after_seconds: float | None = None
+) -> TransientError:
+    """The failure that a broken connection or a time-out stands for.
+
+    ``retry_after_seconds`` is how long the request may still be under way, where it may have been sent.
+    """
     kind = "did not answer in time" if isinstance(error, requests.Timeout) else "cannot be reached"
     return TransientError(
         f"SciCat {kind} when {doing} ({type(error).__name__}).",
         remedy="It is tried again; look at the network and the SciCat server if it goes on.",
+        retry_after_seconds=None if _was_never_sent(error) else retry_after_seconds,
+    )
+
+
+def _was_never_sent(error: requests.RequestException) -> bool:
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", cause)
+    return isinstance(error, requests.ConnectTimeout) or isinstance(
+        reason, NewConnectionError | ConnectTimeoutError
     )
 
 
@@ -112,7 +128,7 @@ def _database_messages(errors: dict[str, Any]) -> list[str]:
 
 def _retry_after(response: requests.Response) -> float | None:
     text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_NUMBER else None
 
 
 def _quoted(text: str) -> str:

@@ -257,7 +257,7 @@ def _add_missing(
 
 
 def _check_abandoned(existing: RegisteredDataset, client: ScicatClient) -> None:
-    grace = 1.5 * client.timeout_seconds
+    grace = client.longest_under_way_seconds
     moments = [existing.record.createdAt, *(block.createdAt for block in existing.blocks)]
     age = min((client.seconds_since(moment) for moment in moments if moment is not None), default=grace)
     if age < grace:
@@ -273,13 +273,8 @@ def _add(
     built: BuiltDataset, record: DatasetRecord, body: dict[str, JsonValue], client: ScicatClient
 ) -> tuple[RegisteredDataset, tuple[Notice, ...]]:
     """Add one block, remove it again where somebody else was first, and say what the dataset has now."""
-    try:
-        ours = client.create_origdatablock({**body, "datasetId": record.pid})
-    except TransientError as error:
-        if "status" not in error.details:
-            # Our request may still be under way; nobody is to look for its block before that is over.
-            error.retry_after_seconds = 1.5 * client.timeout_seconds
-        raise
+    # Where it is not answered the failure says how long nobody is to look for the block.
+    ours = client.create_origdatablock({**body, "datasetId": record.pid})
     files = _body_paths(body, record)
     # With the data file a block is all that matters; one without it may be removed only if nothing gets lost.
     deciding = {built.data_file} if built.data_file in files else files

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -1016,3 +1017,68 @@ def test_each_shape_of_error_yields_the_servers_words(name: str, words: str) -> 
     assert words in said
     assert isinstance(failure, IngestionError)
     assert words.rpartition("dataset: ")[2] in failure.details["answer"]
+
+
+# What an answer may be
+
+
+class Dripping:
+    """A server whose answers never end."""
+
+    def __init__(self, part: bytes, seconds_between: float, headers: dict[str, str]) -> None:
+        ended = self._ended = threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # The library's name.
+                self.send_response(200)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with suppress(OSError):
+                    while not ended.wait(seconds_between):
+                        self.wfile.write(part)
+                        self.wfile.flush()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_address[1]}/api/v3"
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def packed_zeros() -> bytes:
+    """What unpacks to a thousand times as much, again and again."""
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(bytes(10_000_000)) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+@pytest.mark.parametrize(
+    ("part", "seconds_between", "headers"),
+    [
+        (b" ", 0.05, {}),
+        (b"x" * 1_000_000, 0.0, {}),
+        (packed_zeros(), 0.0, {"Content-Encoding": "gzip"}),
+    ],
+    ids=["dripping", "endless", "packed"],
+)
+def test_an_answer_is_bounded_in_time_and_size(
+    part: bytes, seconds_between: float, headers: dict[str, str]
+) -> None:
+    with Dripping(part, seconds_between, headers) as host:
+        settings = ScicatSettings.model_validate({"host": host, "token": WRONG_TOKEN, "timeout": 1})
+        client = ScicatClient(settings)
+        try:
+            raised(TransientError, lambda: client.dataset(PID))
+        finally:
+            client.close()

@@ -114,6 +114,7 @@ class Catalogue:
 
     def let_time_pass(self) -> None:
         """Make every dataset and block so old that nobody can still be about to add another block."""
+        self.faults.wait_until_all_are_carried_out()
         for dataset in self.store.datasets():
             self.store.change_dataset(dataset["pid"], lambda document: {**document, "createdAt": LONG_AGO})
             for block in self.store.origdatablocks(dataset["pid"]):
@@ -708,7 +709,7 @@ SITUATIONS = {
     "half, no pid": Situation(True, False, None, ANY_CHECK, (SEARCH, BLOCKS, ADD)),
     "whole, no pid": Situation(True, True, None, ANY_CHECK, (SEARCH, BLOCKS)),
 }
-UNANSWERED = {FaultKind.STORED_THEN_TIMEOUT}
+UNANSWERED = {FaultKind.STORED_THEN_TIMEOUT, FaultKind.CARRIED_OUT_LATER}
 # A pid of ours that is taken is refused, whatever the list said.
 UNHARMED = {FaultKind.SLOW, FaultKind.TOKEN_EXPIRED, FaultKind.LISTS_NOTHING}
 

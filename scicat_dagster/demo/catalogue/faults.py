@@ -43,6 +43,7 @@ class FaultKind(Enum):
     RESET = "carried out, and the connection is closed in the middle of the answer"
     STORED_THEN_TIMEOUT = "carried out, and the answer is held back until the client has given up"
     STORED_THEN_ERROR = "carried out, and answered with 500"
+    CARRIED_OUT_LATER = "not answered, and carried out some time after the client has given up"
     SLOW = "carried out, and answered late"
     HTML = "200 with an HTML page; not carried out"
     TOKEN_EXPIRED = "carried out after every token has expired"  # noqa: S105 # No secret.
@@ -56,6 +57,8 @@ next question for the health with 503"
 
     def fits(self, call: "Call") -> bool:
         """Whether the fault can happen to a request: some are about one route only."""
+        if self is FaultKind.CARRIED_OUT_LATER:
+            return call.method not in ("GET", "HEAD") and call.path != LOGIN
         if self is FaultKind.LISTS_NOTHING:
             return call.method == "GET" and call.path == DATASETS
         if self is FaultKind.LOGIN_DOWN:
@@ -190,6 +193,8 @@ class Faults:
         store: The stand-in's store, whose tokens expire.
         slow_seconds: How late a slow answer is.
         longest_hold_seconds: How long an answer is held back for a client that does not give up.
+        later_seconds: How long after the client has given up a request is carried out all the same, as by a
+            proxy that had kept it.
         retry_after_seconds: What ``Retry-After`` says.
 
     Attributes:
@@ -204,6 +209,7 @@ class Faults:
         *,
         slow_seconds: float = 1.0,
         longest_hold_seconds: float = 60.0,
+        later_seconds: float = 0.1,
         retry_after_seconds: int = 1,
     ) -> None:
         self.counts: Counter[FaultKind] = Counter()
@@ -212,7 +218,10 @@ class Faults:
         self._store = store
         self._slow_seconds = slow_seconds
         self._longest_hold_seconds = longest_hold_seconds
+        self._later_seconds = later_seconds
         self._retry_after_seconds = retry_after_seconds
+        self._kept = 0
+        self._none_kept = threading.Condition()
         self._unreported_outages = 0
         self._lock = threading.Lock()
         self._released = False
@@ -234,6 +243,16 @@ class Faults:
             self._released = True
             for loop, event in self._held:
                 loop.call_soon_threadsafe(event.set)
+
+    def wait_until_all_are_carried_out(self, seconds: float = 30.0) -> None:
+        """Wait for the requests that are carried out later; what is looked at then stays so.
+
+        Raises:
+            TimeoutError: One of them is still kept.
+        """
+        with self._none_kept:
+            if not self._none_kept.wait_for(lambda: self._kept == 0, seconds):
+                raise TimeoutError(f"{self._kept} requests are still kept.")
 
     def forget(self) -> None:
         """Begin again: nothing was counted, and the database is up."""
@@ -257,6 +276,9 @@ class Faults:
         answer = self._instead(kind, call)
         if answer is not None:
             await answer(scope, receive, send)
+            return
+        if kind is FaultKind.CARRIED_OUT_LATER:
+            await self._later(scope, receive)
             return
         if kind is FaultKind.TOKEN_EXPIRED:
             await run_in_threadpool(self._store.expire_tokens)
@@ -318,6 +340,20 @@ class Faults:
         )
         for message in messages:
             await send(message)
+
+    async def _later(self, scope: Scope, receive: Receive) -> None:
+        """Keep the request until the client has gone, and then carry it out for nobody."""
+        with self._none_kept:
+            self._kept += 1
+        try:
+            request = await receive()
+            await self._hold(receive, self._longest_hold_seconds)
+            await asyncio.sleep(self._later_seconds)
+            await self._app(scope, _once(request), _to_nobody)
+        finally:
+            with self._none_kept:
+                self._kept -= 1
+                self._none_kept.notify_all()
 
     async def _hold(self, receive: Receive, seconds: float) -> None:
         """Wait until the client has gone, or the time is over, or everything is released."""
@@ -384,6 +420,19 @@ def _from_the_beginning(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+def _once(message: Message) -> Receive:
+    pending = [message]
+
+    async def receive() -> Message:
+        return pending.pop() if pending else {"type": "http.disconnect"}
+
+    return receive
+
+
+async def _to_nobody(_: Message) -> None:
+    pass
 
 
 async def _send_half(messages: Iterable[Message], send: Send) -> None:
