@@ -38,6 +38,12 @@ IDLE_SECONDS = 4.0
 RENEWAL_SECONDS = 60.0
 """A login is renewed this long before it expires."""
 
+REFUSAL_SECONDS = 300.0
+"""A login that was refused is not tried again for so long: many servers lock an account after a few tries."""
+
+_LOGIN_REFUSED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_LOGIN_REMEDY = "Correct the user name and password in the configuration's scicat section."
+
 _MOST_RECORDS = 1000
 
 _LARGEST_ANSWER_BYTES = 64_000_000
@@ -57,6 +63,10 @@ _Record = TypeVar("_Record", DatasetRecord, OrigDatablockRecord)
 
 class ConflictError(PermanentError):
     """There is a dataset with this pid already."""
+
+
+class LoginRefusedError(PermanentError):
+    """SciCat does not accept our login. That is about every file alike, until somebody corrects it."""
 
 
 class ModifiedMeanwhileError(TransientError):
@@ -94,6 +104,7 @@ class ScicatClient:
         self._last_use = clock()
         self._token = settings.token.get_secret_value()
         self._expires_at = expiry_of(self._token)
+        self._refusal: tuple[float, LoginRefusedError] | None = None
         self._server_time = datetime.now(UTC)
         self._server_time_at = clock()
         self._session = requests.Session()
@@ -496,12 +507,19 @@ class ScicatClient:
         self._log_in()
 
     def _log_in(self) -> None:
+        if self._refusal is not None and self._clock() < self._refusal[0] + REFUSAL_SECONDS:
+            raise self._refusal[1]
         doing = f"logging in as {self._settings.username}"
         body = {
             "username": self._settings.username,
             "password": self._settings.password.get_secret_value(),
         }
         response = self._request("POST", self._absolute("auth/login"), doing, body, "")
+        if response.status_code in _LOGIN_REFUSED:
+            failure = explain(response, doing)
+            refusal = LoginRefusedError(failure.what, remedy=_LOGIN_REMEDY, details=failure.details)
+            self._refusal = self._clock(), refusal
+            raise refusal
         if not response.ok:
             raise explain(response, doing)
         answer = self._json(response, doing)
@@ -662,9 +680,9 @@ def _still_nobody(doing: str) -> TransientError:
     )
 
 
-def _token_refused(expired_at: datetime | None) -> PermanentError:
+def _token_refused(expired_at: datetime | None) -> LoginRefusedError:
     when = f"expired at {expired_at:%Y-%m-%d %H:%M} UTC" if expired_at else "has expired or is wrong"
-    return PermanentError(
+    return LoginRefusedError(
         f"SciCat does not accept our login: the token {when}.",
         remedy="Put a valid token (or username and password, which renew it) into the configuration.",
     )

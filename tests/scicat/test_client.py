@@ -34,8 +34,10 @@ from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.scicat.client import (
     IDLE_SECONDS,
+    REFUSAL_SECONDS,
     RENEWAL_SECONDS,
     ConflictError,
+    LoginRefusedError,
     ModifiedMeanwhileError,
     ScicatClient,
 )
@@ -379,6 +381,20 @@ def test_a_wrong_password_is_permanent_and_named_by_its_account(catalogue: Catal
     assert "logging in as ingestor" in failure.what
     assert "Unauthorized" in failure.what
     assert "password" in failure.remedy
+
+
+def test_a_login_that_was_refused_is_not_tried_again_for_a_while(catalogue: Catalogue) -> None:
+    """Each try might be the one that locks the account."""
+    clock = Clock()
+    client = catalogue.client(clock, username="ingestor", password=WRONG_TOKEN)
+
+    for _ in range(5):
+        catalogue.raised(LoginRefusedError, client.whoami)
+    assert catalogue.routes == [("POST", "auth/login")]
+
+    clock.now += REFUSAL_SECONDS + 1
+    catalogue.raised(LoginRefusedError, client.whoami)
+    assert catalogue.routes == [("POST", "auth/login")] * 2
 
 
 def test_a_login_that_is_down_is_transient(catalogue: Catalogue) -> None:
@@ -924,7 +940,7 @@ def expected_failure(exchange: Exchange) -> type[Exception] | None:
     if exchange.status >= 500:
         return TransientError
     if exchange.path == "auth/login":
-        return RefusedError if exchange.status == 401 else None
+        return LoginRefusedError if exchange.status == 401 else None
     if exchange.path == "auth/whoami" or exchange.status == 201:
         return None
     if exchange.status == 409:
