@@ -35,14 +35,6 @@ def shorten_timeouts(facility: Processes) -> None:
     config.write_text(text.replace("timeout: 10", "timeout: 6"))
 
 
-def shorten_the_longest_run(facility: Processes) -> None:
-    """A run that was killed together with its code server is found by nothing else."""
-    instance = facility.directory / "dagster" / "dagster.yaml"
-    text = instance.read_text()
-    assert "max_runtime_seconds: 300" in text
-    instance.write_text(text.replace("max_runtime_seconds: 300", "max_runtime_seconds: 30"))
-
-
 def check_exactly_once(facility: Processes, files: set[str]) -> None:
     store = facility.server.store
     listed = sorted(
@@ -88,7 +80,6 @@ def steps_of(facility: Processes, run: dg.DagsterRun) -> set[str | None]:
 def test_a_killed_daemon_and_code_server_lose_nothing(on_loopback: Processes) -> None:
     facility = on_loopback
     shorten_timeouts(facility)
-    shorten_the_longest_run(facility)
     files = announce(facility, 5)
     code_server, daemon, port = facility.start_dagster()
     facility.wait_for(lambda: len(facility.registered()) >= 1, "the first file", seconds=90)
