@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.orchestration.failures import kind_of
+from scicat_dagster.orchestration.failures import REPEATED_CRASH, kind_of
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
 
 ROUND_TAG = "scicat/retry_round"
@@ -38,7 +38,7 @@ class FailedFile:
     run_id: str
     kind: str
     """``permanent``, ``transient``, ``waiting`` or ``changed``; ``cancelled`` by a person;
-    ``crash`` where the run ended without words."""
+    ``crash`` where the run ended without words, ``repeated crash`` where it did so again at the same op."""
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]
@@ -46,7 +46,7 @@ class FailedFile:
     @property
     def waits_for_a_person(self) -> bool:
         """Whether trying again without anybody doing anything is useless, or unwanted."""
-        return self.kind in {"permanent", "cancelled"}
+        return self.kind in {"permanent", "cancelled", REPEATED_CRASH}
 
 
 def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from scicat_dagster.orchestration.failures import note_crash
+
 PROCESS_TAG = "scicat/process"
 """On a run: the machine, the process that executes it, and when that process began."""
 
@@ -80,6 +82,8 @@ def end_run(instance: dg.DagsterInstance, run_id: str) -> bool:
         return False
     ended = instance.get_run_by_id(run_id)
     if ended is not None and not ended.is_finished:
+        # Should it be Dagster's monitoring that ends it, because it hangs.
+        note_crash(instance, ended)
         instance.report_run_canceled(ended, "The process of the run was ended.")
     return True
 
@@ -92,6 +96,7 @@ def report_lost(instance: dg.DagsterInstance, run_id: str) -> None:
     if run.status is dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, "The process of the run is gone.")
     else:
+        note_crash(instance, run)
         instance.report_run_failed(run, "The process of the run is gone: it crashed or was killed.")
 
 

@@ -14,6 +14,8 @@ from scicat_dagster.demo.catalogue.faults import FaultKind
 from scicat_dagster.demo.facility import people
 from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import Announcer, write_files
+from scicat_dagster.orchestration.failures import REPEATED_CRASH
+from scicat_dagster.orchestration.inventory import failed_files
 from tests.endtoend.conftest import Processes
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.timeout(400)]
@@ -70,6 +72,33 @@ def test_a_run_worker_killed_between_dataset_and_block_is_made_up_for(on_loopbac
     (retry,) = facility.instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: killed.run_id}))
     # From where it was killed, not from the beginning.
     assert steps_of(facility, retry) == {"raw_dataset.register_dataset"}
+
+
+def test_a_file_that_kills_its_worker_twice_is_left_to_people(on_loopback: Processes) -> None:
+    facility = on_loopback
+    announce(facility, 1)
+    facility.start_dagster()
+    for runs in (1, 2):
+        # Answered late: time enough to kill at the same op each time.
+        facility.faults.add((FaultKind.SLOW, "GET", "proposals/.*"))
+        facility.wait_for(
+            lambda runs=runs: (  # type: ignore[misc]
+                not facility.faults.remaining and len(facility.run_workers()) == 1
+                and facility.instance.get_runs_count() == runs
+            ),
+            "the worker to kill",
+            seconds=100,
+        )  # fmt: skip
+        (worker,) = facility.run_workers()
+        os.kill(worker, signal.SIGKILL)
+
+    facility.wait_for(lambda: len(facility.failed_runs()) == 2, "the second failure", seconds=30)
+    (file,) = failed_files(facility.instance)
+    assert file.kind == REPEATED_CRASH
+    assert file.waits_for_a_person
+    latest = facility.instance.get_run_by_id(file.run_id)
+    assert latest is not None
+    assert latest.tags["dagster/will_retry"] == "false"
 
 
 def steps_of(facility: Processes, run: dg.DagsterRun) -> set[str | None]:

@@ -10,6 +10,9 @@ import dagster as dg
 import pytest
 from dagster._core.launcher import WorkerStatus
 
+from scicat_dagster.orchestration.failures import REPEATED_CRASH, kind_of
+from scicat_dagster.orchestration.inventory import failed_files
+from scicat_dagster.orchestration.partitions import PARTITION_TAG
 from scicat_dagster.orchestration.run_process import PROCESS_TAG
 from tests.orchestration.conftest import instance_in
 from tests.orchestration.waiting_runs import found, health, is_running, looping, started, wait_for, waiting
@@ -96,6 +99,40 @@ def test_a_run_that_is_cancelled_ends_with_its_process(
     assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
     wait_for(lambda: not is_running(process), "the end of the process", seconds=10)
     assert not instance.run_launcher.terminate(run_id)
+
+
+def killed(instance: dg.DagsterInstance, folder: Path, file: str, job: dg.JobDefinition = waiting) -> str:
+    """A run of a file whose process was killed, as Dagster's monitoring then reports it."""
+    run_id, process = started(instance, folder, job, {PARTITION_TAG: file})
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: not is_running(process), "the end of the process", seconds=10)
+    assert health(instance, run_id) is WorkerStatus.FAILED
+    instance.report_run_failed(found(instance, run_id))
+    return run_id
+
+
+def test_a_file_whose_runs_crash_twice_at_the_same_op_needs_manual_intervention(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    first = killed(instance, tmp_path, "/data/a.hdf")
+    assert [file.kind for file in failed_files(instance)] == ["crash"]
+
+    second = killed(instance, tmp_path, "/data/a.hdf")
+
+    (file,) = failed_files(instance)
+    assert (file.run_id, file.kind) == (second, REPEATED_CRASH)
+    assert file.waits_for_a_person
+    assert kind_of(found(instance, first)) is None
+
+
+def test_crashes_of_two_files_or_at_two_ops_are_two_stories(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    killed(instance, tmp_path, "/data/a.hdf")
+    killed(instance, tmp_path, "/data/b.hdf")
+    killed(instance, tmp_path, "/data/b.hdf", looping)
+
+    assert {file.kind for file in failed_files(instance)} == {"crash"}
 
 
 def test_a_process_that_went_on_to_another_run_is_not_taken_for_the_first_ones(
