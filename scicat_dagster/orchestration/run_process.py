@@ -50,7 +50,7 @@ def at_work(
 
 def is_on_this_machine(run: dg.DagsterRun) -> bool:
     """Whether the process that executes the run, or did so, is one of this machine."""
-    return run.tags.get(PROCESS_TAG, "").split()[:1] == [socket.gethostname()]
+    return run.tags.get(PROCESS_TAG, "").split()[:1] == [_machine()]
 
 
 def is_at_work(run: dg.DagsterRun) -> bool:
@@ -130,12 +130,20 @@ def _identity(process_id: int) -> str:
     """Machine, process and, where the system tells, when it began: numbers are used again. Empty: none."""
     began = ""
     try:
-        os.kill(process_id, 0)
         if _PROCESSES.is_dir():
             state, *fields = (_PROCESSES / str(process_id) / "stat").read_text().rpartition(")")[2].split()
             if state == "Z":
                 return ""
             began = fields[18]
-    except (ProcessLookupError, FileNotFoundError, PermissionError):
+        else:
+            os.kill(process_id, 0)
+    except OSError:
         return ""
-    return f"{socket.gethostname()} {process_id} {began}".strip()
+    return f"{_machine()} {process_id} {began}".strip()
+
+
+def _machine() -> str:
+    """Where a process's number means something: containers of one machine may share its name."""
+    with suppress(OSError):
+        return f"{socket.gethostname()}/{(_PROCESSES / 'self' / 'ns' / 'pid').stat().st_ino}"
+    return socket.gethostname()

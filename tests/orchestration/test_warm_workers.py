@@ -274,6 +274,18 @@ def test_another_machines_runs_are_cancelled_and_missed_with_it(workers: Workers
     )  # fmt: skip
 
 
+def test_a_container_with_the_name_of_this_machine_is_not_taken_for_it(workers: Workers) -> None:
+    container = ("unshare", "--pid", "--fork", "--mount-proc")
+    if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
+        pytest.skip("Only root can give a process numbers of its own.")
+    workers.start("group0@here", prefix=container)
+    run_id, _ = workers.started()
+
+    assert health(workers.instance, run_id) is WorkerStatus.RUNNING
+    assert workers.instance.run_launcher.terminate(run_id)
+    assert workers.status(run_id) is dg.DagsterRunStatus.CANCELED
+
+
 def test_a_machine_whose_monitor_is_killed_is_not_missed(workers: Workers) -> None:
     group = workers.start("group0@here")
     run_id, _ = workers.started()
