@@ -65,8 +65,8 @@ def _delivered_again(instance: dg.DagsterInstance, run: dg.DagsterRun | None) ->
     """Say what became of a run whose task comes a second time, or after the run was cancelled.
 
     It comes when its first worker process died, but also after a restart of Redis, or when Redis has not
-    heard for very long that it is done: the first worker may well be at work. That of another machine is its
-    own monitor's to judge.
+    heard for half a minute that it is done: the first worker may well be at work. That of another machine is
+    its own monitor's to judge.
     """
     if run is not None and is_on_this_machine(run):
         report_lost(instance, run.run_id)

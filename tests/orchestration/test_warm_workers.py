@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 from celery import Celery
 from dagster._core.launcher import WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
@@ -52,6 +53,7 @@ MACHINE_SECONDS = 60
 ENDED_SECONDS = 30
 START_SECONDS = 60
 
+PRODUCTION = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "dagster.yaml").read_text())
 CONFIGURATION = """
 scicat: {host: "http://127.0.0.1:9/api/v3", username: ingestor, password: none}
 kafka: {topics: none, group_id: none, bootstrap_servers: "127.0.0.1:9"}
@@ -73,6 +75,11 @@ class Workers:
         launcher = self.instance.run_launcher
         assert isinstance(launcher, CeleryRunLauncher)
         return launcher.celery
+
+    def unfinished_tasks(self) -> int:
+        """How many tasks groups have taken and not acknowledged."""
+        with self.celery.connection_for_read() as connection:
+            return int(connection.default_channel.client.hlen("unacked"))
 
     def let_them_end(self) -> None:
         """What waits goes on."""
@@ -103,12 +110,7 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers
         "config": {
             "broker": f"redis://127.0.0.1:{port}/0",
             "backend": f"redis://127.0.0.1:{port}/1",
-            "config_source": {
-                "task_acks_late": True,
-                "task_reject_on_worker_lost": True,
-                "worker_prefetch_multiplier": 1,
-                "broker_connection_retry_on_startup": True,
-            },
+            "config_source": PRODUCTION["run_launcher"]["config"]["config_source"],
         },
     }
     home = tmp_path / "home"
@@ -198,6 +200,48 @@ def test_a_group_that_is_started_again_says_what_became_of_its_runs(workers: Wor
     assert health(workers.instance, run_id) is WorkerStatus.FAILED
     workers.start("group0@here")
 
+    workers.wait_until(run_id, dg.DagsterRunStatus.FAILURE, seconds=NOTICED_SECONDS)
+
+
+def workers_of(group: subprocess.Popen[bytes]) -> list[int]:
+    """The processes of a group that execute runs."""
+    family = Path(f"/proc/{group.pid}/task/{group.pid}/children").read_text().split()
+    return [int(pid) for pid in family if int(pid) != monitor_of(group)]
+
+
+def test_a_run_that_had_not_begun_when_its_group_died_is_executed_by_another(workers: Workers) -> None:
+    first = workers.start("group0@here")
+    done, _ = workers.started()
+    workers.let_them_end()
+    workers.wait_until(done, dg.DagsterRunStatus.SUCCESS, seconds=ENDED_SECONDS)
+    # The group takes the task, and none of its workers begins.
+    for pid in workers_of(first):
+        os.kill(pid, signal.SIGSTOP)
+    run_id = launched(workers.instance, workers.folder, waiting, {"dagster-celery/queue": "here"})
+    wait_for(lambda: workers.unfinished_tasks() == 1, "the group to take it", seconds=ENDED_SECONDS)
+
+    kill_group(first)
+    workers.start("group1@here")
+    # Its op waits for somebody who reads.
+    wait_for(
+        lambda: workers.status(run_id) is dg.DagsterRunStatus.STARTED, "the run", seconds=MACHINE_SECONDS
+    )
+    (workers.folder / "begun").read_text()
+
+    workers.wait_until(run_id, dg.DagsterRunStatus.SUCCESS, seconds=ENDED_SECONDS)
+
+
+def test_the_task_of_a_long_run_comes_again_and_leaves_it_alone(workers: Workers) -> None:
+    workers.start("group0@here")
+    run_id, process = workers.started()
+    assert workers.unfinished_tasks() == 1
+
+    # Redis gives it out once more, to the same group, and that one is acknowledged.
+    wait_for(lambda: workers.unfinished_tasks() == 0, "the second delivery", seconds=MACHINE_SECONDS)
+
+    assert workers.status(run_id) is dg.DagsterRunStatus.STARTED
+    assert health(workers.instance, run_id) is WorkerStatus.RUNNING
+    os.kill(process, signal.SIGKILL)
     workers.wait_until(run_id, dg.DagsterRunStatus.FAILURE, seconds=NOTICED_SECONDS)
 
 
