@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.facility import Facility, Look
-from benchmarks.soak.plan import Plan, Victim
+from benchmarks.soak.plan import Manner, Plan, Victim
 from benchmarks.soak.settling import Settling
 from benchmarks.soak.storm import Storm
 from scicat_dagster.demo.catalogue import Store
@@ -63,6 +63,7 @@ class Report:
     messages: dict[str, int]
     file_faults: dict[str, int]
     kills: dict[str, int]
+    kill_manners: dict[str, int]
     broker_outages: int
     faults: dict[str, int]
     re_executed_by_hand: int
@@ -146,6 +147,7 @@ def account(
         messages={str(kind): number for kind, number in sorted(sent.items())},
         file_faults=dict(Counter(str(file.fault) for file in plan.files if file.fault)),
         kills={str(victim): storm.kills[victim] for victim in Victim},
+        kill_manners={str(manner): storm.manners[manner] for manner in Manner},
         broker_outages=storm.outages,
         faults={kind.name.lower(): facility.faults.counts[kind] for kind in FaultKind},
         re_executed_by_hand=settling.requests.total(),

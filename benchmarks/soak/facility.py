@@ -49,17 +49,7 @@ FAULTS: Mapping[FaultKind, float] = {
 """How likely each kind of fault is for a request."""
 _MOST_FAULTS_IN_A_ROW = 3
 _SLOW_SECONDS = 0.5
-_SCICAT_TIMEOUT_SECONDS = 2
 _PARTITIONS = 2
-_SHORT: Mapping[tuple[str, ...], Mapping[str, int]] = {
-    ("run_monitoring",): {
-        "start_timeout_seconds": 25,
-        "poll_interval_seconds": 2,
-        "max_runtime_seconds": 45,
-    },
-    ("run_coordinator", "config"): {"user_code_failure_retry_delay": 3},
-}
-"""The times in ``dagster.yaml`` for which a soak would have to wait, and what they are here."""
 
 
 class Announcements(Announcer):
@@ -130,8 +120,8 @@ def running_facility(
             environment |= Production.prepare(directory / "state", environment)
         home = Path(environment["DAGSTER_HOME"])
         begin = "earliest" if broker else "latest"
-        files = directory / "config.yml", home / "dagster.yaml"
-        _shorten(*files, address, begin=begin, most_at_once=layout.most_at_once)
+        layout.configure(home)
+        _configure(directory / "config.yml", address, begin=begin, most_at_once=layout.most_at_once)
         # The instance is opened here, too, and reads its settings from the same environment.
         os.environ.update(environment)
         processes = layout(directory, environment)
@@ -158,21 +148,12 @@ def _create_topics(broker: LoopbackBroker | None, address: str) -> None:
                 raise SoakError(f"Kafka at {address} is of no use: {error.args[0].str()}.") from error
 
 
-def _shorten(config: Path, instance: Path, address: str, *, begin: str, most_at_once: int) -> None:
-    """Let the configuration name the broker, and shorten every time for which a soak would have to wait."""
+def _configure(config: Path, address: str, *, begin: str, most_at_once: int) -> None:
+    """Let the configuration name the broker; every time stays as a facility has it."""
     settings = yaml.safe_load(config.read_text())
-    settings["scicat"]["timeout"] = _SCICAT_TIMEOUT_SECONDS
     settings["kafka"] |= {"bootstrap_servers": address, "auto_offset_reset": begin}
     settings["ingestion"]["max_offline_ingestors"] = most_at_once
     config.write_text(yaml.safe_dump(settings))
-    settings = yaml.safe_load(instance.read_text())
-    for place, names in _SHORT.items():
-        section = settings
-        for key in place:
-            section = section[key]
-        # Only what the project sets: what it leaves to Dagster is left to Dagster here, too.
-        section |= {name: seconds for name, seconds in names.items() if name in section}
-    instance.write_text(yaml.safe_dump(settings))
 
 
 @dataclass(frozen=True)

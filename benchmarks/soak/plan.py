@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,15 @@ class Victim(StrEnum):
     EVERYTHING = "everything of Dagster at once"
 
 
+class Manner(StrEnum):
+    """How a process is ended."""
+
+    KILL = "SIGKILL"
+    TERMINATE = "SIGTERM"
+    EXIT = "exit 0"
+    """It is asked to in its own way, and says that all is well."""
+
+
 @dataclass(frozen=True)
 class SoakFile:
     """A file, what is wrong with it, and how long after its announcement it appears if it is late."""
@@ -59,11 +69,12 @@ class Burst:
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill, once so many files are in the catalogue and then so many seconds later."""
+    """The end of a process, once so many files are in the catalogue and then so many seconds later."""
 
     victim: Victim
     after_files: int
     delay: float
+    manner: Manner = Manner.KILL
 
 
 @dataclass(frozen=True)
@@ -129,5 +140,6 @@ def _kills(files: int, kills: int, victims: Sequence[Victim], chance: random.Ran
     while len(order) < kills:
         order += chance.sample(list(victims), len(victims))
     moments = sorted(chance.randint(0, int(files * 0.7)) for _ in range(kills))
-    for victim, after_files in zip(order[:kills], moments, strict=True):
-        yield Kill(victim, after_files, chance.uniform(0, 3))
+    manners = itertools.cycle(chance.sample(list(Manner), len(Manner)))
+    for victim, after_files, manner in zip(order[:kills], moments, manners, strict=False):
+        yield Kill(victim, after_files, chance.uniform(0, 3), manner)

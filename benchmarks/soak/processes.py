@@ -18,7 +18,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.soak.plan import Victim
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
+
+from benchmarks.soak.plan import Manner, Victim
 from scicat_dagster.demo.broker import LOOPBACK
 
 START_SECONDS = 90.0
@@ -43,7 +46,15 @@ class Processes(ABC):
         self.directory = directory
         self.environment = environment
 
-    code_server_port: int
+    @staticmethod
+    @abstractmethod
+    def configure(home: Path) -> None:
+        """Put the ``dagster.yaml`` that a facility uses into its home."""
+
+    @property
+    @abstractmethod
+    def code_server(self) -> DagsterGrpcClient:
+        """Whoever asks the code server something."""
 
     @property
     @abstractmethod
@@ -54,18 +65,18 @@ class Processes(ABC):
     def is_up(self) -> bool:
         """Whether the code server takes requests."""
         try:
-            with socket.create_connection((LOOPBACK, self.code_server_port), timeout=1):
-                return True
-        except OSError:
+            self.code_server.ping("")
+        except DagsterUserCodeUnreachableError:
             return False
+        return True
 
     @abstractmethod
     def start(self) -> None:
         """Start what does not run."""
 
     @abstractmethod
-    def kill(self, victim: Victim, chance: random.Random) -> bool:
-        """Kill it without warning; it comes up again. False where there is none at the moment."""
+    def kill(self, victim: Victim, manner: Manner, chance: random.Random) -> bool:
+        """End it; it comes up again. False where there is none at the moment."""
 
     @abstractmethod
     def check(self) -> None:
@@ -92,13 +103,21 @@ class Processes(ABC):
                     found[int(process.name)] = command.decode(errors="replace")
         return found
 
-    def kill_every(self, *words: str) -> int:
-        """Kill the processes whose command line holds one of the words; how many there were."""
+    def kill_every(self, *words: str, manner: Manner = Manner.KILL) -> int:
+        """End the processes whose command line holds one of the words; how many there were."""
         victims = [pid for pid, command in self.found().items() if any(word in command for word in words)]
         for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _send(pid, manner)
         return len(victims)
+
+    def shut_code_server_down(self, manner: Manner) -> int:
+        """End the code server, which can also be asked to end; whether there was one."""
+        if manner is not Manner.EXIT:
+            return self.kill_every("api grpc", manner=manner)
+        if not self.is_up:
+            return 0
+        self.code_server.shutdown_server()
+        return 1
 
     def _children(self, word: str) -> list[int]:
         """The processes that execute runs: their parent has the same word in its command line."""
@@ -125,9 +144,19 @@ class Laptop(Processes):
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         super().__init__(directory, environment)
-        self.code_server_port = free_port()
+        self._code_server_port = free_port()
         self._code_server: subprocess.Popen[bytes] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def configure(home: Path) -> None:
+        """The project's own."""
+        shutil.copy(_DEPLOY.parent / "dagster.yaml", home)
+
+    @property
+    def code_server(self) -> DagsterGrpcClient:
+        """Whoever asks the code server something."""
+        return DagsterGrpcClient(host=LOOPBACK, port=self._code_server_port)
 
     @property
     def workspace(self) -> Path:
@@ -136,28 +165,31 @@ class Laptop(Processes):
 
     def start(self) -> None:
         """Start what does not run; a daemon that finds no code server would look again a minute later."""
-        location = f"{{host: {LOOPBACK}, port: {self.code_server_port}, location_name: scicat}}"
+        location = f"{{host: {LOOPBACK}, port: {self._code_server_port}, location_name: scicat}}"
         self.workspace.write_text(f"load_from: [{{grpc_server: {location}}}]\n")
         if self._code_server is None:
-            arguments = ("api", "grpc", "-m", "scicat_dagster.definitions", "-p", str(self.code_server_port))
+            arguments = ("api", "grpc", "-m", "scicat_dagster.definitions", "-p", str(self._code_server_port))
             self._code_server = self._started("code_server", "dagster", *arguments)
             self.wait_until_up()
         if self._daemon is None:
             self._daemon = self._started("daemon", "dagster._daemon", "run", "-w", str(self.workspace))
 
-    def kill(self, victim: Victim, chance: random.Random) -> bool:
-        """Kill it without warning and start it again; False where there is none at the moment."""
+    def kill(self, victim: Victim, manner: Manner, chance: random.Random) -> bool:
+        """End it and start it again; False where there is none at the moment."""
         match victim:
             case Victim.RUN_WORKER:
-                return _kill_one(self._children("forkserver"), chance)
+                return _kill_one(self._children("forkserver"), manner, chance)
             case Victim.CODE_SERVER:
-                _end(self._code_server)
+                self.shut_code_server_down(manner)
+                _wait(self._code_server)
                 self._code_server = None
             case Victim.DAEMON:
-                _end(self._daemon)
+                self.kill_every("dagster._daemon run", manner=manner)
+                _wait(self._daemon)
                 self._daemon = None
             case _:
-                self._kill_all()
+                self.kill_every("", manner=manner)
+                self._wait_for_the_end()
         time.sleep(chance.uniform(0, 2))
         self.start()
         return True
@@ -170,15 +202,10 @@ class Laptop(Processes):
 
     def stop(self) -> None:
         """End every process, first with a word and then without."""
-        running = [process for process in (self._daemon, self._code_server) if process is not None]
-        for process in running:
-            process.terminate()
-        deadline = time.monotonic() + _STOP_SECONDS
-        while self.found() and time.monotonic() < deadline:
-            for process in running:
-                process.poll()
-            time.sleep(0.1)
-        self._kill_all()
+        for process in (self._daemon, self._code_server):
+            if process is not None:
+                process.terminate()
+        self._wait_for_the_end()
 
     def _started(self, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{log_name}.log").open("ab") as log:
@@ -191,10 +218,17 @@ class Laptop(Processes):
                 start_new_session=True,
             )
 
-    def _kill_all(self) -> None:
+    def _wait_for_the_end(self) -> None:
+        """Of all processes, the runs' too; what takes long is killed."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.found() and time.monotonic() < deadline:
+            for process in (self._daemon, self._code_server):
+                if process is not None:
+                    process.poll()
+            time.sleep(0.1)
         self.kill_every("")
         for process in (self._code_server, self._daemon):
-            _end(process)
+            _wait(process)
         self._code_server = self._daemon = None
 
 
@@ -213,7 +247,6 @@ class Production(Processes):
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         super().__init__(directory, environment)
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self.code_server_port = int(environment["CODE_SERVER_PORT"])
 
     @staticmethod
     def prepare(state: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -241,6 +274,15 @@ class Production(Processes):
         settings.write_text(text.replace(f"WORKERS={os.cpu_count()}", "WORKERS=6"))
         return dict(line.split("=", 1) for line in settings.read_text().splitlines())
 
+    @staticmethod
+    def configure(home: Path) -> None:
+        """``deploy/prepare`` has done so."""
+
+    @property
+    def code_server(self) -> DagsterGrpcClient:
+        """Whoever asks the code server something."""
+        return DagsterGrpcClient(socket=self.environment["CODE_SERVER_SOCKET"])
+
     @property
     def workspace(self) -> Path:
         """The file that says where the code server is."""
@@ -259,19 +301,30 @@ class Production(Processes):
             )
         self.wait_until_up()
 
-    def kill(self, victim: Victim, chance: random.Random) -> bool:
-        """Kill it without warning; False where there is none at the moment."""
+    def kill(self, victim: Victim, manner: Manner, chance: random.Random) -> bool:
+        """End it; False where there is none at the moment."""
         match victim:
             case Victim.RUN_WORKER:
-                return _kill_one(self._children("celery --app"), chance)
+                return _kill_one(self._children("celery --app"), manner, chance)
             case Victim.WORKER_GROUP:
-                return self.kill_every(f"group{chance.randint(0, 1)}@") > 0
+                return self._kill_group(f"group{chance.randint(0, 1)}@", manner)
             case Victim.CODE_SERVER:
-                return self.kill_every("api grpc") > 0
+                return self.shut_code_server_down(manner) > 0
             case Victim.DAEMON:
-                return self.kill_every("dagster-daemon run") > 0
+                return self.kill_every("dagster-daemon run", manner=manner) > 0
             case _:
-                return self.kill_every("celery --app", "api grpc", "dagster-daemon", "dagster-webserver") > 0
+                everything = ("celery --app", "api grpc", "dagster-daemon", "dagster-webserver")
+                return self.kill_every(*everything, manner=manner) > 0
+
+    def _kill_group(self, name: str, manner: Manner) -> bool:
+        """With a machine die all of its processes; whoever asks it to end asks the main process."""
+        if manner is Manner.KILL:
+            return self.kill_every(name) > 0
+        family = [pid for pid, command in self.found().items() if name in command]
+        mains = [pid for pid in family if _parent(pid) not in family]
+        for pid in mains:
+            _send(pid, manner)
+        return bool(mains)
 
     def check(self) -> None:
         """Make sure that the supervisor lives."""
@@ -314,16 +367,24 @@ def _parent(pid: int) -> int:
     return 0
 
 
-def _kill_one(candidates: list[int], chance: random.Random) -> bool:
-    if not candidates:
-        return False
+def _kill_one(candidates: list[int], manner: Manner, chance: random.Random) -> bool:
+    return bool(candidates) and _send(chance.choice(candidates), manner)
+
+
+def _send(pid: int, manner: Manner) -> bool:
+    """On SIGTERM our processes exit with 0."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(chance.choice(candidates), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL if manner is Manner.KILL else signal.SIGTERM)
         return True
     return False
 
 
-def _end(process: subprocess.Popen[bytes] | None) -> None:
-    if process is not None:
+def _wait(process: subprocess.Popen[bytes] | None) -> None:
+    """Until it ended; it is killed where that takes long."""
+    if process is None:
+        return
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -17,8 +17,9 @@ from benchmarks.soak.plan import SoakFile
 _LOOK_SECONDS = 2.0
 _QUIET_SECONDS = 6.0
 """How long nothing may change when every file is accounted for: more than a sensor's interval."""
-_PATIENCE_SECONDS = 90.0
-"""How long nothing may change when a file is not: more than any pause of Dagster's, run monitoring's too."""
+_PATIENCE_SECONDS = 240.0
+"""How long nothing may change when a file is not: more than any pause of Dagster's, as of a run that was lost
+before it began."""
 _MOST_REQUESTS_BY_HAND = 3
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import h5py
 
 from benchmarks.soak.facility import Facility, look
-from benchmarks.soak.plan import Burst, FileFault, Kill, Outage, Plan, SoakFile, Victim
+from benchmarks.soak.plan import Burst, FileFault, Kill, Manner, Outage, Plan, SoakFile, Victim
 from scicat_dagster.demo.facility.nexus import write_beginning, write_end
 from scicat_dagster.demo.file_writer import READ_ONLY, MessageKind, write_files, written_message
 
@@ -30,6 +30,7 @@ class Storm:
     chance: random.Random
     say: Callable[[str], None]
     kills: Counter[Victim] = field(default_factory=Counter)
+    manners: Counter[Manner] = field(default_factory=Counter)
     outages: int = 0
     _looked: float = 0.0
 
@@ -115,10 +116,11 @@ class Storm:
 
     def _killed(self, kill: Kill) -> bool:
         time.sleep(kill.delay)
-        if not self.facility.processes.kill(kill.victim, self.chance):
+        if not self.facility.processes.kill(kill.victim, kill.manner, self.chance):
             return False
         self.kills[kill.victim] += 1
-        self.say(f"killed: {kill.victim}")
+        self.manners[kill.manner] += 1
+        self.say(f"ended by {kill.manner}: {kill.victim}")
         return True
 
     def _is_over(self) -> bool:

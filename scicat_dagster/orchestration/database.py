@@ -89,7 +89,7 @@ class _Events(PostgresEventLogStorage):
 class KeptConnections(DagsterStorage, ConfigurableClass):
     """PostgreSQL with a kept connection for the runs, one for the events and one for the ticks per process.
 
-    Its configuration is that of Dagster's own ``postgres`` storage.
+    Its configuration is that of Dagster's own ``postgres`` storage, but that a host may be a folder.
     """
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
@@ -117,7 +117,7 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
         """Called by Dagster with the ``config`` of ``storage``."""
-        return cls(pg_url_from_config(config_value), inst_data)
+        return cls(pg_url_from_config(_by_socket(config_value)), inst_data)
 
     @property
     def run_storage(self) -> RunStorage:
@@ -153,6 +153,15 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
         if self._inst_data is None:
             return None
         return ConfigurableClassData("dagster_postgres", name, self._inst_data.config_yaml)
+
+
+def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the host is a folder, name the Unix socket in it as PostgreSQL's URLs do; Dagster would not."""
+    server = config.get("postgres_db") or {}
+    folder = server.get("hostname", "")
+    if not folder.startswith("/"):
+        return config
+    return {**config, "postgres_db": {**server, "hostname": "", "params": {"host": folder}}}
 
 
 @event.listens_for(QueuePool, "checkout")

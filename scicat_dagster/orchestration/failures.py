@@ -12,7 +12,9 @@ changed    the file was modified while     the run is retried from its beginning
 permanent  schema, mandatory field, 400,   no retries; the partition stays failed with  what the remedy says,
            403 with a valid login, a pid   the reason and the remedy                    then re-execute
            of another file
-other      a bug, a killed process         the run is retried from the failed op         report a bug
+crash      a bug, a killed process         the run is retried from the failed op         report a bug
+repeated   the process died, or hung,      no retries; the partition stays failed       see what the file or
+crash      twice in a row at the same op                                                the machine has
 =========  ==============================  ===========================================  =====================
 
 "Later" is the sensor in ``later``, which requests anew what failed and is not permanent, for some five days.
@@ -29,9 +31,11 @@ import dagster as dg
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.nexus import FileChangedError, NotReadyError
+from scicat_dagster.orchestration.partitions import PARTITION_TAG
 
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 RETRY_STRATEGY_TAG = "dagster/retry_strategy"
+MAX_RETRIES_TAG = "dagster/max_retries"
 
 FAILURE_TAG = "scicat/failure"
 """On a failed run: the kind of its failure."""
@@ -39,8 +43,18 @@ FAILURE_TAG = "scicat/failure"
 FAILED_RUN_TAG = "scicat/failed_run"
 """Which run the kind is about: a run that is re-executed carries the tags of its parent."""
 
+REPEATED_CRASH = "repeated crash"
+"""A kind of failure, noted by who finds the second process of a file dead."""
+
 LONGEST_PAUSE_SECONDS = 60.0
 """The most that an op waits before it is retried; a server that wants more time gets it from the sensor."""
+
+_BEGINNINGS = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+_ENDS = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+}
 
 
 @contextmanager
@@ -78,6 +92,39 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
 def kind_of(run: dg.DagsterRun) -> str | None:
     """The kind of a run's own failure; None where it ended without a word of ours."""
     return run.tags.get(FAILURE_TAG) if run.tags.get(FAILED_RUN_TAG) == run.run_id else None
+
+
+def note_crash(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """See to it that one file does not kill worker after worker; before its run is reported as failed.
+
+    A second crash in a row at the same op is not retried, neither by Dagster nor later.
+    """
+    op = _unfinished_op(instance, run)
+    before = _run_before(instance, run)
+    if op is None or before is None or before.status is not dg.DagsterRunStatus.FAILURE:
+        return
+    if _unfinished_op(instance, before) == op:
+        tags = {FAILURE_TAG: REPEATED_CRASH, FAILED_RUN_TAG: run.run_id, MAX_RETRIES_TAG: "0"}
+        instance.add_run_tags(run.run_id, tags)
+
+
+def _unfinished_op(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """The op that a run was at when its process ended; none where every op that began had an end."""
+    at_work: str | None = None
+    for entry in instance.all_logs(run.run_id, of_type={*_BEGINNINGS, *_ENDS}):
+        event = entry.get_dagster_event()
+        at_work = event.step_key if event.event_type in _BEGINNINGS else None
+    return at_work
+
+
+def _run_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun | None:
+    """The run that a run re-executes, or else the one that its file had before."""
+    if run.parent_run_id is not None:
+        return instance.get_run_by_id(run.parent_run_id)
+    if PARTITION_TAG not in run.tags:
+        return None
+    latest = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: run.tags[PARTITION_TAG]}), limit=2)
+    return next((found for found in latest if found.run_id != run.run_id), None)
 
 
 def _tag(context: dg.OpExecutionContext, kind: str, retries: dict[str, str]) -> None:

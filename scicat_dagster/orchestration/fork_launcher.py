@@ -8,12 +8,8 @@ machines, are ``warm_worker_launcher``'s.
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import socket
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
@@ -24,11 +20,14 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.interrupts import setup_interrupt_handlers
 
 from scicat_dagster.orchestration.executing import execute_run
-
-PROCESS_TAG = "scicat/process"
-"""On a run: the machine, the process that executes it, and when that process began."""
-
-_PROCESSES = Path("/proc")
+from scicat_dagster.orchestration.failures import note_crash
+from scicat_dagster.orchestration.run_process import (
+    PROCESS_TAG,
+    at_work,
+    end_run,
+    is_at_work,
+    is_on_this_machine,
+)
 
 _LOADED = ["dagster._cli.api", "dagster._daemon.cli", "scicat_dagster.orchestration.fork_preload"]
 
@@ -84,49 +83,27 @@ class ForkLauncher(RunLauncher, ConfigurableClass):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a run is still there, as far as this machine can tell."""
-        process = run.tags.get(PROCESS_TAG, "")
-        if process.split()[:1] == [socket.gethostname()] and not _is_alive(process):
-            return CheckRunHealthResult(WorkerStatus.FAILED, "The process of the run is gone.")
+        if is_on_this_machine(run) and not is_at_work(run):
+            return self._lost(run, "The process of the run is gone.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
+    def _lost(self, run: dg.DagsterRun, reason: str) -> CheckRunHealthResult:
+        """Dagster's monitoring is going to report it as failed."""
+        note_crash(self._instance, run)
+        return CheckRunHealthResult(WorkerStatus.FAILED, reason)
+
     def terminate(self, run_id: str) -> bool:
-        """Interrupt a run; False where its process is not on this machine or gone."""
+        """End a run, by force where it does not react; False where its process is on another machine."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        process = run.tags.get(PROCESS_TAG, "")
-        if not process or not _is_alive(process):
+        if PROCESS_TAG in run.tags and not is_on_this_machine(run):
             return False
-        os.kill(_process_id(process), signal.SIGTERM)
-        return True
+        return end_run(self._instance, run_id)
 
 
 def _execute(reference: InstanceRef, run_id: str) -> None:
     setup_interrupt_handlers()
-    with dg.DagsterInstance.from_ref(reference) as instance:
-        instance.add_run_tags(run_id, {PROCESS_TAG: _identity(os.getpid())})
+    with dg.DagsterInstance.from_ref(reference) as instance, at_work(instance, run_id):
         execute_run(instance, run_id)
-
-
-def _is_alive(identity: str) -> bool:
-    return identity == _identity(_process_id(identity))
-
-
-def _process_id(identity: str) -> int:
-    return int(identity.split()[1])
-
-
-def _identity(process_id: int) -> str:
-    """Machine, process and, where the system tells, when it began: numbers are used again. Empty: none."""
-    began = ""
-    try:
-        os.kill(process_id, 0)
-        if _PROCESSES.is_dir():
-            state, *fields = (_PROCESSES / str(process_id) / "stat").read_text().rpartition(")")[2].split()
-            if state == "Z":
-                return ""
-            began = fields[18]
-    except (ProcessLookupError, FileNotFoundError, PermissionError):
-        return ""
-    return f"{socket.gethostname()} {process_id} {began}".strip()

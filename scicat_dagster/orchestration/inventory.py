@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from scicat_dagster.orchestration.each_file import FILES_PUT_ASIDE
-from scicat_dagster.orchestration.failures import kind_of
+from scicat_dagster.orchestration.failures import REPEATED_CRASH, kind_of
 from scicat_dagster.orchestration.partitions import PARTITION_TAG, RAW_DATASET, nexus_files
 
 ROUND_TAG = "scicat/retry_round"
@@ -48,7 +48,8 @@ class FailedFile:
     run_id: str
     kind: str
     """``permanent``, ``transient``, ``waiting`` or ``changed``; ``cancelled`` by a person;
-    ``crash`` where the process died without reporting an error."""
+    ``crash`` where the process died without reporting an error, ``repeated crash`` where it did so again at
+    the same op."""
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]
@@ -56,7 +57,7 @@ class FailedFile:
     @property
     def waits_for_a_person(self) -> bool:
         """Whether trying again without anybody doing anything is useless, unwanted, or given up."""
-        return self.kind in {"permanent", "cancelled"} or self.round >= MOST_ROUNDS
+        return self.kind in {"permanent", "cancelled", REPEATED_CRASH} or self.round >= MOST_ROUNDS
 
 
 def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:

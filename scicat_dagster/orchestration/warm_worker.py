@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
-from celery import Celery, signals
+from celery import Celery, current_task, signals
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import unpack_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME, TASK_RESUME_JOB_NAME
@@ -21,6 +21,14 @@ from dagster_celery.launcher import CeleryRunLauncher
 import scicat_dagster.definitions as loaded_before_the_fork
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.executing import execute_run, resume_run
+from scicat_dagster.orchestration.run_process import (
+    NOT_BEGUN,
+    at_work,
+    is_at_work,
+    is_on_this_machine,
+    report_lost,
+)
+from scicat_dagster.orchestration.worker_monitor import GROUP_TAG, watch
 
 
 def worker_app(instance: dg.DagsterInstance) -> Celery:
@@ -44,13 +52,35 @@ def worker_app(instance: dg.DagsterInstance) -> Celery:
 
 
 def _execute(execute_job_args_packed: Any) -> int:
-    run = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
-    return execute_run(kept_instance(), run.run_id)
+    run_id = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs).run_id
+    instance = kept_instance()
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status not in NOT_BEGUN or is_at_work(run):
+        return _delivered_again(instance, run)
+    with at_work(instance, run_id, _group()):
+        return execute_run(instance, run_id)
+
+
+def _delivered_again(instance: dg.DagsterInstance, run: dg.DagsterRun | None) -> int:
+    """Say what became of a run whose task comes a second time, or after the run was cancelled.
+
+    It comes when its first worker process died, but also after a restart of Redis, or when Redis has not
+    heard for half a minute that it is done: the first worker may well be at work. That of another machine is
+    its own monitor's to judge.
+    """
+    if run is not None and is_on_this_machine(run):
+        report_lost(instance, run.run_id)
+    return 0
 
 
 def _resume(resume_job_args_packed: Any) -> int:
-    run = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs)
-    return resume_run(kept_instance(), run.run_id)
+    run_id = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs).run_id
+    with at_work(kept_instance(), run_id, _group()):
+        return resume_run(kept_instance(), run_id)
+
+
+def _group() -> dict[str, str]:
+    return {GROUP_TAG: current_task.request.hostname}
 
 
 @cache
@@ -59,11 +89,12 @@ def kept_instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def _load(**_: Any) -> None:
+def _load(sender: Any, **_: Any) -> None:
     """Before the worker forks, so that its processes share what was loaded and are ready at once."""
     loaded_before_the_fork.build_definitions(loaded_before_the_fork.current_configuration().read())
     # What is here stays; looking through it for garbage would copy it into each process.
     gc.freeze()
+    watch(sender.hostname)
 
 
 signals.worker_init.connect(_load)

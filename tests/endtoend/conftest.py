@@ -22,7 +22,7 @@ from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
 from scicat_dagster.demo.catalogue.faults import Faults, Scripted
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
-from scicat_dagster.orchestration.fork_launcher import PROCESS_TAG
+from scicat_dagster.orchestration.run_process import PROCESS_TAG
 from scicat_dagster.settings import CONFIGURATION_VARIABLE
 from tests.brokers import Broker, KafkaCluster, free_ports
 

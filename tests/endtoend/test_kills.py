@@ -14,6 +14,8 @@ from scicat_dagster.demo.catalogue.faults import FaultKind
 from scicat_dagster.demo.facility import people
 from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import Announcer, write_files
+from scicat_dagster.orchestration.failures import REPEATED_CRASH
+from scicat_dagster.orchestration.inventory import failed_files
 from tests.endtoend.conftest import Processes
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.timeout(400)]
@@ -33,14 +35,6 @@ def shorten_timeouts(facility: Processes) -> None:
     text = config.read_text()
     assert "timeout: 10" in text
     config.write_text(text.replace("timeout: 10", "timeout: 6"))
-
-
-def shorten_the_longest_run(facility: Processes) -> None:
-    """A run that was killed together with its code server is found by nothing else."""
-    instance = facility.directory / "dagster" / "dagster.yaml"
-    text = instance.read_text()
-    assert "max_runtime_seconds: 300" in text
-    instance.write_text(text.replace("max_runtime_seconds: 300", "max_runtime_seconds: 30"))
 
 
 def check_exactly_once(facility: Processes, files: set[str]) -> None:
@@ -80,6 +74,33 @@ def test_a_run_worker_killed_between_dataset_and_block_is_made_up_for(on_loopbac
     assert steps_of(facility, retry) == {"raw_dataset.register_dataset"}
 
 
+def test_a_file_that_kills_its_worker_twice_is_left_to_people(on_loopback: Processes) -> None:
+    facility = on_loopback
+    announce(facility, 1)
+    facility.start_dagster()
+    for runs in (1, 2):
+        # Answered late: time enough to kill at the same op each time.
+        facility.faults.add((FaultKind.SLOW, "GET", "proposals/.*"))
+        facility.wait_for(
+            lambda runs=runs: (  # type: ignore[misc]
+                not facility.faults.remaining and len(facility.run_workers()) == 1
+                and facility.instance.get_runs_count() == runs
+            ),
+            "the worker to kill",
+            seconds=100,
+        )  # fmt: skip
+        (worker,) = facility.run_workers()
+        os.kill(worker, signal.SIGKILL)
+
+    facility.wait_for(lambda: len(facility.failed_runs()) == 2, "the second failure", seconds=30)
+    (file,) = failed_files(facility.instance)
+    assert file.kind == REPEATED_CRASH
+    assert file.waits_for_a_person
+    latest = facility.instance.get_run_by_id(file.run_id)
+    assert latest is not None
+    assert latest.tags["dagster/will_retry"] == "false"
+
+
 def steps_of(facility: Processes, run: dg.DagsterRun) -> set[str | None]:
     started = facility.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START)
     return {entry.step_key for entry in started}
@@ -88,7 +109,6 @@ def steps_of(facility: Processes, run: dg.DagsterRun) -> set[str | None]:
 def test_a_killed_daemon_and_code_server_lose_nothing(on_loopback: Processes) -> None:
     facility = on_loopback
     shorten_timeouts(facility)
-    shorten_the_longest_run(facility)
     files = announce(facility, 5)
     code_server, daemon, port = facility.start_dagster()
     facility.wait_for(lambda: len(facility.registered()) >= 1, "the first file", seconds=90)

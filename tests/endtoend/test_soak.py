@@ -58,6 +58,7 @@ def test_nothing_is_lost_or_registered_twice_whatever_fails() -> None:
     assert report["rejected"] == report["rejected_expected"] > 0
     # It did happen.
     assert sum(report["kills"].values()) == KILLS
+    assert all(report["kill_manners"].values())
     assert sum(report["faults"].values()) > 0
     assert report["broker_outages"] == 1
 

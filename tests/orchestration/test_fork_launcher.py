@@ -8,22 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.launcher import LaunchRunContext, WorkerStatus
+from dagster._core.launcher import WorkerStatus
 
-from scicat_dagster.orchestration.fork_launcher import PROCESS_TAG
+from scicat_dagster.orchestration.failures import REPEATED_CRASH, kind_of
+from scicat_dagster.orchestration.inventory import failed_files
+from scicat_dagster.orchestration.partitions import PARTITION_TAG
+from scicat_dagster.orchestration.run_process import PROCESS_TAG
 from tests.orchestration.conftest import instance_in
-
-
-@dg.op(config_schema={"begun": str, "end": str})
-def wait(context: dg.OpExecutionContext) -> None:
-    Path(context.op_config["begun"]).write_text("")
-    with Path(context.op_config["end"]).open() as end:
-        fcntl.flock(end, fcntl.LOCK_SH)
-
-
-@dg.job(executor_def=dg.in_process_executor)
-def waiting() -> None:
-    wait()
+from tests.orchestration.waiting_runs import found, health, is_running, looping, started, wait_for, waiting
 
 
 @pytest.fixture
@@ -41,44 +33,18 @@ def end(tmp_path: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def started(instance: dg.DagsterInstance, folder: Path) -> tuple[str, int]:
-    """A run whose op is under way, and the process that executes it."""
-    begun = folder / "begun"
-    if not begun.exists():
-        os.mkfifo(begun)
-    run = instance.create_run_for_job(
-        waiting,
-        job_code_origin=dg.reconstructable(waiting).get_python_origin(),
-        run_config={"ops": {"wait": {"config": {"begun": str(begun), "end": str(folder / "end")}}}},
-    )
-    instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
-    # Both ends of the pipe wait for the other.
-    begun.read_text()
-    return run.run_id, int(found(instance, run.run_id).tags[PROCESS_TAG].split()[1])
-
-
-def found(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
-    run = instance.get_run_by_id(run_id)
-    assert run is not None
-    return run
-
-
-def health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> WorkerStatus:
-    return instance.run_launcher.check_run_worker_health(run).status
-
-
 def test_a_run_is_executed_in_a_process_of_its_own_that_ends_with_it(
     instance: dg.DagsterInstance, end: int, tmp_path: Path
 ) -> None:
     run_id, process = started(instance, tmp_path)
     assert process != os.getpid()
-    assert health(instance, found(instance, run_id)) is WorkerStatus.RUNNING
+    assert health(instance, run_id) is WorkerStatus.RUNNING
 
     fcntl.flock(end, fcntl.LOCK_UN)
     instance.run_launcher.join()
 
     assert found(instance, run_id).status is dg.DagsterRunStatus.SUCCESS
-    assert health(instance, found(instance, run_id)) is WorkerStatus.FAILED
+    assert health(instance, run_id) is WorkerStatus.FAILED
 
 
 def test_two_runs_are_executed_at_the_same_time(
@@ -95,7 +61,7 @@ def test_a_killed_process_is_missed(instance: dg.DagsterInstance, end: int, tmp_
     os.kill(process, signal.SIGKILL)
     instance.run_launcher.join()
 
-    assert health(instance, found(instance, run_id)) is WorkerStatus.FAILED
+    assert health(instance, run_id) is WorkerStatus.FAILED
 
 
 def test_another_process_with_the_same_number_is_not_the_runs(
@@ -106,8 +72,10 @@ def test_another_process_with_the_same_number_is_not_the_runs(
     host, process, _ = run.tags[PROCESS_TAG].split()
     instance.add_run_tags(run_id, {PROCESS_TAG: f"{host} {process} 1"})
 
-    assert health(instance, found(instance, run_id)) is WorkerStatus.FAILED
-    assert not instance.run_launcher.terminate(run_id)
+    assert health(instance, run_id) is WorkerStatus.FAILED
+    assert instance.run_launcher.terminate(run_id)
+    assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
+    assert is_running(int(process))
 
 
 def test_nothing_is_said_of_a_process_on_another_machine(
@@ -116,15 +84,65 @@ def test_nothing_is_said_of_a_process_on_another_machine(
     run_id, process = started(instance, tmp_path)
     instance.add_run_tags(run_id, {PROCESS_TAG: f"elsewhere.example.org {process} 1"})
 
-    assert health(instance, found(instance, run_id)) is WorkerStatus.RUNNING
+    assert health(instance, run_id) is WorkerStatus.RUNNING
     assert not instance.run_launcher.terminate(run_id)
 
 
-def test_a_run_can_be_interrupted(instance: dg.DagsterInstance, end: int, tmp_path: Path) -> None:
-    run_id, _ = started(instance, tmp_path)
+@pytest.mark.parametrize("job", [waiting, looping], ids=["in Python", "in C"])
+def test_a_run_that_is_cancelled_ends_with_its_process(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path, job: dg.JobDefinition
+) -> None:
+    run_id, process = started(instance, tmp_path, job)
 
     assert instance.run_launcher.terminate(run_id)
-    instance.run_launcher.join()
 
     assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
+    wait_for(lambda: not is_running(process), "the end of the process", seconds=10)
     assert not instance.run_launcher.terminate(run_id)
+
+
+def killed(instance: dg.DagsterInstance, folder: Path, file: str, job: dg.JobDefinition = waiting) -> str:
+    """A run of a file whose process was killed, as Dagster's monitoring then reports it."""
+    run_id, process = started(instance, folder, job, {PARTITION_TAG: file})
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: not is_running(process), "the end of the process", seconds=10)
+    assert health(instance, run_id) is WorkerStatus.FAILED
+    instance.report_run_failed(found(instance, run_id))
+    return run_id
+
+
+def test_a_file_whose_runs_crash_twice_at_the_same_op_needs_manual_intervention(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    first = killed(instance, tmp_path, "/data/a.hdf")
+    assert [file.kind for file in failed_files(instance)] == ["crash"]
+
+    second = killed(instance, tmp_path, "/data/a.hdf")
+
+    (file,) = failed_files(instance)
+    assert (file.run_id, file.kind) == (second, REPEATED_CRASH)
+    assert file.waits_for_a_person
+    assert kind_of(found(instance, first)) is None
+
+
+def test_crashes_of_two_files_or_at_two_ops_are_two_stories(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    killed(instance, tmp_path, "/data/a.hdf")
+    killed(instance, tmp_path, "/data/b.hdf")
+    killed(instance, tmp_path, "/data/b.hdf", looping)
+
+    assert {file.kind for file in failed_files(instance)} == {"crash"}
+
+
+def test_a_process_that_went_on_to_another_run_is_not_taken_for_the_first_ones(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    first, _ = started(instance, tmp_path)
+    second, process = started(instance, tmp_path)
+    instance.add_run_tags(first, {PROCESS_TAG: found(instance, second).tags[PROCESS_TAG]})
+
+    assert health(instance, first) is WorkerStatus.FAILED
+    assert instance.run_launcher.terminate(first)
+    assert is_running(process)
+    assert found(instance, second).status is dg.DagsterRunStatus.STARTED

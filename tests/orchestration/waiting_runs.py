@@ -1,0 +1,100 @@
+"""Runs that are under way until the test says otherwise, for the tests of both launchers."""
+
+import fcntl
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.launcher import LaunchRunContext, WorkerStatus
+
+from scicat_dagster.orchestration.run_process import PROCESS_TAG
+
+
+@dg.op(config_schema={"begun": str, "end": str})
+def wait(context: dg.OpExecutionContext) -> None:
+    """Until the lock of a file is given up; interrupted like any Python code."""
+    Path(context.op_config["begun"]).write_text("")
+    with Path(context.op_config["end"]).open() as end:
+        fcntl.flock(end, fcntl.LOCK_SH)
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def waiting() -> None:
+    wait()
+
+
+@dg.op(config_schema={"begun": str, "end": str})
+def loop(context: dg.OpExecutionContext) -> None:
+    """For ever within C, as a library that reads a damaged file does: no signal handler of Python's runs."""
+    Path(context.op_config["begun"]).write_text("")
+    sum(itertools.repeat(0))
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def looping() -> None:
+    loop()
+
+
+def launched(
+    instance: dg.DagsterInstance, folder: Path, job: dg.JobDefinition, tags: dict[str, str] | None = None
+) -> str:
+    """A run that is handed to the launcher; its op waits at the pipe ``begun`` until somebody reads it."""
+    begun = folder / "begun"
+    if not begun.exists():
+        os.mkfifo(begun)
+    (op,) = job.nodes
+    run = instance.create_run_for_job(
+        job,
+        job_code_origin=dg.reconstructable(job).get_python_origin(),
+        run_config={"ops": {op.name: {"config": {"begun": str(begun), "end": str(folder / "end")}}}},
+        tags=tags,
+    )
+    instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+    return run.run_id
+
+
+def started(
+    instance: dg.DagsterInstance,
+    folder: Path,
+    job: dg.JobDefinition = waiting,
+    tags: dict[str, str] | None = None,
+) -> tuple[str, int]:
+    """A run whose op is under way, and the process that executes it."""
+    run_id = launched(instance, folder, job, tags)
+    # Both ends of the pipe wait for the other.
+    (folder / "begun").read_text()
+    return run_id, process_of(instance, run_id)
+
+
+def process_of(instance: dg.DagsterInstance, run_id: str) -> int:
+    return int(found(instance, run_id).tags[PROCESS_TAG].split()[1])
+
+
+def found(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run
+
+
+def health(instance: dg.DagsterInstance, run_id: str) -> WorkerStatus:
+    return instance.run_launcher.check_run_worker_health(found(instance, run_id)).status
+
+
+def is_running(process: int) -> bool:
+    """Whether a process still does anything; a zombie does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"Not within {seconds:.0f} s: {what}")
+        time.sleep(0.1)
