@@ -18,6 +18,7 @@ from scicat_dagster.errors import IngestionError, PermanentError
 from scicat_dagster.notifications import Digest, FailedEntry, channels, digest
 from scicat_dagster.orchestration.discovery import files_in_flight
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures import LOGIN
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.labels import OVERSIGHT, OWNERS
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
@@ -138,7 +139,8 @@ def _remembered(
 
 def _due_at(file: FailedFile) -> datetime:
     """From when on people are told about a file."""
-    return file.last if file.waits_for_a_person else file.since + PATIENCE
+    is_for_people = file.waits_for_a_person or file.kind == LOGIN
+    return file.last if is_for_people else file.since + PATIENCE
 
 
 def _was_due(file: FailedFile, at: datetime | None) -> bool:

@@ -3,8 +3,8 @@
 =========  ==============================  ===========================================  =====================
 kind       examples                        what happens                                 what a person does
 =========  ==============================  ===========================================  =====================
-transient  network, 5xx, 429, storage,     the op is retried with growing pauses, then  nothing
-           expired login                   the run from the failed op; then later
+transient  network, 5xx, 429, storage      the op is retried with growing pauses, then  nothing
+                                           the run from the failed op; then later
 waiting    the file is not there, or       the op is retried with growing pauses; then  nothing; see that the
            still being written             later: other files need the place            file is written
 changed    the file was modified while     the run is retried from its beginning        nothing
@@ -12,6 +12,8 @@ changed    the file was modified while     the run is retried from its beginning
 permanent  schema, mandatory field, 400,   no retries; the partition stays failed with  what the remedy says,
            403 with a valid login, a pid   the reason and the remedy                    then re-execute
            of another file
+login      SciCat refuses our password or  no run is started until a login succeeds     correct the login
+           token, or it has expired        (``login_gate``); then later
 crash      a bug, a killed process         the run is retried from the failed op         report a bug
 repeated   the process died, or hung,      no retries; the partition stays failed       see what the file or
 crash      twice in a row at the same op                                                the machine has
@@ -32,6 +34,7 @@ import dagster as dg
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.nexus import FileChangedError, NotReadyError
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
+from scicat_dagster.scicat.client import LoginRefusedError
 
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 RETRY_STRATEGY_TAG = "dagster/retry_strategy"
@@ -42,6 +45,9 @@ FAILURE_TAG = "scicat/failure"
 
 FAILED_RUN_TAG = "scicat/failed_run"
 """Which run the kind is about: a run that is re-executed carries the tags of its parent."""
+
+LOGIN = "login"
+"""A kind of failure, which is about every file alike."""
 
 REPEATED_CRASH = "repeated crash"
 """A kind of failure, noted by who finds the second process of a file dead."""
@@ -70,6 +76,9 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
     except FileChangedError as error:
         _tag(context, "changed", {RETRY_STRATEGY_TAG: "ALL_STEPS"})
         raise _failure(error, kind="changed") from error
+    except LoginRefusedError as error:
+        _tag(context, LOGIN, {RETRY_RUN_TAG: "false"})
+        raise _failure(error, kind=LOGIN) from error
     except PermanentError as error:
         _tag(context, "permanent", {RETRY_RUN_TAG: "false"})
         raise _failure(error, kind="permanent") from error

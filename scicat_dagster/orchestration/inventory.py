@@ -47,7 +47,7 @@ class FailedFile:
     runs: int
     run_id: str
     kind: str
-    """``permanent``, ``transient``, ``waiting`` or ``changed``; ``cancelled`` by a person;
+    """``permanent``, ``transient``, ``waiting``, ``changed`` or ``login``; ``cancelled`` by a person;
     ``crash`` where the process died without reporting an error, ``repeated crash`` where it did so again at
     the same op."""
     round: int

@@ -12,6 +12,7 @@ from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._serdes import ConfigurableClassData
 
 from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.orchestration.login_gate import LoginGate
 from scicat_dagster.settings import CONFIGURATION_VARIABLE, load_configuration
 
 _LOOK_SECONDS = 0.4
@@ -26,6 +27,7 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
     """
 
     _current: CurrentConfiguration | None = None
+    _gate: LoginGate | None = None
 
     @property
     def dequeue_interval_seconds(self) -> float:  # type: ignore[override]
@@ -33,8 +35,13 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
         return _LOOK_SECONDS
 
     def get_run_queue_config(self) -> RunQueueConfig:
-        """Dagster's, each time that it looks at the queue, with the limit that is in force."""
+        """Dagster's, each time that it looks at the queue, with the limit that is in force.
+
+        No run is started while SciCat refuses our login.
+        """
         config = super().get_run_queue_config()
+        if self._gate is not None and self._gate.is_closed(self._instance):
+            return config._replace(max_concurrent_runs=0)
         if self._current is None:
             return config
         limit = self._current.read().settings.ingestion.max_offline_ingestors
@@ -47,6 +54,8 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
         """Called by Dagster with the ``config`` of ``run_coordinator``."""
         coordinator = cls(inst_data=inst_data, **config_value)
         path = os.environ.get(CONFIGURATION_VARIABLE)
-        if path and "max_concurrent_runs" not in config_value:
-            coordinator._current = CurrentConfiguration(load_configuration(Path(path), os.environ))
+        if path:
+            current = CurrentConfiguration(load_configuration(Path(path), os.environ))
+            coordinator._gate = LoginGate(current)
+            coordinator._current = None if "max_concurrent_runs" in config_value else current
         return coordinator

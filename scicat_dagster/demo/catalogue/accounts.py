@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -108,6 +108,10 @@ class Accounts:
             KeyError: There is none.
         """
         return self._accounts[username]
+
+    def set_password(self, username: str, password: str) -> None:
+        """Give an account another password."""
+        self._accounts[username] = replace(self._accounts[username], password=password)
 
     def log_in(self, tokens: TokenStore, username: object, password: object) -> tuple[Account, str] | None:
         """Check a name and a password, and make a token.
