@@ -1,4 +1,4 @@
-"""Telling people about failed files: one message for many files, by each channel that is configured.
+"""Telling people what needs them: one message for everything that is new, by each channel that is configured.
 
 Here are the message and its ways: a webhook, Slack, e-mail. Which files are news for which channel is kept by
 ``orchestration.digest``. The addresses of webhooks are secrets, and appear in no error and no log.
@@ -56,6 +56,16 @@ class ReasonCount(BaseModel):
     files: int
 
 
+class Condition(BaseModel):
+    """Something that is not well with the facility as a whole, such as a server that is away."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    what: str
+    what_to_do: str
+
+
 class Digest(BaseModel):
     """What one message says. Its length is bounded, however many files failed."""
 
@@ -73,18 +83,42 @@ class Digest(BaseModel):
     """Why the new ones failed, the most frequent reason first."""
     files: tuple[FailedEntry, ...] = ()
     """Some of the new ones."""
+    conditions: tuple[Condition, ...] = ()
+    """What is not well since the last message."""
+    well_again: tuple[str, ...] = ()
+    """The names of conditions that were told about before and are over."""
+    rejected: int = 0
+    """Announcements since the last message that led to no file, and gaps in what Kafka has."""
 
     @property
     def subject(self) -> str:
         """The whole message in a line."""
         name = " ".join(f"scicat_dagster {self.facility}".split())
+        said = []
+        if self.conditions:
+            said.append(f"not well: {', '.join(condition.name for condition in self.conditions)}")
         if self.new:
-            return f"[{name}] {_files(self.new)} failed"
-        return f"[{name}] all failed files are repaired"
+            said.append(f"{_files(self.new)} failed")
+        if self.rejected:
+            said.append(f"{_messages(self.rejected)} led to no file")
+        if self.well_again:
+            said.append(f"well again: {', '.join(self.well_again)}")
+        return f"[{name}] {'; '.join(said) or 'all failed files are repaired'}"
 
     def as_text(self) -> str:
         """The message for a person."""
-        parts = [self._summary()]
+        parts = [
+            f"Not well: {condition.name}. {condition.what}\n  {condition.what_to_do}"
+            for condition in self.conditions
+        ]
+        if self.well_again:
+            parts.append(f"Well again: {', '.join(self.well_again)}.")
+        if self.rejected:
+            parts.append(
+                f"{_messages(self.rejected)} led to no file; `scicat-dagster messages list` has the reasons."
+            )
+        if self.new or self.repaired or self.still_failed:
+            parts.append(self._summary())
         if self.reasons:
             parts.append("\n".join(f"{count.files} × {count.reason}" for count in self.reasons))
         parts += [
@@ -158,6 +192,10 @@ def _short(text: str) -> str:
     # A path may hold bytes that are no text.
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def _messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number} messages"
 
 
 def _files(number: int) -> str:

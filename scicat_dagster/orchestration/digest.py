@@ -1,4 +1,4 @@
-"""The sensor that tells people about failed files: one message for all that is new, never one for each file.
+"""The sensor that tells people what needs them: one message for all that is new, never one for each file.
 
 What a channel was told is in the sensor's cursor, for each channel by itself. When one of two channels fails,
 the other is not told again, and the one that failed gets everything later. A channel may be told twice only
@@ -7,7 +7,7 @@ if Dagster is killed between sending and storing the cursor.
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -15,10 +15,13 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scicat_dagster.errors import IngestionError, PermanentError
-from scicat_dagster.notifications import Digest, FailedEntry, channels, digest
+from scicat_dagster.health import Checkup, facility_checks
+from scicat_dagster.notifications import Condition, Digest, FailedEntry, channels, digest
+from scicat_dagster.orchestration.assets import rejected_messages
 from scicat_dagster.orchestration.discovery import files_in_flight
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import LOGIN
+from scicat_dagster.orchestration.health import Home, dagster_checks
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.labels import OVERSIGHT, OWNERS
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
@@ -35,6 +38,7 @@ MOST_LOOKED_UP = 200
 """New files whose reasons are read for one message: a tick has a minute."""
 
 _PROMISE = timedelta(hours=1)
+_MOST_REJECTED = 1000
 
 
 class Told(BaseModel):
@@ -50,6 +54,10 @@ class Told(BaseModel):
     """When it was told, if there are more than are in ``files``."""
     repaired: int = 0
     """How many it was told about that were repaired since, which it was not told."""
+    conditions: frozenset[str] = frozenset()
+    """The names of what is not well."""
+    rejected: int | None = None
+    """The storage id of the last rejected message; None before anything was looked at."""
 
 
 class DigestCursor(BaseModel):
@@ -153,8 +161,57 @@ def short_name(path: str) -> str:
     return base64.urlsafe_b64encode(digest_of_path).decode()
 
 
-def digest_sensor(settings: NotificationSettings) -> dg.SensorDefinition:
-    """The sensor; on from the start where the configuration says whom to tell."""
+@dataclass(frozen=True)
+class Around:
+    """What there is to tell beside failed files."""
+
+    conditions: tuple[Condition, ...]
+    rejected: int
+    """Messages that led to no file since the channel was told."""
+    last_rejected: int
+    """The storage id of the last of them."""
+
+    def is_due(self, told: Told) -> bool:
+        """Whether a channel that was told this before has to be told something."""
+        return self.rejected > 0 or {each.name for each in self.conditions} != told.conditions
+
+    def told(self, told: Told) -> Told:
+        """What is to be remembered when it is told."""
+        names = frozenset(each.name for each in self.conditions)
+        return told.model_copy(update={"conditions": names, "rejected": self.last_rejected})
+
+
+def not_well(facility: Facility, instance: dg.DagsterInstance) -> tuple[Condition, ...]:
+    """What ``health`` would say of the facility, as far as a sensor that ticks can be told by it."""
+    checks = {
+        **facility_checks(lambda: facility.settings),
+        **dagster_checks(Home(lambda: instance), facility.current),
+    }
+    return tuple(
+        Condition(name=check.name, what=check.words, what_to_do=check.remedy)
+        for check in Checkup(checks).look().checks
+        if not check.ok
+    )
+
+
+def _around(instance: dg.DagsterInstance, conditions: tuple[Condition, ...], told: Told) -> Around:
+    if told.rejected is None:
+        # What was rejected before anybody was to be told is in the list of messages.
+        latest = instance.fetch_observations(rejected_messages.key, limit=1).records
+        return Around(conditions, 0, latest[0].storage_id if latest else 0)
+    wanted = dg.AssetRecordsFilter(rejected_messages.key, after_storage_id=told.rejected)
+    records = instance.fetch_observations(wanted, limit=_MOST_REJECTED, ascending=True).records
+    return Around(conditions, len(records), records[-1].storage_id if records else told.rejected)
+
+
+def digest_sensor(
+    settings: NotificationSettings,
+    look: Callable[[Facility, dg.DagsterInstance], tuple[Condition, ...]] = not_well,
+) -> dg.SensorDefinition:
+    """The sensor; on from the start where the configuration says whom to tell.
+
+    ``look`` says what is not well.
+    """
     is_wanted = bool(channels(settings))
 
     @dg.sensor(
@@ -163,9 +220,9 @@ def digest_sensor(settings: NotificationSettings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
         owners=OWNERS,
         tags=OVERSIGHT,
-        description="Tells the channels of the section `notifications` about files that failed, in one "
-        "message for all of them, and when all are repaired. Files that are tried again by themselves are "
-        "told about after an hour.",
+        description="Tells the channels of the section `notifications` what needs a person, in one message: "
+        "files that failed and that are repaired, messages that led to no file, servers that are away, "
+        "sensors that fail. Files that are tried again by themselves are told about after an hour.",
     )
     def failure_digest_sensor(
         context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
@@ -179,22 +236,34 @@ def digest_sensor(settings: NotificationSettings) -> dg.SensorDefinition:
         under_way = _under_way(context.instance, now)
         failed = failed_files(context.instance, now)
         under_way |= _under_way(context.instance, now)
+        conditions = look(facility, context.instance)
         after: dict[str, Told] = {}
         said: list[str] = []
         failures: list[IngestionError] = []
         for channel in configured:
-            found = news(failed, under_way, before.channels.get(channel.name, Told()), now)
-            after[channel.name] = found.if_not
-            if not found.is_due:
+            told = before.channels.get(channel.name, Told())
+            found = news(failed, under_way, told, now)
+            around = _around(context.instance, conditions, told)
+            kept = {"conditions": told.conditions, "rejected": told.rejected}
+            if told.rejected is None:
+                kept["rejected"] = around.last_rejected
+            after[channel.name] = found.if_not.model_copy(update=kept)
+            if not (found.is_due or around.is_due(told)):
                 continue
-            message = _digest(context.instance, facility.settings.id, found)
+            message = _digest(context.instance, facility.settings.id, found).model_copy(
+                update={
+                    "conditions": tuple(each for each in conditions if each.name not in told.conditions),
+                    "well_again": tuple(sorted(told.conditions - {each.name for each in conditions})),
+                    "rejected": around.rejected,
+                }
+            )
             try:
                 channel.send(message)
             except IngestionError as error:
                 failures.append(error)
                 said.append(f"{channel.name} was not told: {error}")
             else:
-                after[channel.name] = found.if_told
+                after[channel.name] = around.told(found.if_told)
                 said.append(f"{channel.name} was told: {message.subject}")
         for failure in failures:
             context.log.error(str(failure))

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,7 +14,8 @@ import yaml
 
 from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.notifications import MOST_LISTED
+from scicat_dagster.messages import Position, Rejected
+from scicat_dagster.notifications import MOST_LISTED, Condition
 from scicat_dagster.orchestration.digest import (
     MOST_REMEMBERED,
     PATIENCE,
@@ -21,13 +23,15 @@ from scicat_dagster.orchestration.digest import (
     Told,
     digest_sensor,
     news,
+    not_well,
     short_name,
 )
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import FAILED_RUN_TAG, FAILURE_TAG
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files
+from scicat_dagster.orchestration.sensors import rejected_event
 from scicat_dagster.settings import NotificationSettings, load_configuration
-from tests.orchestration.conftest import SmallFacility
+from tests.orchestration.conftest import SmallFacility, instance_in
 from tests.unit.test_notifications import SECRET, Hook
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -160,9 +164,11 @@ def facility(small: SmallFacility, **notifications: object) -> Facility:
     return Facility(CurrentConfiguration(load_configuration(path, {})))
 
 
-def tick(small: SmallFacility, told: Facility, cursor: str | None = None) -> tuple[str, str]:
-    """The words of a tick, and its cursor."""
-    sensor = digest_sensor(told.settings.notifications)
+def tick(
+    small: SmallFacility, told: Facility, cursor: str | None = None, *conditions: Condition
+) -> tuple[str, str]:
+    """The words of a tick, and its cursor; ``conditions`` are what is not well."""
+    sensor = digest_sensor(told.settings.notifications, lambda *_: conditions)
     context = dg.build_sensor_context(instance=small.instance, cursor=cursor, resources={"facility": told})
     data = sensor.evaluate_tick(context)
     assert not data.run_requests
@@ -301,3 +307,70 @@ def test_the_sensor_is_on_where_somebody_is_to_be_told() -> None:
 def test_a_cursor_that_is_not_ours_is_said_so() -> None:
     with pytest.raises(PermanentError, match="Reset it"):
         DigestCursor.parse("nonsense")
+
+
+AWAY = Condition(name="scicat", what="SciCat cannot be reached.", what_to_do="See that it is there.")
+
+
+def test_what_is_not_well_is_told_once_and_that_it_is_well_again(
+    small: SmallFacility, hooks: tuple[Hook, Hook]
+) -> None:
+    told = facility(small, webhook=hooks[0].address)
+    _, cursor = tick(small, told)
+    assert hooks[0].posted == []
+
+    words, cursor = tick(small, told, cursor, AWAY)
+    assert words == "webhook was told: [scicat_dagster odin] not well: scicat"
+    _, message = hooks[0].posted[-1]
+    assert "SciCat cannot be reached." in message["text"]
+    assert message["conditions"] == [AWAY.model_dump()]
+
+    words, cursor = tick(small, told, cursor, AWAY)
+    assert "none of them news" in words
+    words, _ = tick(small, told, cursor)
+    assert words == "webhook was told: [scicat_dagster odin] well again: scicat"
+    assert len(hooks[0].posted) == 2
+
+
+def test_messages_that_led_to_no_file_are_told_by_their_number(
+    small: SmallFacility, hooks: tuple[Hook, Hook]
+) -> None:
+    told = facility(small, webhook=hooks[0].address)
+
+    def reject(offset: int) -> None:
+        rejected = Rejected(Position("odin", 0, offset), "It is broken.", "Mend it.", b"x")
+        small.instance.report_runless_asset_event(rejected_event(rejected))
+
+    reject(0)
+    words, cursor = tick(small, told)
+    assert "none of them news" in words
+    reject(1)
+    reject(2)
+    words, cursor = tick(small, told, cursor)
+    assert words == "webhook was told: [scicat_dagster odin] 2 messages led to no file"
+    words, _ = tick(small, told, cursor)
+    assert "none of them news" in words
+
+
+def test_a_channel_that_was_away_is_told_what_is_not_well_later(
+    small: SmallFacility, hooks: tuple[Hook, Hook]
+) -> None:
+    told = facility(small, webhook=hooks[0].address, slack_webhook=hooks[1].address)
+    _, cursor = tick(small, told)
+    hooks[0].status = 503
+    _, cursor = tick(small, told, cursor, AWAY)
+    hooks[0].status = 200
+
+    words, _ = tick(small, told, cursor, AWAY)
+
+    assert words == "webhook was told: [scicat_dagster odin] not well: scicat"
+
+
+def test_what_health_finds_is_what_is_told(small: SmallFacility, tmp_path: Path) -> None:
+    small.password = "wrong"
+
+    with instance_in(tmp_path / "home") as home:
+        names = {condition.name for condition in not_well(small.facility(), home)}
+
+    # Nothing has ever run here, and nobody knows our login.
+    assert names == {"scicat", "daemons", "sensor"}
