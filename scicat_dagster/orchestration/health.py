@@ -5,10 +5,12 @@ Everything is read from Dagster's own records, in few queries that do not grow w
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from time import time
 
 import dagster as dg
@@ -39,6 +41,12 @@ LONGEST_PAUSE = timedelta(minutes=2)
 LONGEST_TICK = timedelta(minutes=10)
 """Of the sensor: requesting 1000 files in a large instance takes some minutes."""
 
+LONGEST_STANDSTILL = timedelta(minutes=5)
+"""While runs wait and none is begun or ended."""
+
+LEAST_FREE_BYTES = 1_000_000_000
+"""Below that a burst may fill the disk within minutes, and the database with it."""
+
 MEASURES_KEPT_SECONDS = 15.0
 INVENTORY_KEPT_SECONDS = 60.0
 """The inventory costs a query for each failed file."""
@@ -58,6 +66,15 @@ _UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+
+
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
+_BEGUN = [
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
 
 
 class Home:
@@ -97,6 +114,8 @@ def dagster_checks(home: Home, current: CurrentConfiguration) -> dict[str, Calla
         "sensor": lambda: sensor_check(home.instance()),
         "topics": lambda: topics_check(home.instance()),
         "automation": lambda: automation_check(home.instance()),
+        "runs": lambda: runs_check(home.instance()),
+        "disk": lambda: disk_check(Path(home.instance().root_directory)),
     }
 
 
@@ -176,6 +195,33 @@ def automation_check(instance: dg.DagsterInstance, now: float | None = None) -> 
         words = " ".join(_failure_of(found) for found in failing)
         return Check(name="automation", ok=False, words=words, remedy=_FAILED_TICK)
     return Check(name="automation", ok=True, words=f"{len(others)} other sensors and schedules are well.")
+
+
+def runs_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
+    """Whether runs that wait are begun: a file that is announced now would wait as well."""
+    now = time() if now is None else now
+    oldest = instance.get_run_records(dg.RunsFilter(statuses=_WAITING), limit=1, ascending=True)
+    if not oldest:
+        return Check(name="runs", ok=True, words="No run waits.")
+    waited = now - oldest[0].create_timestamp.timestamp()
+    number = instance.get_runs_count(dg.RunsFilter(statuses=_WAITING))
+    words = f"{number} runs wait, the oldest for {_ago(waited)}"
+    # A long queue takes its time; what matters is that it moves.
+    since = datetime.fromtimestamp(now - LONGEST_STANDSTILL.total_seconds(), UTC)
+    moving = instance.get_run_records(dg.RunsFilter(statuses=_BEGUN, updated_after=since), limit=1)
+    if moving or waited < LONGEST_STANDSTILL.total_seconds():
+        return Check(name="runs", ok=True, words=f"{words}.")
+    words += f", and none was begun or ended for {_ago(LONGEST_STANDSTILL.total_seconds())}."
+    remedy = "See that the workers run, that SciCat accepts our login, and what the running ones are at."
+    return Check(name="runs", ok=False, words=words, remedy=remedy)
+
+
+def disk_check(folder: Path, least_free_bytes: int = LEAST_FREE_BYTES) -> Check:
+    """Whether there is room where Dagster keeps its records."""
+    usage = shutil.disk_usage(folder)
+    words = f"{usage.free / 1e9:.1f} GB are free for {folder}."
+    is_enough = usage.free > least_free_bytes
+    return Check(name="disk", ok=is_enough, words=words, remedy="Make room there; see retention.days.")
 
 
 def configuration_check(

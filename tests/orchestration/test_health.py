@@ -41,19 +41,33 @@ from scicat_dagster.orchestration.assets import kafka_lag
 from scicat_dagster.orchestration.health import (
     LONGEST_PAUSE,
     LONGEST_SILENCE,
+    LONGEST_STANDSTILL,
     LONGEST_TICK,
     Home,
     automation_check,
     daemons_check,
     dagster_checks,
+    disk_check,
     inventory_measures,
     measures,
+    runs_check,
     sensor_check,
 )
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from tests.orchestration.conftest import SmallFacility
 
-CHECKS = ("kafka", "storage", "scicat", "configuration", "daemons", "sensor", "topics", "automation")
+CHECKS = (
+    "kafka",
+    "storage",
+    "scicat",
+    "configuration",
+    "daemons",
+    "sensor",
+    "topics",
+    "automation",
+    "runs",
+    "disk",
+)
 PASSWORD = "pa55word-nobody-may-see"
 ERROR = SerializableErrorInfo("It failed.", [], "Error")
 
@@ -229,6 +243,26 @@ def test_what_is_turned_off_or_gone_or_well_again_may_have_failed(home: dg.Dagst
     assert automation_check(home, now).ok
 
 
+def test_runs_that_wait_are_well_as_long_as_others_are_begun(home: dg.DagsterInstance) -> None:
+    now = time.time()
+    assert runs_check(home, now).ok
+    home.add_run(dg.DagsterRun("ingest_file", status=dg.DagsterRunStatus.STARTING))
+    later = now + LONGEST_STANDSTILL.total_seconds() + 5
+
+    standing = runs_check(home, later)
+
+    assert runs_check(home, now).ok
+    assert not standing.ok
+    assert "1 runs wait" in standing.words
+    home.add_run(dg.DagsterRun("ingest_file", status=dg.DagsterRunStatus.STARTED))
+    assert runs_check(home, now + LONGEST_STANDSTILL.total_seconds() - 5).ok
+
+
+def test_a_disk_that_is_almost_full_is_not_well(tmp_path: Path) -> None:
+    assert disk_check(tmp_path, least_free_bytes=1).ok
+    assert not disk_check(tmp_path, least_free_bytes=10**18).ok
+
+
 def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried_again(
     small: SmallFacility,
 ) -> None:
@@ -244,9 +278,9 @@ def test_an_instance_that_cannot_be_opened_is_told_without_its_address_and_tried
         found = checkup.look()
         assert [check.words for check in found.checks] == [
             "The Dagster instance cannot be opened: OSError."
-        ] * 5
+        ] * 7
         assert PASSWORD not in found.model_dump_json()
-    assert len(tries) == 10
+    assert len(tries) == 14
 
 
 def test_prometheus_gets_what_dagster_knows(home: dg.DagsterInstance) -> None:
@@ -306,19 +340,7 @@ def test_when_all_is_well_the_command_exits_with_0(home: dg.DagsterInstance, sma
     code, text = invoke(home, "--config", configured(small))
 
     assert code == 0, text
-    assert [line.split()[:2] for line in text.splitlines()] == [
-        ["ok", name]
-        for name in (
-            "kafka",
-            "storage",
-            "scicat",
-            "configuration",
-            "daemons",
-            "sensor",
-            "topics",
-            "automation",
-        )
-    ]
+    assert [line.split()[:2] for line in text.splitlines()] == [["ok", name] for name in CHECKS]
 
 
 def test_when_something_is_not_the_command_exits_with_1_and_says_what(
@@ -342,6 +364,8 @@ def test_when_something_is_not_the_command_exits_with_1_and_says_what(
         "sensor": False,
         "topics": True,
         "automation": True,
+        "runs": True,
+        "disk": True,
     }
     assert invoke(home, "--config", config)[0] == 1
 
