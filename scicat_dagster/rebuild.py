@@ -34,7 +34,8 @@ def extract_again(
     except ValueError as error:
         raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
     announcement = saved_announcement(path, handling)
-    return ingestion.extract_metadata(look_at(path), schemas, catalogue, settings, announcement)
+    found = look_at(path, data_directory=handling.data_directory)
+    return ingestion.extract_metadata(found, schemas, catalogue, settings, announcement)
 
 
 def describe_again(metadata: ExtractedMetadata, settings: Settings) -> FileDescription:

@@ -93,7 +93,8 @@ def wait_for_file(
 
     def wait(key: str, _: None) -> AnnouncedFile:
         announcement = _announcement(config)
-        file = wait_until_complete(_partition_path(key, handling.data_directory), delays)
+        path = _partition_path(key, handling.data_directory)
+        file = wait_until_complete(path, delays, data_directory=handling.data_directory)
         is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
         return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
 

@@ -6,14 +6,14 @@ it. Only a storage or a catalogue that is away stops the evaluation, because the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from scicat_dagster.errors import Notice
-from scicat_dagster.nexus import NexusFile
+from scicat_dagster.nexus import Read, Reader
 from scicat_dagster.schemas.conversion import convert
 from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
 from scicat_dagster.schemas.operators import OPERATORS
@@ -58,7 +58,7 @@ class Evaluation:
 
 def evaluate_variables(
     schema: Schema,
-    file: NexusFile,
+    file: Reader,
     built_in: Mapping[str, Value],
     catalogue: Catalogue,
     notices: Sequence[Notice] = (),
@@ -97,10 +97,22 @@ def evaluate_variables(
     return evaluation
 
 
-def _from_file(name: str, variable: NexusVariable, file: NexusFile, notices: list[Notice]) -> Value:
+def reads_of(schema: Schema) -> Iterator[Read]:
+    """What the evaluation of a schema's variables asks of the file; it depends on nothing else."""
+    for variable in schema.variables.values():
+        if isinstance(variable, NexusVariable):
+            yield _read_of(variable)
+
+
+def _read_of(variable: NexusVariable) -> Read:
     takes_many = variable.value_type.endswith("[]") or variable.value_type == "list"
-    read = file.read_all if takes_many else file.read_one
-    found = read(variable.path, as_text=variable.value_type in _TEXTS)
+    return Read(path=variable.path, all=takes_many, as_text=variable.value_type in _TEXTS)
+
+
+def _from_file(name: str, variable: NexusVariable, file: Reader, notices: list[Notice]) -> Value:
+    read = _read_of(variable)
+    ask = file.read_all if read.all else file.read_one
+    found = ask(read.path, as_text=read.as_text)
     if found.unit_mistake:
         notices.append(Notice(subject=f"variables.{name}.unit", reason=found.unit_mistake))
     return Value(found.value, found.unit if found.states_unit else variable.unit)

@@ -17,7 +17,8 @@ import pytest
 
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files import FileDescription, describe_file, write_sidecars
-from scicat_dagster.nexus import NotReadyError, open_nexus, wait_until_complete
+from scicat_dagster.hdf5 import open_nexus
+from scicat_dagster.nexus import NotReadyError, wait_until_complete
 from scicat_dagster.settings import FileHandlingSettings
 
 NOBODY = 65534
