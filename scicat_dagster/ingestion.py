@@ -114,9 +114,11 @@ def describe_files(
 
 def build(metadata: ExtractedMetadata, files: FileDescription, settings: Settings) -> BuiltDataset:
     """The bodies to be posted. Errors as for :func:`scicat_dagster.dataset.build_dataset`."""
+    evaluation = metadata.evaluation()
+    evaluation.notices.extend(files.notices)
     return build_dataset(
         metadata.schema_,
-        metadata.evaluation(),
+        evaluation,
         files,
         defaults=settings.dataset,
         handling=settings.ingestion.file_handling,
