@@ -70,6 +70,23 @@ def answer(request: bytes, file: int) -> bytes:
         return Answer(failure=Failure.of(error)).model_dump_json().encode()
 
 
+def warm_up() -> None:
+    """Let libhdf5, h5py and pydantic do what they do once only, before children are forked from here."""
+    with h5py.File("warm", "w", driver="core", backing_store=False) as file:
+        values: tuple[Any, ...] = ("text", 1, 1.5, ["texts", "texts"], np.arange(4, dtype=np.float32))
+        for number, value in enumerate(values):
+            file[f"group/{number}"] = value
+            file[f"group/{number}"].attrs["units"] = "m"
+        file.create_dataset("group/fixed", data=np.bytes_(b"text"))
+        file.create_dataset("group/chunked", data=np.arange(100), chunks=(10,), compression="gzip")
+        reads = [
+            Read(path=path, all=True) for path in (*(f"/group/{name}" for name in file["group"]), "/.*/0")
+        ]
+        request = Questions(path="warm", reads=tuple(reads)).model_dump_json()
+        for _ in _answers(NexusFile(file), Questions.model_validate_json(request).reads):
+            pass
+
+
 def _answers(nexus: NexusFile, reads: Iterable[Read]) -> Iterator[bytes]:
     room = MOST_ANSWERED_BYTES
     for read in reads:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scicat_dagster.hdf5 import answer as read_hdf5
+from scicat_dagster.hdf5 import warm_up
 from scicat_dagster.isolation.limits import LARGEST_ANSWER_BYTES, Ending, Limits, Request, Task
 from scicat_dagster.isolation.searching import answer as search
 
@@ -134,6 +135,7 @@ class _Server:
 
 def serve(descriptor: int) -> None:
     """Serve the requests that come through a socket, until nobody holds its other end."""
+    warm_up()
     # What is here stays; looking through it for garbage would copy it into each child.
     gc.freeze()
     with socket.socket(fileno=descriptor) as control:
