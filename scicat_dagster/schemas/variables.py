@@ -17,7 +17,7 @@ from scicat_dagster.nexus import Read, Reader
 from scicat_dagster.schemas.conversion import convert
 from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
 from scicat_dagster.schemas.operators import OPERATORS
-from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
+from scicat_dagster.schemas.rendering import UnresolvedError, Value, render, render_address
 
 _TEXTS = frozenset({"string", "string[]", "email", "link"})
 """Value types whose result is text."""
@@ -80,7 +80,9 @@ def evaluate_variables(
                 case NexusVariable():
                     found = _from_file(name, variable, file, evaluation.notices)
                 case ScicatVariable():
-                    url = render(variable.url, evaluation.values, schema.variables)
+                    url = render_address(
+                        variable.url, evaluation.values, schema.variables, _quoted_by_schema(schema)
+                    )
                     found = _from_catalogue(variable, url, catalogue, answers)
                 case ValueVariable():
                     found = _operated(variable, render(variable.value, evaluation.values, schema.variables))
@@ -118,13 +120,20 @@ def _from_file(name: str, variable: NexusVariable, file: Reader, notices: list[N
     return Value(found.value, found.unit if found.states_unit else variable.unit)
 
 
+def _quoted_by_schema(schema: Schema) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, variable in schema.variables.items()
+        if isinstance(variable, ValueVariable) and variable.operator == "urlsafe"
+    )
+
+
 def _from_catalogue(
     variable: ScicatVariable,
-    rendered_url: Value,
+    url: str,
     catalogue: Catalogue,
     answers: dict[str, JsonValue | LookupError],
 ) -> Value:
-    url = str(rendered_url.value)
     if url not in answers:
         try:
             answers[url] = catalogue.fetch(url)

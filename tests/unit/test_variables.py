@@ -105,6 +105,32 @@ def reasons(evaluation: Evaluation) -> dict[str, str]:
     return {notice.subject: notice.reason for notice in evaluation.notices}
 
 
+# --- In addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("proposals/<name>", "proposals/..%2Fusers%2F1%3Fa%26b"),
+        ("proposals?filter=<name>", "proposals?filter=..%2Fusers%2F1%3Fa%26b"),
+        # What the schema has quoted is not quoted again, and one reference alone is an address.
+        ("proposals/<quoted>", "proposals/..%2Fusers%2F1%3Fa%26b"),
+        ("<address>", "proposals/1?limit=1"),
+    ],
+)
+def test_a_value_is_one_part_of_an_address(
+    evaluate: Evaluate, catalogue: FakeCatalogue, url: str, asked: str
+) -> None:
+    evaluate(
+        name=val("../users/1?a&b"),
+        quoted=val("<name>", operator="urlsafe"),
+        address=val("proposals/1?limit=1"),
+        answer=sc(url),
+    )
+
+    assert catalogue.asked == [asked]
+
+
 # --- From the file
 
 
