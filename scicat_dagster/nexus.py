@@ -42,6 +42,14 @@ class FileChangedError(TransientError):
     """The file was modified after work on it had begun: everything measured so far must be done again."""
 
 
+class CrashingFileError(PermanentError):
+    """libhdf5 crashed on the file, also when it was tried once more."""
+
+
+class EndlessFileError(PermanentError):
+    """libhdf5 did not finish reading the file."""
+
+
 class CompleteFile(BaseModel):
     """A file that was complete when it was looked at; ``modified_ns`` since 1970, ``size`` in bytes."""
 
@@ -315,13 +323,16 @@ def _asked(path: Path, file: int, reads: tuple[Read, ...], limits: Limits) -> An
     """The child's answer about an open file."""
     request = Questions(path=str(path), reads=reads).model_dump_json().encode()
     before = os.fstat(file)
+    kind: type[PermanentError] = PermanentError
     try:
         answer = Answer.model_validate_json(ask("hdf5", request, file=file, limits=limits))
         if answer.failure is None and len(answer.values) != len(reads):
             raise ValueError
     except CrashedError as error:
+        kind = CrashingFileError
         what = f"The HDF5 library crashed twice while it read {path} ({error})."
     except EndlessError as error:
+        kind = EndlessFileError
         what = f"The HDF5 library did not finish reading {path} within {error.seconds:g} s."
     except ValueError:
         what = f"The HDF5 library gave no usable answer about {path}."
@@ -331,7 +342,7 @@ def _asked(path: Path, file: int, reads: tuple[Read, ...], limits: Limits) -> An
         return answer
     if _complete_file(path, os.fstat(file)) != _complete_file(path, before):
         raise NotReadyError(what, remedy="It is tried again, because the file is still being written.")
-    raise PermanentError(
+    raise kind(
         what,
         remedy="The file is damaged: compare it with the file writer's copy, put a sound file in place, then "
         "re-execute the run.",

@@ -89,6 +89,7 @@ def ask(task: Task, request: bytes, *, file: int | None = None, limits: Limits =
             ending, answer = _asked(task, request, file, limits)
         except _LostError:
             continue
+        _warm.largest_child_bytes = max(_warm.largest_child_bytes, ending.peak_memory_bytes)
         if ending.was_too_slow:
             if ending.cpu_seconds < _BUSY * limits.seconds:
                 raise _no_answer(f"The storage did not answer within {limits.seconds:g} s.")
@@ -104,6 +105,11 @@ def ask(task: Task, request: bytes, *, file: int | None = None, limits: Limits =
 def start() -> None:
     """Start the warm process unless there is one: before a fork, so that all forks share it."""
     _warm.connected()
+
+
+def largest_child_bytes() -> int:
+    """The most memory that a child has had of those that this process asked for."""
+    return _warm.largest_child_bytes
 
 
 def _no_answer(what: str) -> NoAnswerError:
@@ -148,6 +154,7 @@ class _Warm:
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._inode = 0
+        self.largest_child_bytes = 0
         self._starting = threading.Lock()
 
     def connected(self) -> socket.socket:

@@ -48,3 +48,4 @@ class Ending(BaseModel):
     """As ``os.waitstatus_to_exitcode``: negative for the number of a signal."""
     was_too_slow: bool = False
     cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0

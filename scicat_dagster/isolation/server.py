@@ -112,6 +112,7 @@ class _Server:
             exit_code=os.waitstatus_to_exitcode(status),
             was_too_slow=child.was_too_slow,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
+            peak_memory_bytes=usage.ru_maxrss * 1024,
         )
         self._forget(child.client.fileno())
         with child.client:
