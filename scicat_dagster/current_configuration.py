@@ -7,7 +7,9 @@ so wherever this is shown. What the file may hold is ``settings``' business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from scicat_dagster.errors import Notice
@@ -24,11 +26,16 @@ RESTART_KEYS: Mapping[str, Callable[[Settings], object]] = {
 
 
 class CurrentConfiguration:
-    """A configuration file that was loaded, and is loaded again when it has changed on disk."""
+    """A configuration file that was loaded, and is loaded again when it has changed on disk.
 
-    def __init__(self, loaded: Configuration) -> None:
+    ``kept`` is where the last good version is kept for other processes, and for those that are to come: one
+    that began before the operator pulled the brake, and meets a broken file, must not go on without it.
+    """
+
+    def __init__(self, loaded: Configuration, kept: Path | None = None) -> None:
         self._started_with = loaded
         self._good = loaded
+        self._kept = kept
         self._broken: ConfigurationError | None = None
         self._seen: tuple[int, ...] | None = None
 
@@ -42,9 +49,31 @@ class CurrentConfiguration:
                 self._good = load_configuration(self._good.path, self._good.environment)
             except ConfigurationError as error:
                 self._broken = error
+                self._good = self._last_good()
             else:
                 self._broken = None
+                self._keep()
         return self._good
+
+    def _last_good(self) -> Configuration:
+        """What any process has last read and could use."""
+        return self._kept_version() or self._good
+
+    def _kept_version(self) -> Configuration | None:
+        if self._kept is None or not self._kept.exists():
+            return None
+        try:
+            return load_configuration(self._good.path, self._good.environment, kept=self._kept)
+        except ConfigurationError:
+            return None
+
+    def _keep(self) -> None:
+        kept = self._kept_version()
+        if self._kept is None or (kept is not None and kept.version == self._good.version):
+            return
+        # That it cannot be kept, on a disk that is full say, is no reason not to work.
+        with suppress(OSError):
+            keep_version(self._good, self._kept)
 
     @property
     def broken(self) -> ConfigurationError | None:
@@ -68,6 +97,20 @@ class CurrentConfiguration:
             reason = f"{', '.join(keys)} changed on disk. Restart Dagster, so that this takes effect."
             found.append(Notice(subject="configuration", reason=reason))
         return tuple(found)
+
+
+def keep_version(configuration: Configuration, kept: Path) -> None:
+    """Write a version where only this account can read it: it may hold secrets."""
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+    modified = configuration.version.modified_at.timestamp()
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(configuration.text)
+        os.utime(unfinished, (modified, modified))
+        unfinished.replace(kept)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -33,7 +32,8 @@ from scicat_dagster.orchestration.leftovers import leftovers_sensor
 from scicat_dagster.orchestration.reingest import reingest_files
 from scicat_dagster.orchestration.reports import every_morning, failed_files_report, report_failures
 from scicat_dagster.orchestration.sensors import wrdn_sensor
-from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration, load_configuration
+from scicat_dagster.orchestration.shared_configuration import shared_configuration
+from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration
 
 
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
@@ -69,8 +69,8 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
     )
 
 
-def configuration_from_environment() -> Configuration:
-    """The configuration file that the environment names.
+def current_configuration() -> CurrentConfiguration:
+    """The configuration file that the environment names, as it is in force in this process.
 
     Raises
     ------
@@ -83,13 +83,7 @@ def configuration_from_environment() -> Configuration:
             f"The environment variable {CONFIGURATION_VARIABLE} is not set.",
             remedy="Set it to the path of the facility's configuration file.",
         )
-    return load_configuration(Path(path), os.environ)
-
-
-@cache
-def current_configuration() -> CurrentConfiguration:
-    """The process's own, which its forks inherit: with it they have a good version, whatever is on disk."""
-    return CurrentConfiguration(configuration_from_environment())
+    return shared_configuration(Path(path))
 
 
 @dg.definitions

@@ -17,14 +17,17 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.dataset import BuiltDataset, build_dataset
 from scicat_dagster.errors import Notice
 from scicat_dagster.files import FileDescription, describe_file
+from scicat_dagster.isolation.limits import LIMITS, Limits
 from scicat_dagster.limits import LARGEST_METADATA_BYTES
 from scicat_dagster.messages import FileWritten
-from scicat_dagster.nexus import CompleteFile, NexusFile, check_unchanged, open_nexus
+from scicat_dagster.nexus import CompleteFile, Read, Reader, check_unchanged, read_values
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import SampleAttachment, Schema, Unusable
 from scicat_dagster.schemas.rendering import Value
-from scicat_dagster.schemas.variables import Catalogue, Evaluation, evaluate_variables
+from scicat_dagster.schemas.variables import Catalogue, Evaluation, evaluate_variables, reads_of
 from scicat_dagster.settings import Settings
+
+_INSTRUMENT_NAME = Read(path="/entry/instrument/name")
 
 
 class ExtractedMetadata(BaseModel):
@@ -63,22 +66,26 @@ def extract_metadata(
     catalogue: SampleSource,
     settings: Settings,
     announcement: FileWritten | None = None,
+    *,
+    limits: Limits = LIMITS,
 ) -> ExtractedMetadata:
     """Choose the schema of a complete file and evaluate its variables.
 
     Raises
     ------
     PermanentError
-        No schema is for the file, or the one that is for it is broken.
+        No schema is for the file, the one that is for it is broken, or libhdf5 crashes or loops on the file.
     TransientError
         The storage or the catalogue could not answer, or the file changed meanwhile.
     """
     schema = schemas.select(file.path)
     built_in = _built_in_variables(file, schema, settings, announcement)
-    with open_nexus(Path(file.path)) as nexus:
-        evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
-        sample_id = _sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
-        instrument = _instrument_name(nexus) or schema.instrument
+    reads = (*reads_of(schema), *_sample_reads(schema.sample_attachment), _INSTRUMENT_NAME)
+    data_directory = settings.ingestion.file_handling.data_directory
+    nexus = read_values(file, reads, data_directory=data_directory, limits=limits)
+    evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
+    sample_id = _sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
+    instrument = _instrument_name(nexus) or schema.instrument
     check_unchanged(file)
     return ExtractedMetadata(
         file=file,
@@ -107,9 +114,11 @@ def describe_files(
 
 def build(metadata: ExtractedMetadata, files: FileDescription, settings: Settings) -> BuiltDataset:
     """The bodies to be posted. Errors as for :func:`scicat_dagster.dataset.build_dataset`."""
+    evaluation = metadata.evaluation()
+    evaluation.notices.extend(files.notices)
     return build_dataset(
         metadata.schema_,
-        metadata.evaluation(),
+        evaluation,
         files,
         defaults=settings.dataset,
         handling=settings.ingestion.file_handling,
@@ -148,16 +157,22 @@ def _notices_of(announcement: FileWritten | None) -> tuple[Notice, ...]:
     return (Notice(subject="variables.message_metadata", reason=reason),)
 
 
-def _instrument_name(nexus: NexusFile) -> str:
+def _instrument_name(nexus: Reader) -> str:
     """The name of the file's instrument, where NeXus wants it: NXentry/NXinstrument/name."""
     try:
-        return str(nexus.read_one("/entry/instrument/name").value)
+        return str(nexus.read_one(_INSTRUMENT_NAME.path).value)
     except (LookupError, ValueError, TypeError):
         return ""
 
 
+def _sample_reads(wanted: SampleAttachment | Unusable) -> tuple[Read, ...]:
+    if isinstance(wanted, Unusable) or not wanted.query_sample_name:
+        return ()
+    return Read(path=wanted.sample_name_path), Read(path=wanted.proposal_id_path)
+
+
 def _sample_id(
-    wanted: SampleAttachment | Unusable, nexus: NexusFile, catalogue: SampleSource, evaluation: Evaluation
+    wanted: SampleAttachment | Unusable, nexus: Reader, catalogue: SampleSource, evaluation: Evaluation
 ) -> str | None:
     """The sampleId of the one sample of the file's proposal that has the file's sample name."""
     if isinstance(wanted, Unusable):

@@ -1,4 +1,4 @@
-"""How much is taken of what comes from outside, and why. Only numbers; who applies one imports it."""
+"""How much is taken of what comes from outside, and why. Who applies one imports it."""
 
 DEEPEST_JSON = 100
 """Levels of a message's metadata. pydantic reads back 200, and writes 255, from which nothing can be read."""
@@ -14,6 +14,19 @@ LONGEST_TEXT = 2000
 
 LONGEST_TAG = 200
 """Characters of a run's tag: it is indexed, and people read it in a list."""
+
+
+def tag_value(text: str) -> str:
+    """A text of a message or file as the value of a run's tag.
+
+    PostgreSQL takes no NUL, and its index no long value; Dagster stores the tag before it finds out, and
+    copies it to each retry of the run.
+    """
+    printable = "".join(
+        character if character.isprintable() else " " for character in text.partition("\0")[0]
+    )
+    return printable.strip()[:LONGEST_TAG].rstrip()
+
 
 LARGEST_METADATA_BYTES = 256 * 1024
 """Of a message's metadata: more than any file writer sends; it travels in the run's configuration."""

@@ -6,6 +6,7 @@ beside the data. Making a dataset within a run is ``ingestion``'s, whose steps a
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -34,7 +35,8 @@ def extract_again(
     except ValueError as error:
         raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
     announcement = saved_announcement(path, handling)
-    return ingestion.extract_metadata(look_at(path), schemas, catalogue, settings, announcement)
+    found = look_at(path, data_directory=handling.data_directory)
+    return ingestion.extract_metadata(found, schemas, catalogue, settings, announcement)
 
 
 def describe_again(metadata: ExtractedMetadata, settings: Settings) -> FileDescription:
@@ -50,9 +52,18 @@ def build_again(metadata: ExtractedMetadata, settings: Settings) -> BuiltDataset
 
 def saved_announcement(path: Path, handling: FileHandlingSettings) -> FileWritten | None:
     """The message that announced a file, from where its registration kept it; None where there is none."""
-    kept = sidecar_directory(path, handling) / f"{path.stem}.{handling.message_file_extension}"
+    # Before 26.11 files that differ in their extension only shared one.
+    names = (f"{name}.{handling.message_file_extension}" for name in (path.name, path.stem))
+    folder = sidecar_directory(path, handling)
+    kept = (_announcement_in(folder / name, path) for name in names)
+    return next((announcement for announcement in kept if announcement is not None), None)
+
+
+def _announcement_in(kept: Path, path: Path) -> FileWritten | None:
     try:
-        with kept.open("rb") as stream:
+        # A pipe that somebody put there would be waited for.
+        file = os.open(kept, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as stream:
             text = stream.read(_LARGEST_ANNOUNCEMENT_BYTES)
         message = FileWritten.model_validate_json(text)
     except (OSError, ValidationError):

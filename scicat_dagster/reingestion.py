@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dataset import BuiltDataset
 from scicat_dagster.discovery import Criteria, FoundFile, Refused, Unreadable, walk
-from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
+from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError, bounded
 from scicat_dagster.rebuild import build_again, extract_again
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema
@@ -108,6 +108,13 @@ class Reingestion:
                 reason=error.what,
                 remedy=error.remedy,
                 is_transient=isinstance(error, TransientError),
+            )
+        except Exception as error:  # noqa: BLE001 - the files after it must be looked at all the same
+            return Reingested(
+                file=file,
+                state="failed",
+                reason=bounded(f"{file}: {type(error).__name__}: {error}"),
+                remedy="Report this: it is a bug of scicat-dagster.",
             )
         return Reingested(
             file=file,

@@ -539,6 +539,8 @@ class Configuration:
     """Those of the warnings that ``validate`` calls mistakes: unknown keys, and values without a meaning."""
     version: Version
     """Which content of the file this is."""
+    text: str = dataclasses.field(repr=False)
+    """The file as it is written; it may hold secrets."""
     environment: Mapping[str, str] = dataclasses.field(repr=False, compare=False)
     """What its placeholders were filled from; it may hold secrets."""
 
@@ -555,8 +557,10 @@ class Configuration:
         return str(beside) if given and ("/" in given or beside.exists()) else given
 
 
-def load_configuration(path: Path, environment: Mapping[str, str]) -> Configuration:
-    """Read a configuration file.
+def load_configuration(
+    path: Path, environment: Mapping[str, str], *, kept: Path | None = None
+) -> Configuration:
+    """Read a configuration file, or else a version of it that was ``kept`` elsewhere.
 
     Raises
     ------
@@ -565,7 +569,7 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> Configurat
         key does not allow.
     """
     path = path.absolute()
-    raw, version = _read_sections(path)
+    raw, text, version = _read_sections(path, kept or path)
     mistakes: list[str] = []
     filled = _fill_placeholders(raw, environment, place="", mistakes=mistakes)
     if mistakes:
@@ -579,13 +583,13 @@ def load_configuration(path: Path, environment: Mapping[str, str]) -> Configurat
         raise ConfigurationError(path, tuple(mistakes))
     named = tuple(_unknown_words(filled))
     warnings = (*named, *_warnings(filled, settings))
-    return Configuration(path, settings, warnings, named, version, environment)
+    return Configuration(path, settings, warnings, named, version, text, environment)
 
 
-def _read_sections(path: Path) -> tuple[dict[str, Any], Version]:
+def _read_sections(path: Path, place: Path) -> tuple[dict[str, Any], str, Version]:
     try:
-        text = read_text(path)
-        modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        text = read_text(place)
+        modified_at = datetime.fromtimestamp(place.stat().st_mtime, UTC)
         raw = parse_yaml(text)
     except UnreadableError as error:
         raise ConfigurationError(path, (f"{error}.",)) from None
@@ -593,7 +597,7 @@ def _read_sections(path: Path) -> tuple[dict[str, Any], Version]:
         raise ConfigurationError(path, (f"it cannot be read ({error.strerror}).",)) from None
     if not isinstance(raw, dict):
         raise ConfigurationError(path, ("it must hold sections such as `kafka:` and `scicat:`.",))
-    return raw, Version(hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS], modified_at)
+    return raw, text, Version(hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS], modified_at)
 
 
 def _fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str, mistakes: list[str]) -> Any:

@@ -13,6 +13,11 @@ import yaml
 
 _LARGEST_FILE = 4 * 1024 * 1024
 
+MOST_NODES = 200_000
+"""Values of a file, each as often as aliases repeat it; some hundred bytes of aliases can mean billions."""
+
+_DEEPEST = 200
+
 # libyaml reads the schemas of a facility in a fifth of the time, which every run would spend.
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -68,8 +73,9 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         content = _parse(text)
-        # An anchor that holds itself would be walked through for ever.
         _depth(content, 0)
+    except UnreadableError:
+        raise
     except yaml.YAMLError as error:
         raise UnreadableError(f"it is not YAML: {_words(error)}") from None
     except RecursionError:
@@ -86,7 +92,32 @@ def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return yaml.load(text, Loader=_SAFE_LOADER)  # noqa: S506 - both are safe
+        pass
+    loader = _SAFE_LOADER(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # Before anything is made of them: a merge (<<: *name) multiplies while it is made.
+        if _nodes(node, {}, 0) > MOST_NODES:
+            raise UnreadableError("its aliases (*name) repeat more values than a configuration has")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """How many values a node stands for; ``known`` are those of nodes that were counted, by their ids."""
+    if depth > _DEEPEST:
+        raise RecursionError
+    if id(node) not in known:
+        children = node.value if isinstance(node.value, list) else ()
+        known[id(node)] = 1 + sum(
+            _nodes(part, known, depth + 1)
+            for child in children
+            for part in (child if isinstance(child, tuple) else (child,))
+        )
+    return known[id(node)]
 
 
 def _words(error: yaml.YAMLError) -> str:
@@ -96,7 +127,7 @@ def _words(error: yaml.YAMLError) -> str:
 
 
 def _depth(value: Any, depth: int) -> None:
-    if depth > 200:
+    if depth > _DEEPEST:
         raise RecursionError
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:

@@ -11,7 +11,8 @@ changed    the file was modified while     the run is retried from its beginning
            work on it was under way
 permanent  schema, mandatory field, 400,   no retries; the partition stays failed with  what the remedy says,
            403 with a valid login, a pid   the reason and the remedy                    then re-execute
-           of another file
+           of another file, a file on
+           which HDF5 crashes or loops
 login      SciCat refuses our password or  no run is started until a login succeeds     correct the login
            token, or it has expired        (``login_gate``); then later
 crash      a bug, a killed process         the run is retried from the failed op         report a bug

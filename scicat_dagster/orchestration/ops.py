@@ -16,6 +16,7 @@ from scicat_dagster.dataset import BuiltDataset
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files import FileDescription, canonical_path, write_sidecars
 from scicat_dagster.ingestion import ExtractedMetadata
+from scicat_dagster.limits import tag_value
 from scicat_dagster.messages import FileWritten
 from scicat_dagster.nexus import CompleteFile, wait_until_complete
 from scicat_dagster.orchestration.checks import news
@@ -93,7 +94,8 @@ def wait_for_file(
 
     def wait(key: str, _: None) -> AnnouncedFile:
         announcement = _announcement(config)
-        file = wait_until_complete(_partition_path(key, handling.data_directory), delays)
+        path = _partition_path(key, handling.data_directory)
+        file = wait_until_complete(path, delays, data_directory=handling.data_directory)
         is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
         return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
 
@@ -177,7 +179,8 @@ def build_dataset(
     }
     # Of a run of many only what they have in common.
     common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
-    context.instance.add_run_tags(context.run_id, {name: value for name, value in common.items() if value})
+    cleaned = {name: tag_value(value) for name, value in common.items()}
+    context.instance.add_run_tags(context.run_id, {name: value for name, value in cleaned.items() if value})
     for key, made in prepared.made.items():
         for notice in made.built.notices:
             context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)

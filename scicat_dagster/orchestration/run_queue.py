@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,8 @@ from dagster._serdes import ConfigurableClassData
 
 from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.orchestration.login_gate import LoginGate
-from scicat_dagster.settings import CONFIGURATION_VARIABLE, load_configuration
+from scicat_dagster.orchestration.shared_configuration import shared_configuration
+from scicat_dagster.settings import CONFIGURATION_VARIABLE, ConfigurationError
 
 _LOOK_SECONDS = 0.4
 """The daemon rounds up to the next half second."""
@@ -26,8 +28,7 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
     environment Dagster's default of 10 holds, which is the key's default, too.
     """
 
-    _current: CurrentConfiguration | None = None
-    _gate: LoginGate | None = None
+    _has_own_limit = False
 
     @property
     def dequeue_interval_seconds(self) -> float:  # type: ignore[override]
@@ -40,12 +41,19 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
         No run is started while SciCat refuses our login.
         """
         config = super().get_run_queue_config()
-        if self._gate is not None and self._gate.is_closed(self._instance):
-            return config._replace(max_concurrent_runs=0)
-        if self._current is None:
+        path = os.environ.get(CONFIGURATION_VARIABLE)
+        if not path:
             return config
-        limit = self._current.read().settings.ingestion.max_offline_ingestors
-        return config._replace(max_concurrent_runs=limit)
+        try:
+            current, gate = _in_force(Path(path))
+        except ConfigurationError:
+            # Whoever has a version to go on with does so; each run that has none says why it cannot.
+            return config
+        if gate.is_closed(self._instance):
+            return config._replace(max_concurrent_runs=0)
+        if self._has_own_limit:
+            return config
+        return config._replace(max_concurrent_runs=current.read().settings.ingestion.max_offline_ingestors)
 
     @classmethod
     def from_config_value(
@@ -53,9 +61,12 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
     ) -> Self:
         """Called by Dagster with the ``config`` of ``run_coordinator``."""
         coordinator = cls(inst_data=inst_data, **config_value)
-        path = os.environ.get(CONFIGURATION_VARIABLE)
-        if path:
-            current = CurrentConfiguration(load_configuration(Path(path), os.environ))
-            coordinator._gate = LoginGate(current)
-            coordinator._current = None if "max_concurrent_runs" in config_value else current
+        coordinator._has_own_limit = "max_concurrent_runs" in config_value
         return coordinator
+
+
+@cache
+def _in_force(path: Path) -> tuple[CurrentConfiguration, LoginGate]:
+    """The process's own: Dagster makes a coordinator for each instance that it opens."""
+    current = shared_configuration(path)
+    return current, LoginGate(current)

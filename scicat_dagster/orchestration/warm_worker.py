@@ -20,6 +20,7 @@ from dagster_celery.launcher import CeleryRunLauncher
 
 import scicat_dagster.definitions as loaded_before_the_fork
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.isolation.client import start
 from scicat_dagster.orchestration.executing import execute_run, resume_run
 from scicat_dagster.orchestration.run_process import (
     NOT_BEGUN,
@@ -92,6 +93,7 @@ def kept_instance() -> dg.DagsterInstance:
 def _load(sender: Any, **_: Any) -> None:
     """Before the worker forks, so that its processes share what was loaded and are ready at once."""
     loaded_before_the_fork.build_definitions(loaded_before_the_fork.current_configuration().read())
+    start()
     # What is here stays; looking through it for garbage would copy it into each process.
     gc.freeze()
     watch(sender.hostname)

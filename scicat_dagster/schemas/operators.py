@@ -6,6 +6,7 @@ Conversion to the variable's type happens afterwards, in ``conversion``.
 
 from __future__ import annotations
 
+import json
 import os.path
 import re
 import statistics
@@ -14,10 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
 
+from scicat_dagster.isolation.client import CrashedError, EndlessError, ask
+from scicat_dagster.isolation.limits import Limits
 from scicat_dagster.schemas.conversion import parse_collection
 
-MOST_TEXT = 1 << 20
-"""Texts longer than this (in characters) are not searched with regular expressions."""
+MOST_TEXT = 10_000
+"""Texts longer than this (in characters) are not searched with regular expressions: the time of common
+patterns grows with the square of the length.
+"""
+
+_SEARCH = Limits(seconds=5, memory_bytes=256 * 1024 * 1024)
+"""A search takes milliseconds, or years."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +138,28 @@ def _search(value: Any, arguments: Arguments) -> str:
     text = _text(value)
     if len(text) > MOST_TEXT:
         raise ValueError("is too long to be searched")
-    found = re.search(arguments.pattern or "", text)
-    if found is None:
+    groups = _groups(arguments.pattern or "", text)
+    if groups is None:
         raise LookupError(f"does not match {arguments.pattern!r}")
-    group = found.group(1)
+    group = groups[1]
     if group is None:
         raise LookupError(f"group 1 of {arguments.pattern!r} matched nothing")
     return group
+
+
+def _groups(pattern: str, text: str) -> list[str | None] | None:
+    """The first match and its groups, None where there is none; in a child where it could take long."""
+    expression = re.compile(pattern)
+    # With one repetition the time is at most the square of the length; with two it may be exponential.
+    if sum(pattern.count(repeats) for repeats in "*+?{") <= 1:
+        found = expression.search(text)
+        return None if found is None else [found.group(0), *found.groups()]
+    request = json.dumps({"pattern": pattern, "text": text}).encode()
+    try:
+        groups = json.loads(ask("search", request, limits=_SEARCH))
+    except (EndlessError, CrashedError):
+        raise ValueError(f"cannot be searched for {pattern!r} within {_SEARCH.seconds:g} s") from None
+    return groups if isinstance(groups, list) else None
 
 
 OPERATORS: dict[str, Operator] = {

@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 _REFERENCE = re.compile(r"<([^<>]+)>")
 
@@ -53,6 +54,31 @@ def render(template: Any, variables: Mapping[str, Value], names: Collection[str]
     if isinstance(template, bool):
         return Value(json.dumps(template))
     return _render(template, variables, names)
+
+
+def render_address(
+    template: Any, variables: Mapping[str, Value], names: Collection[str], quoted: Collection[str] = ()
+) -> str:
+    """A template of a web address, in which each value is quoted: it never is more than one part of a path.
+
+    A template that is one single reference is that value, which is an address already.
+
+    Parameters
+    ----------
+    quoted
+        The names of values that were quoted before.
+
+    Raises
+    ------
+    UnresolvedError
+        It refers to a name that is not among ``variables``.
+    """
+    if isinstance(template, str) and not _REFERENCE.fullmatch(template):
+        variables = {
+            name: value if name in quoted else Value(quote(str(value.value), safe=""))
+            for name, value in variables.items()
+        }
+    return str(render(template, variables, names).value)
 
 
 def references(template: Any, known: Collection[str]) -> Iterator[str]:

@@ -6,18 +6,18 @@ it. Only a storage or a catalogue that is away stops the evaluation, because the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from scicat_dagster.errors import Notice
-from scicat_dagster.nexus import NexusFile
+from scicat_dagster.nexus import Read, Reader
 from scicat_dagster.schemas.conversion import convert
 from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
 from scicat_dagster.schemas.operators import OPERATORS
-from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
+from scicat_dagster.schemas.rendering import UnresolvedError, Value, render, render_address
 
 _TEXTS = frozenset({"string", "string[]", "email", "link"})
 """Value types whose result is text."""
@@ -58,7 +58,7 @@ class Evaluation:
 
 def evaluate_variables(
     schema: Schema,
-    file: NexusFile,
+    file: Reader,
     built_in: Mapping[str, Value],
     catalogue: Catalogue,
     notices: Sequence[Notice] = (),
@@ -80,7 +80,9 @@ def evaluate_variables(
                 case NexusVariable():
                     found = _from_file(name, variable, file, evaluation.notices)
                 case ScicatVariable():
-                    url = render(variable.url, evaluation.values, schema.variables)
+                    url = render_address(
+                        variable.url, evaluation.values, schema.variables, _quoted_by_schema(schema)
+                    )
                     found = _from_catalogue(variable, url, catalogue, answers)
                 case ValueVariable():
                     found = _operated(variable, render(variable.value, evaluation.values, schema.variables))
@@ -97,22 +99,41 @@ def evaluate_variables(
     return evaluation
 
 
-def _from_file(name: str, variable: NexusVariable, file: NexusFile, notices: list[Notice]) -> Value:
+def reads_of(schema: Schema) -> Iterator[Read]:
+    """What the evaluation of a schema's variables asks of the file; it depends on nothing else."""
+    for variable in schema.variables.values():
+        if isinstance(variable, NexusVariable):
+            yield _read_of(variable)
+
+
+def _read_of(variable: NexusVariable) -> Read:
     takes_many = variable.value_type.endswith("[]") or variable.value_type == "list"
-    read = file.read_all if takes_many else file.read_one
-    found = read(variable.path, as_text=variable.value_type in _TEXTS)
+    return Read(path=variable.path, all=takes_many, as_text=variable.value_type in _TEXTS)
+
+
+def _from_file(name: str, variable: NexusVariable, file: Reader, notices: list[Notice]) -> Value:
+    read = _read_of(variable)
+    ask = file.read_all if read.all else file.read_one
+    found = ask(read.path, as_text=read.as_text)
     if found.unit_mistake:
         notices.append(Notice(subject=f"variables.{name}.unit", reason=found.unit_mistake))
     return Value(found.value, found.unit if found.states_unit else variable.unit)
 
 
+def _quoted_by_schema(schema: Schema) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, variable in schema.variables.items()
+        if isinstance(variable, ValueVariable) and variable.operator == "urlsafe"
+    )
+
+
 def _from_catalogue(
     variable: ScicatVariable,
-    rendered_url: Value,
+    url: str,
     catalogue: Catalogue,
     answers: dict[str, JsonValue | LookupError],
 ) -> Value:
-    url = str(rendered_url.value)
     if url not in answers:
         try:
             answers[url] = catalogue.fetch(url)

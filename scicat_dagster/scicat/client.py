@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
 from pydantic import JsonValue, ValidationError
@@ -95,6 +96,11 @@ class Account:
     groups: tuple[str, ...]
 
 
+def _climbs(url: str) -> bool:
+    """Whether a part of the path is the folder above, however it is written."""
+    return any(unquote(part) in {".", ".."} for part in re.split(r"[/\\]", urlsplit(url).path))
+
+
 class ScicatClient:
     """A logged-in caller of one SciCat server. Not to be shared between threads or across a fork."""
 
@@ -140,6 +146,8 @@ class ScicatClient:
             The server could not answer.
         """
         doing = f"asking for {url}"
+        if _climbs(url):
+            raise LookupError(f"The address {url} leads out of its collection.")
         response = self._ask("GET", self._settings.api_endpoints.resolve(url), doing)
         if not response.ok:
             failure = self._explained(response, doing)
@@ -398,7 +406,9 @@ class ScicatClient:
 
     def _is_ours(self, url: str) -> bool:
         ours, theirs = urlsplit(self._settings.host), urlsplit(url)
-        return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
+        # Beside the API there may be other services, which our token is not for.
+        is_below = f"{theirs.path}/".startswith(f"{ours.path.rstrip('/')}/")
+        return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc) and is_below
 
     def _ask(
         self,

@@ -27,11 +27,9 @@ OPS = ["wait_for_file", "extract_metadata", "describe_files", "build_dataset", "
 
 
 def break_schema(path: Path) -> None:
-    """An operator that does not exist; the schema keeps claiming its files."""
+    """No id, so that it is broken as a whole; it keeps claiming its files."""
     schema = yaml.safe_load(path.read_text())
-    schema["variables"]["broken"] = {
-        "source": "VALUE", "operator": "shout", "value": "x", "value_type": "string",
-    }  # fmt: skip
+    del schema["id"]
     path.write_text(yaml.safe_dump(schema, sort_keys=False))
 
 
@@ -108,7 +106,7 @@ def check_failures(facility: Processes, dream: set[str]) -> None:
         logs = facility.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         failure = logs[0].get_dagster_event().step_failure_data.user_failure_data
         assert failure is not None
-        assert "unknown operator 'shout'" in str(failure.metadata["reason"].value)
+        assert "id: is missing" in str(failure.metadata["reason"].value)
 
 
 def check_pages(facility: Processes, browser: webdriver.Chrome) -> None:

@@ -103,6 +103,7 @@ def test_a_run_that_is_cancelled_ends_with_its_process(
 
 def killed(instance: dg.DagsterInstance, folder: Path, file: str, job: dg.JobDefinition = waiting) -> str:
     """A run of a file whose process was killed, as Dagster's monitoring then reports it."""
+    instance.add_dynamic_partitions("nexus_files", [file])
     run_id, process = started(instance, folder, job, {PARTITION_TAG: file})
     os.kill(process, signal.SIGKILL)
     wait_for(lambda: not is_running(process), "the end of the process", seconds=10)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import h5py
 import pytest
 import yaml
 
@@ -65,9 +66,9 @@ def test_a_file_becomes_one_dataset_with_one_block(small: SmallFacility) -> None
     (block,) = small.store.origdatablocks(PID)
     assert [file["path"] for file in block["dataFileList"]] == [
         "raw/small-coda.hdf",
-        "ingestor/small-coda.b2b",
-        "ingestor/small-coda.message.json",
-        "ingestor/small-coda.message.b2b",
+        "ingestor/small-coda.hdf.b2b",
+        "ingestor/small-coda.hdf.message.json",
+        "ingestor/small-coda.hdf.message.json.b2b",
     ]
     assert small.store.poisoned() == {}
 
@@ -118,8 +119,8 @@ def test_the_data_file_is_left_alone_and_its_checksum_lies_beside_it(small: Smal
     assert (small.file.read_bytes(), small.file.stat().st_mtime_ns) == before
     beside = small.directory / "data" / "ingestor"
     (block,) = small.store.origdatablocks(PID)
-    assert (beside / "small-coda.b2b").read_text() == block["dataFileList"][0]["chk"]
-    assert json.loads((beside / "small-coda.message.json").read_text())["offset"] == 17
+    assert (beside / "small-coda.hdf.b2b").read_text() == block["dataFileList"][0]["chk"]
+    assert json.loads((beside / "small-coda.hdf.message.json").read_text())["offset"] == 17
 
 
 def test_running_a_file_twice_changes_nothing(small: SmallFacility) -> None:
@@ -366,3 +367,16 @@ def test_a_finding_stays_in_sight_for_a_while(small: SmallFacility, seconds: flo
 def said_of_checks(small: SmallFacility, facility: Facility) -> dict[str, bool]:
     evaluations = small.ingest(facility).get_asset_check_evaluations()
     return {evaluation.check_name: evaluation.passed for evaluation in evaluations}
+
+
+def test_the_name_of_an_instrument_is_cleaned_where_it_becomes_a_tag(small: SmallFacility) -> None:
+    with h5py.File(small.file, "a") as file:
+        del file["entry/instrument/name"]
+        file["entry/instrument/name"] = "ODIN\n" + "x" * 5000
+
+    result = small.ingest(small.facility())
+
+    assert result.success
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["scicat/instrument"] == ("ODIN " + "x" * 5000)[:200]

@@ -58,6 +58,16 @@ def test_a_preview_has_the_pid_of_what_is_registered(small: SmallFacility, regis
     assert [change for change in shown["difference"]["changes"] if change["kind"] == "change"] == []
 
 
+def test_what_an_earlier_version_kept_is_found(small: SmallFacility, registered: Facility) -> None:
+    kept = small.file.parents[1] / "ingestor" / f"{small.file.name}.message.json"
+    kept.rename(kept.with_name(f"{small.file.stem}.message.json"))
+
+    shown = run(small, "preview", str(small.file), "--config", "{}", "--json")
+
+    assert isinstance(shown["dataset"], dict)
+    assert shown["dataset"]["pid"] == pid(small)
+
+
 def test_validate_knows_what_the_announcement_said(small: SmallFacility, registered: Facility) -> None:
     shown = run(small, "validate", "{}", "--against", str(small.file), "--live", "--json")
 

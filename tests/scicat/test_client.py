@@ -660,6 +660,16 @@ def test_an_address_that_only_looks_like_ours_is_anothers(catalogue: Catalogue, 
     assert catalogue.routes in ([], [("POST", "auth/login")])
 
 
+@pytest.mark.parametrize("url", ["proposals/..", "proposals/../users/1", "proposals/%2e%2E/users/1", "a/./b"])
+def test_an_address_that_leads_out_of_its_collection_is_not_asked(catalogue: Catalogue, url: str) -> None:
+    client = catalogue.client()
+
+    with pytest.raises(LookupError, match="leads out of its collection"):
+        client.fetch(url)
+
+    assert catalogue.recorder.requests == []
+
+
 def test_our_own_absolute_address_gets_our_token(catalogue: Catalogue) -> None:
     fill(catalogue)
 

@@ -154,6 +154,23 @@ def test_a_file_that_changed_since_fails_and_the_others_are_done(facility: Corre
     assert [facility.run_number(path) for path in facility.odin] == [1, 443503, 3]
 
 
+def test_a_damaged_file_fails_and_the_others_are_done(facility: CorrectedFacility) -> None:
+    facility.correct_the_schema()
+    damaged = facility.odin[0]
+    with h5py.File(damaged) as file:
+        root = h5py.h5o.get_info(file["/"].id).addr
+    content = bytearray(damaged.read_bytes())
+    # The object header of the root group, without anything that says that it is a group.
+    content[root + 16] = 0
+    damaged.write_bytes(content)
+    os.utime(damaged, (LONG_AGO, LONG_AGO))
+
+    result = run(facility, facility.data, "--update")
+
+    assert "its root group cannot be read" in result.stdout
+    assert "2 updated, 0 not registered, 1 failed" in result.stderr
+
+
 def test_a_file_that_is_not_registered_is_said_to_be_so(facility: CorrectedFacility) -> None:
     new = facility.write_file("odin", 9)
 

@@ -108,3 +108,35 @@ def test_a_key_that_needs_a_restart_is_named(
 
     path.write_text(yaml.safe_dump(GOOD))
     assert current.notices() == ()
+
+
+def test_the_last_good_version_is_the_last_that_any_process_has_read(path: Path, tmp_path: Path) -> None:
+    """A process that began before the brake was pulled, and meets a broken file, brakes as well."""
+    kept = tmp_path / "home" / "kept.yml"
+    early = CurrentConfiguration(load_configuration(path, {"TOKEN": SECRET}), kept)
+    early.read()
+    path.write_text(yaml.safe_dump({**GOOD, "ingestion": {"dry_run": True}}))
+    other = CurrentConfiguration(load_configuration(path, {"TOKEN": SECRET}), kept)
+    braked = other.read()
+
+    path.write_text("ingestion: [")
+
+    now = early.read()
+    assert now.settings.ingestion.dry_run
+    assert now.version == braked.version
+    assert (now.path, now.schemas_directory) == (braked.path, braked.schemas_directory)
+    assert early.broken is not None
+    # What stands in the file may be a secret.
+    assert kept.stat().st_mode & 0o077 == 0
+    assert kept.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_kept_version_that_cannot_be_used_is_no_version(path: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.yml"
+    current = CurrentConfiguration(load_configuration(path, {"TOKEN": SECRET}), kept)
+    before = current.read()
+    kept.write_text("nonsense")
+
+    path.write_text("ingestion: [")
+
+    assert current.read().version == before.version

@@ -287,9 +287,9 @@ def test_checksum_and_announcement_are_planned_beside_the_file(data_file: Path) 
     found = describe_file(data_file, handling(), ANNOUNCEMENT)
     folder = data_file.parents[1] / "ingestor"
     assert [sidecar.path for sidecar in found.sidecars] == [
-        f"{folder}/run 1 #2 100% Köln.b2b",
-        f"{folder}/run 1 #2 100% Köln.message.json",
-        f"{folder}/run 1 #2 100% Köln.message.b2b",
+        f"{folder}/{data_file.name}.b2b",
+        f"{folder}/{data_file.name}.message.json",
+        f"{folder}/{data_file.name}.message.json.b2b",
     ]
     checksum, message, message_checksum = (sidecar.content for sidecar in found.sidecars)
     assert checksum == found.data_file.chk
@@ -317,19 +317,20 @@ def test_the_catalogue_lists_the_data_file_first_and_then_the_others_as_they_wil
     ("changes", "announcement", "suffixes"),
     [
         ({}, None, ["b2b"]),
-        ({}, ANNOUNCEMENT, ["b2b", "message.json", "message.b2b"]),
+        ({}, ANNOUNCEMENT, ["b2b", "message.json", "message.json.b2b"]),
         ({"save_file_hash": False}, ANNOUNCEMENT, ["message.json"]),
         ({"save_file_hash": False}, None, []),
         ({"message_to_file": False}, ANNOUNCEMENT, ["b2b"]),
         ({"compute_file_hash": False}, ANNOUNCEMENT, ["message.json"]),
-        ({"hash_file_extension": "sum"}, ANNOUNCEMENT, ["sum", "message.json", "message.sum"]),
+        ({"hash_file_extension": "sum"}, ANNOUNCEMENT, ["sum", "message.json", "message.json.sum"]),
     ],
 )
 def test_the_settings_say_which_files_are_written(
     data_file: Path, changes: dict[str, Any], announcement: dict[str, Any] | None, suffixes: list[str]
 ) -> None:
     found = describe_file(data_file, handling(**changes), announcement)
-    assert [Path(sidecar.path).name.split("Köln.")[1] for sidecar in found.sidecars] == suffixes
+    names = [Path(sidecar.path).name for sidecar in found.sidecars]
+    assert names == [f"{data_file.name}.{suffix}" for suffix in suffixes]
     write_sidecars(found)
     for listed in found.sidecar_files:
         content = Path(listed.path).read_bytes()
@@ -392,3 +393,79 @@ def test_a_folder_that_cannot_be_made_is_worth_another_try(data_file: Path) -> N
 def test_a_description_is_the_same_after_it_was_stored(data_file: Path) -> None:
     found = describe_file(data_file, handling(), ANNOUNCEMENT)
     assert FileDescription.model_validate_json(found.model_dump_json()) == found
+
+
+def test_files_that_differ_in_their_extension_share_nothing(data_file: Path) -> None:
+    other = data_file.with_suffix(".other")
+    other.write_bytes(b"other")
+
+    planned = [
+        {sidecar.path for sidecar in describe_file(path, handling(), ANNOUNCEMENT).sidecars}
+        for path in (data_file, other)
+    ]
+
+    assert planned[0].isdisjoint(planned[1])
+
+
+def test_a_name_that_leaves_no_room_for_an_extension_is_described_without_such_files(data_file: Path) -> None:
+    long = data_file.rename(data_file.with_name("x" * 249 + ".hdf"))
+
+    found = describe_file(long, handling(), ANNOUNCEMENT)
+
+    assert found.all_files == (found.data_file,)
+    assert ["longer than a file system allows" in notice.reason for notice in found.notices] == [True] * 3
+    write_sidecars(found)
+
+
+def test_a_folder_that_is_a_link_is_refused_and_nothing_is_written_there(
+    data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("etc")
+    (data_file.parents[1] / "ingestor").symlink_to(elsewhere)
+
+    with pytest.raises(PermanentError, match="is a symbolic link") as refused:
+        write_sidecars(describe_file(data_file, handling(), ANNOUNCEMENT))
+
+    assert "ingestor_files_directory" in refused.value.remedy
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_folder_outside_the_data_directory_is_refused_and_not_made(
+    data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("etc")
+    (data_file.parent / "beside").symlink_to(elsewhere)
+    given = {"data_directory": str(data_file.parents[1]), "ingestor_files_directory": "beside/ingestor"}
+
+    with pytest.raises(PermanentError, match="outside the data directory"):
+        write_sidecars(describe_file(data_file, handling(**given), ANNOUNCEMENT))
+
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_an_absolute_folder_may_be_anywhere(
+    data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    own = tmp_path_factory.mktemp("own")
+    given = {"data_directory": str(data_file.parents[1]), "ingestor_files_directory": str(own)}
+
+    write_sidecars(describe_file(data_file, handling(**given), ANNOUNCEMENT))
+
+    assert len(list(own.iterdir())) == 3
+
+
+def test_links_in_the_folder_are_replaced_and_not_followed(data_file: Path, tmp_path: Path) -> None:
+    found = describe_file(data_file, handling(), ANNOUNCEMENT)
+    keys = tmp_path / "authorized_keys"
+    keys.write_text("ours")
+    folder = Path(found.sidecars[0].path).parent
+    folder.mkdir()
+    for sidecar in found.sidecars:
+        name = Path(sidecar.path).name
+        for link in (name, f".{name}.{os.getpid()}"):
+            (folder / link).symlink_to(keys)
+
+    write_sidecars(found)
+
+    assert keys.read_text() == "ours"
+    assert all(Path(sidecar.path).read_text() == sidecar.content for sidecar in found.sidecars)

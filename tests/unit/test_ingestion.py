@@ -173,9 +173,9 @@ def test_a_real_file_and_a_real_schema_give_the_dataset_of_the_measurement(
     assert isinstance(listed, list)
     assert [item["path"] for item in listed if isinstance(item, dict)] == [
         "raw/small-coda.hdf",
-        "ingestor/small-coda.b2b",
-        "ingestor/small-coda.message.json",
-        "ingestor/small-coda.message.b2b",
+        "ingestor/small-coda.hdf.b2b",
+        "ingestor/small-coda.hdf.message.json",
+        "ingestor/small-coda.hdf.message.json.b2b",
     ]
     assert metadata.instrument == "ODIN"
     assert sorted(catalogue.asked) == sorted(["proposals/443503", INSTRUMENTS])

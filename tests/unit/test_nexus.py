@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
+from scicat_dagster.hdf5 import open_nexus
 from scicat_dagster.nexus import (
     CompleteFile,
     FileChangedError,
     NexusValue,
     check_unchanged,
     look_at,
-    open_nexus,
     wait_until_complete,
 )
 

@@ -259,3 +259,8 @@ def test_no_value_makes_an_operator_fail_unexpectedly(name: str, value: object) 
         reason = str(error)
     assert reason != ""
     assert json.dumps(value) == before
+
+
+def test_a_search_that_would_take_years_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="cannot be searched for"):
+        apply("regex", "a" * 60 + "!", pattern="(a+)+$")

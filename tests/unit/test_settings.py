@@ -571,6 +571,15 @@ def test_every_algorithm_of_hashlib_and_blake3_is_allowed(tmp_path: Path, algori
         assert load(tmp_path, text).settings.ingestion.file_handling.file_hash_algorithm == algorithm
 
 
+def bomb(values: str, alias: str) -> bytes:
+    """Twelve levels, each nine times the one before: a few hundred bytes that mean 9^12 values."""
+    lines = ["a0: &a0 {x: 1}"]
+    for level in range(1, 12):
+        inner = ", ".join([alias.format(f"a{level - 1}")] * 9)
+        lines.append(f"a{level}: &a{level} {values.format(inner)}")
+    return "\n".join(lines).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -585,6 +594,8 @@ def test_every_algorithm_of_hashlib_and_blake3_is_allowed(tmp_path: Path, algori
         (b"id: !!int many", "YAML"),
         (b"id: " + b"[" * 1000, "YAML"),
         (b"dataset: &d {inner: *d}", "anchor"),
+        (bomb("[{}]", "*{}"), "aliases"),
+        (bomb("{{<<: [{}]}}", "*{}"), "aliases"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_a_configuration_error(

@@ -17,7 +17,8 @@ import pytest
 
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files import FileDescription, describe_file, write_sidecars
-from scicat_dagster.nexus import NotReadyError, open_nexus, wait_until_complete
+from scicat_dagster.hdf5 import open_nexus
+from scicat_dagster.nexus import NotReadyError, wait_until_complete
 from scicat_dagster.settings import FileHandlingSettings
 
 NOBODY = 65534
@@ -119,7 +120,7 @@ def test_an_ingestor_folder_that_must_not_be_written_is_permanent_and_named(
     with as_nobody(), pytest.raises(PermanentError) as refused:
         write_sidecars(described)
 
-    assert refused.value.what == f"No right to write {folder}/small-coda.b2b."
+    assert refused.value.what == f"No right to write {folder}/small-coda.hdf.b2b."
     assert f"the right to write in {folder}," in refused.value.remedy
     folder.chmod(0o755)
     assert list(folder.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 from pydantic import JsonValue
 
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.nexus import NexusFile, open_nexus
+from scicat_dagster.hdf5 import NexusFile, open_nexus
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.rendering import Value
 from scicat_dagster.schemas.variables import Evaluation, evaluate_variables
@@ -103,6 +103,32 @@ def val(value: object, value_type: str = "string", **more: object) -> Document:
 
 def reasons(evaluation: Evaluation) -> dict[str, str]:
     return {notice.subject: notice.reason for notice in evaluation.notices}
+
+
+# --- In addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("proposals/<name>", "proposals/..%2Fusers%2F1%3Fa%26b"),
+        ("proposals?filter=<name>", "proposals?filter=..%2Fusers%2F1%3Fa%26b"),
+        # What the schema has quoted is not quoted again, and one reference alone is an address.
+        ("proposals/<quoted>", "proposals/..%2Fusers%2F1%3Fa%26b"),
+        ("<address>", "proposals/1?limit=1"),
+    ],
+)
+def test_a_value_is_one_part_of_an_address(
+    evaluate: Evaluate, catalogue: FakeCatalogue, url: str, asked: str
+) -> None:
+    evaluate(
+        name=val("../users/1?a&b"),
+        quoted=val("<name>", operator="urlsafe"),
+        address=val("proposals/1?limit=1"),
+        answer=sc(url),
+    )
+
+    assert catalogue.asked == [asked]
 
 
 # --- From the file
