@@ -50,11 +50,6 @@ class Operator:
             self.deeds[deed.kind] += 1
         return done
 
-    @property
-    def is_configuration_broken(self) -> bool:
-        """Whether a broken configuration file is in place; a process of a laptop would not start with it."""
-        return bool(self._good)
-
     def mend(self, *, at_once: bool = False) -> None:
         """Put the good configuration file back, when it is time or at once."""
         if self._good and (at_once or time.monotonic() > self._broken_until):

@@ -58,9 +58,9 @@ class Storm:
             while agenda and agenda[0][0] <= seconds:
                 agenda.pop(0)[1]()
             self.operator.mend()
-            # Nobody is there to start a laptop's processes again that do not start.
-            if kills and not self.operator.is_configuration_broken and self._is_due(kills[0], seconds):
-                kills = kills[1:] if self._killed(kills[0]) else kills
+            # Also while the configuration file is broken: who begins then has the last good version.
+            if kills and self._is_due(kills[0], seconds) and self._killed(kills[0]):
+                kills.pop(0)
             due = [deed for deed in deeds if self._is_due(deed, seconds)]
             if (done := next((deed for deed in due if self.operator.does(deed)), None)) is not None:
                 deeds.remove(done)
