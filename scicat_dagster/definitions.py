@@ -13,6 +13,7 @@ from scicat_dagster.orchestration.assets import (
     configuration as configuration_asset,
 )
 from scicat_dagster.orchestration.assets import kafka_lag, rejected_messages, with_freshness
+from scicat_dagster.orchestration.between_ops import JsonBetweenOps
 from scicat_dagster.orchestration.checks import latest_files
 from scicat_dagster.orchestration.digest import digest_sensor
 from scicat_dagster.orchestration.discovery import (
@@ -60,7 +61,10 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             reconcile_schedule(configuration.settings.reconcile),
             forget_schedule(configuration.settings.retention),
         ],
-        resources={"facility": facility or Facility(CurrentConfiguration(configuration))},
+        resources={
+            "facility": facility or Facility(CurrentConfiguration(configuration)),
+            "io_manager": JsonBetweenOps(),
+        },
         executor=dg.in_process_executor,
     )
 

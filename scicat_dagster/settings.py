@@ -392,7 +392,7 @@ class ReconcileSettings(_Section):
     """The folders to sweep: a list, or separated by commas. Empty: `ingestion.file_handling.data_directory`.
     """
     cron: Annotated[str, AfterValidator(_cron)] = "0 3 * * *"
-    """When to sweep, as a cron expression of five fields with numbers."""
+    """When to sweep, as a cron expression of five fields with numbers, in UTC."""
     since_days: NonNegativeInt = 30
     """Only files that were modified in so many days are looked at. 0: all, however old."""
 
@@ -404,7 +404,7 @@ class RetentionSettings(_Section):
     """Files that were registered longer ago lose their partition, runs and logs. 0: never. With some 100,000
     files Dagster's pages become slow."""
     cron: Annotated[str, AfterValidator(_cron)] = "30 4 * * *"
-    """When to forget, as a cron expression of five fields with numbers."""
+    """When to forget, as a cron expression of five fields with numbers, in UTC."""
 
 
 class MonitoringSettings(_Section):

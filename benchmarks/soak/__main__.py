@@ -19,6 +19,7 @@ import click
 
 from benchmarks.soak.account import Report, account
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
+from benchmarks.soak.operator import Operator
 from benchmarks.soak.plan import make_plan
 from benchmarks.soak.processes import START_SECONDS, Laptop, Processes, Production, SoakError
 from benchmarks.soak.settling import Settling
@@ -59,13 +60,14 @@ def soak(
     deadline = began + timeout_seconds
     plan = make_plan(seed, files, kills, victims=layout.victims, seconds_per_file=SECONDS_PER_FILE[layout])
     with running_facility(directory, seed, broker_address, layout, dialect) as facility:
-        storm = Storm(facility, plan, random.Random(f"kills/{seed}"), say)  # noqa: S311 - no secret
+        operator = Operator(facility, random.Random(f"operator/{seed}"), say)  # noqa: S311 - no secret
+        storm = Storm(facility, plan, random.Random(f"kills/{seed}"), say, operator)  # noqa: S311 - no secret
         if broker_address:
             _wait_for_first_tick(facility)
         storm.rage(deadline)
         say("the storm is over")
         by_path = {str(file.file.path(facility.data_directory)): file for file in plan.files}
-        settling = Settling(facility, by_path, say)
+        settling = Settling(facility, by_path, say, set(operator.dismissed))
         last, settled = settling.settle(deadline)
         seconds = round(time.monotonic() - began, 1)
         return account(facility, plan, storm, settling, last, seed=seed, seconds=seconds, settled=settled)

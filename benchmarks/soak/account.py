@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak.facility import Facility, Look
-from benchmarks.soak.plan import Manner, Plan, Victim
+from benchmarks.soak.plan import DeedKind, Hostile, Manner, Plan, Victim
 from benchmarks.soak.settling import Settling
 from benchmarks.soak.storm import Storm
 from scicat_dagster.demo.catalogue import Store
@@ -64,6 +64,9 @@ class Report:
     file_faults: dict[str, int]
     kills: dict[str, int]
     kill_manners: dict[str, int]
+    deeds: dict[str, int]
+    """What a person did meanwhile."""
+    hostile_messages: dict[str, int]
     broker_outages: int
     faults: dict[str, int]
     re_executed_by_hand: int
@@ -148,6 +151,8 @@ def account(
         file_faults=dict(Counter(str(file.fault) for file in plan.files if file.fault)),
         kills={str(victim): storm.kills[victim] for victim in Victim},
         kill_manners={str(manner): storm.manners[manner] for manner in Manner},
+        deeds={str(kind): storm.operator.deeds[kind] for kind in DeedKind},
+        hostile_messages={str(kind): storm.hostile[kind] for kind in Hostile},
         broker_outages=storm.outages,
         faults={kind.name.lower(): facility.faults.counts[kind] for kind in FaultKind},
         re_executed_by_hand=settling.requests.total(),

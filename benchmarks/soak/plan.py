@@ -15,6 +15,10 @@ _MOST_FILES_IN_A_BURST = 8
 _OUTAGES = {0: (6.0,), 500: (20.0, 300.0)}
 """How long the broker is away, one time after the other, in a soak of at least so many files."""
 
+_SHARE_OF_HOSTILE = 0.2
+"""Of the bursts have such a message among theirs."""
+_FILES_FOR_A_DEED = 12
+
 
 class FileFault(StrEnum):
     """What is wrong with a file."""
@@ -49,6 +53,24 @@ class Manner(StrEnum):
     """It is asked to in its own way, and says that all is well."""
 
 
+class DeedKind(StrEnum):
+    """What a person does."""
+
+    DELETE_PARTITION = "deletes the partition of a failed file"
+    CANCEL_RUN = "cancels a run"
+    CHANGE_LIMIT = "changes max_offline_ingestors"
+    BREAK_CONFIGURATION = "saves a broken configuration file"
+
+
+class Hostile(StrEnum):
+    """A message that nobody's file writer sends."""
+
+    NESTED = "nested metadata"
+    """It announces a good file, once more."""
+    LONG_PATH = "a path that is too long"
+    GARBAGE = "garbage"
+
+
 @dataclass(frozen=True)
 class SoakFile:
     """A file, what is wrong with it, and how long after its announcement it appears if it is late."""
@@ -65,6 +87,7 @@ class Burst:
     at: float
     files: tuple[SoakFile, ...]
     extras: Extras
+    hostile: tuple[Hostile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,15 @@ class Kill:
     after_files: int
     delay: float
     manner: Manner = Manner.KILL
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What a person does once so many files are in the catalogue; ``seconds`` is how long it stays so."""
+
+    kind: DeedKind
+    after_files: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +124,7 @@ class Plan:
     bursts: tuple[Burst, ...]
     kills: tuple[Kill, ...]
     outages: tuple[Outage, ...]
+    deeds: tuple[Deed, ...] = ()
 
     @property
     def files(self) -> list[SoakFile]:
@@ -112,7 +145,12 @@ def make_plan(
         place = len(bursts) * number // (len(durations) + 1)
         outages.append(Outage(bursts[place].at, seconds))
         bursts[place:] = [replace(burst, at=burst.at + seconds + 0.5) for burst in bursts[place:]]
-    return Plan(tuple(bursts), tuple(_kills(files, kills, victims, chance)), tuple(outages))
+    return Plan(
+        tuple(bursts),
+        tuple(_kills(files, kills, victims, chance)),
+        tuple(outages),
+        tuple(_deeds(files, chance)),
+    )
 
 
 def _files(seed: int, files: int, chance: random.Random) -> list[SoakFile]:
@@ -131,8 +169,22 @@ def _bursts(files: list[SoakFile], chance: random.Random, seconds_per_file: floa
         size = chance.randint(1, _MOST_FILES_IN_A_BURST)
         now, files = files[:size], files[size:]
         mishaps = [chance.random() < share for share in (0.5, 0.3, 0.3)]
-        yield Burst(at, tuple(now), Extras(duplicate=mishaps[0], broken=mishaps[1], failed=mishaps[2]))
+        extras = Extras(duplicate=mishaps[0], broken=mishaps[1], failed=mishaps[2])
+        yield Burst(at, tuple(now), extras, _hostile(chance))
         at += chance.uniform(0.15, 1.85) * seconds_per_file * size
+
+
+def _hostile(chance: random.Random) -> tuple[Hostile, ...]:
+    return tuple(kind for kind in Hostile if chance.random() < _SHARE_OF_HOSTILE)
+
+
+def _deeds(files: int, chance: random.Random) -> Iterator[Deed]:
+    """Each kind at least once."""
+    number = max(len(DeedKind), files // _FILES_FOR_A_DEED)
+    kinds = [kind for _, kind in zip(range(number), itertools.cycle(DeedKind), strict=False)]
+    moments = sorted(chance.randint(0, int(files * 0.7)) for _ in kinds)
+    for kind, after_files in zip(chance.sample(kinds, number), moments, strict=True):
+        yield Deed(kind, after_files, chance.uniform(3, 8))
 
 
 def _kills(files: int, kills: int, victims: Sequence[Victim], chance: random.Random) -> Iterator[Kill]:

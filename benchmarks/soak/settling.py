@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import dagster as dg
 from dagster._cli.job import execute_launch_command
 from dagster_shared.cli import WorkspaceOpts
 
@@ -30,6 +31,8 @@ class Settling:
     facility: Facility
     files: Mapping[str, SoakFile]
     say: Callable[[str], None]
+    dismissed: set[str] = field(default_factory=set)
+    """Files whose partitions a person deleted, and who requests them after all."""
     requests: Counter[str] = field(default_factory=Counter)
     _requested: set[str] = field(default_factory=set)
 
@@ -40,6 +43,7 @@ class Settling:
         last = look(self.facility)
         since = time.monotonic()
         while time.monotonic() < deadline:
+            self._request_dismissed()
             self._request_by_hand(last)
             time.sleep(_LOOK_SECONDS)
             self.facility.processes.check()
@@ -66,14 +70,26 @@ class Settling:
             if not self.facility.processes.is_up:
                 return
             self._requested.add(failed.run_id)
-            self.requests[path] += 1
-            execute_launch_command(
-                instance=self.facility.instance,
-                workspace_opts=WorkspaceOpts(workspace=[str(self.facility.processes.workspace)]),
-                job_name="ingest_file",
-                config_json=json.dumps(failed.run_config),
-                tags=json.dumps({"dagster/partition": path}),
-            )
+            self._request(path, failed.run_config)
+
+    def _request_dismissed(self) -> None:
+        """What a person does who deleted a partition and wants its file after all."""
+        while self.dismissed and self.facility.processes.is_up:
+            path = self.dismissed.pop()
+            instance = self.facility.instance
+            (latest,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": path}), limit=1)
+            instance.add_dynamic_partitions("nexus_files", [path])
+            self._request(path, latest.run_config)
+
+    def _request(self, path: str, run_config: Mapping[str, object]) -> None:
+        self.requests[path] += 1
+        execute_launch_command(
+            instance=self.facility.instance,
+            workspace_opts=WorkspaceOpts(workspace=[str(self.facility.processes.workspace)]),
+            job_name="ingest_file",
+            config_json=json.dumps(run_config),
+            tags=json.dumps({"dagster/partition": path}),
+        )
 
 
 def _progress(now: Look, files: int) -> str:

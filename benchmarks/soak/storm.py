@@ -8,11 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import h5py
+from streaming_data_types import serialise_wrdn
 
 from benchmarks.soak.facility import Facility, look
-from benchmarks.soak.plan import Burst, FileFault, Kill, Manner, Outage, Plan, SoakFile, Victim
+from benchmarks.soak.operator import Operator
+from benchmarks.soak.plan import Burst, Deed, FileFault, Hostile, Kill, Manner, Outage, Plan, SoakFile, Victim
+from scicat_dagster.demo.facility.measurement import PlannedFile
 from scicat_dagster.demo.facility.nexus import write_beginning, write_end
 from scicat_dagster.demo.file_writer import READ_ONLY, MessageKind, write_files, written_message
 
@@ -29,9 +33,11 @@ class Storm:
     plan: Plan
     chance: random.Random
     say: Callable[[str], None]
+    operator: Operator
     kills: Counter[Victim] = field(default_factory=Counter)
     manners: Counter[Manner] = field(default_factory=Counter)
     outages: int = 0
+    hostile: Counter[Hostile] = field(default_factory=Counter)
     _looked: float = 0.0
 
     def rage(self, deadline: float) -> None:
@@ -46,18 +52,24 @@ class Storm:
         """
         began = time.monotonic()
         agenda = self._agenda()
-        kills = list(self.plan.kills)
-        while (agenda or kills) and time.monotonic() < deadline:
+        kills, deeds = list(self.plan.kills), list(self.plan.deeds)
+        while (agenda or kills or deeds) and time.monotonic() < deadline:
             seconds = time.monotonic() - began
             while agenda and agenda[0][0] <= seconds:
                 agenda.pop(0)[1]()
+            self.operator.mend()
+            # Also while the configuration file is broken: who begins then has the last good version.
             if kills and self._is_due(kills[0], seconds) and self._killed(kills[0]):
                 kills.pop(0)
-            if kills and not agenda and self._is_over():
-                self.say(f"nothing is left to kill: {len(kills)} kills left out")
-                return
+            due = [deed for deed in deeds if self._is_due(deed, seconds)]
+            if (done := next((deed for deed in due if self.operator.does(deed)), None)) is not None:
+                deeds.remove(done)
+            if (kills or deeds) and not agenda and self._is_over():
+                self.say(f"nothing is left to work on: {len(kills)} kills and {len(deeds)} deeds left out")
+                break
             self.facility.processes.check()
             time.sleep(0.2)
+        self.operator.mend(at_once=True)
 
     def _agenda(self) -> list[tuple[float, Callable[[], None]]]:
         """What has its time, in the order of time."""
@@ -92,7 +104,25 @@ class Storm:
             message = written_message(file.file, file.file.path(facility.data_directory))
             topic = file.file.proposal.instrument.topic
             facility.announcements.send(topic, MessageKind.WRITTEN, message, key=file.file.job_id)
+        for kind in burst.hostile:
+            self._send_hostile(kind, burst.files[0])
         self.say(f"{len(burst.files)} files announced")
+
+    def _send_hostile(self, kind: Hostile, file: SoakFile) -> None:
+        path = file.file.path(self.facility.data_directory)
+        match kind:
+            case Hostile.NESTED:
+                value = hostile_message(file.file, path, metadata="[" * 255 + "]" * 255)
+            case Hostile.LONG_PATH:
+                value = hostile_message(file.file, path.with_name("x" * 200).joinpath(*["y" * 200] * 20))
+            case Hostile.GARBAGE:
+                value = bytes(4) + b"\0\xff\0\xfe" + self.chance.randbytes(1000)
+        # The first is read like any other; of the others is expected what is of a broken one.
+        meant = MessageKind.DUPLICATE if kind is Hostile.NESTED else MessageKind.BROKEN
+        self.facility.announcements.send(
+            file.file.proposal.instrument.topic, meant, value, key=file.file.job_id
+        )
+        self.hostile[kind] += 1
 
     def _write(self, file: SoakFile) -> None:
         path = file.file.path(self.facility.data_directory)
@@ -110,9 +140,9 @@ class Storm:
             os.utime(path, (time.time() - 3600, time.time() - 3600))
         path.chmod(READ_ONLY)
 
-    def _is_due(self, kill: Kill, seconds: float) -> bool:
-        registered = self.facility.store.count_origdatablocks() >= kill.after_files
-        return registered or seconds > _LATEST_SECONDS_PER_FILE * (kill.after_files + 5)
+    def _is_due(self, planned: Kill | Deed, seconds: float) -> bool:
+        registered = self.facility.store.count_origdatablocks() >= planned.after_files
+        return registered or seconds > _LATEST_SECONDS_PER_FILE * (planned.after_files + 5)
 
     def _killed(self, kill: Kill) -> bool:
         time.sleep(kill.delay)
@@ -129,3 +159,8 @@ class Storm:
         self._looked = time.monotonic()
         now = look(self.facility)
         return not now.is_behind and now.unfinished == 0
+
+
+def hostile_message(file: PlannedFile, path: Path, metadata: str | None = None) -> bytes:
+    """A well-formed ``wrdn`` with contents of our choice."""
+    return bytes(serialise_wrdn("hostile", file.job_id, False, str(path), metadata))  # noqa: FBT003

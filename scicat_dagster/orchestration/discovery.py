@@ -36,7 +36,12 @@ from scicat_dagster.orchestration.failures import explained
 from scicat_dagster.orchestration.inventory import failed_files
 from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.labels import OWNERS, PAST_FILES, kinds
-from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
+from scicat_dagster.orchestration.partitions import (
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    nexus_files,
+)
 from scicat_dagster.settings import ReconcileSettings, Settings
 
 REQUESTED_BY_TAG = "scicat/requested_by"
@@ -134,13 +139,31 @@ def start_backfills(instance: dg.DagsterInstance, paths: Sequence[str], requeste
 def _with_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:
     unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
     found: set[str] = set()
+    ranges: list[tuple[str, str]] = []
     cursor = None
     while True:
         page = instance.get_runs(unfinished, limit=_PAGE, cursor=cursor)
         found.update(run.tags[PARTITION_TAG] for run in page if PARTITION_TAG in run.tags)
+        ranges += [(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) for run in page if _is_of_many(run)]
         if len(page) < _PAGE:
-            return found
+            return found | _within(instance, ranges)
         cursor = page[-1].run_id
+
+
+def _is_of_many(run: dg.DagsterRun) -> bool:
+    return RANGE_START_TAG in run.tags and RANGE_END_TAG in run.tags
+
+
+def _within(instance: dg.DagsterInstance, ranges: Sequence[tuple[str, str]]) -> set[str]:
+    """The files between the ends of these ranges, in the order in which Dagster has them."""
+    if not ranges:
+        return set()
+    keys = list(instance.get_dynamic_partitions(nexus_files.name or ""))
+    places = {key: place for place, key in enumerate(keys)}
+    found: set[str] = set()
+    for start, end in ranges:
+        found.update(keys[places.get(start, 0) : places.get(end, len(keys) - 1) + 1])
+    return found
 
 
 def _in_backfills(instance: dg.DagsterInstance) -> set[str]:

@@ -99,6 +99,16 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
         raise _failure(error, kind=kind) from error
 
 
+def repeat_whole_run(
+    instance: dg.DagsterInstance, run_id: str, what: str, details: dict[str, str]
+) -> dg.Failure:
+    """The failure of a run that cannot use what its ops have stored: all of them are executed again."""
+    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id}
+    instance.add_run_tags(run_id, {**tags, RETRY_RUN_TAG: "true", RETRY_STRATEGY_TAG: "ALL_STEPS"})
+    remedy = "Re-execute the whole run, not from the failed op; Dagster's retry does so by itself."
+    return _failure(TransientError(what, remedy=remedy, details=details), kind="transient")
+
+
 def kind_of(run: dg.DagsterRun) -> str | None:
     """The kind of a run's own failure; None where it ended without a word of ours."""
     return run.tags.get(FAILURE_TAG) if run.tags.get(FAILED_RUN_TAG) == run.run_id else None

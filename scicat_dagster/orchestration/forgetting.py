@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from scicat_dagster.orchestration.discovery import files_in_flight
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.labels import OWNERS, UPKEEP, kinds
 from scicat_dagster.orchestration.partitions import PARTITION_TAG, RAW_DATASET, nexus_files
@@ -21,7 +22,6 @@ MOST_FILES = 5000
 """In one run of the job: it is done in minutes, and the next one goes on."""
 
 _PAGE = 1000
-_FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 
 
 @dg.op(
@@ -90,13 +90,15 @@ def forgettable(
     latest = dict(
         instance.get_latest_storage_id_by_partition(RAW_DATASET, dg.DagsterEventType.ASSET_MATERIALIZATION)
     )
+    # Also of a backfill that has not come to them yet.
+    in_flight = files_in_flight(instance)
     found = 0
     for record in _materializations(instance, before):
         path = record.partition_key or ""
-        if latest.get(path) != record.storage_id:
+        if latest.get(path) != record.storage_id or path in in_flight:
             continue
         runs = list(instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: path})))
-        if any(run.status not in _FINISHED for run in runs):
+        if not all(run.is_finished for run in runs):
             continue
         if runs and runs[0].status is not dg.DagsterRunStatus.SUCCESS:
             # Registered once, and failed since: somebody has to look at it.

@@ -71,5 +71,5 @@ every_morning = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     owners=OWNERS,
     tags=OVERSIGHT,
-    description="The report of failed files, at six each morning.",
+    description="The report of failed files, at six (UTC) each morning.",
 )

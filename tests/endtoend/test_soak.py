@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak.plan import FileFault, Plan, make_plan
+from benchmarks.soak.plan import DeedKind, FileFault, Hostile, Plan, make_plan
 from benchmarks.soak.processes import Laptop, Production
 
 pytestmark = pytest.mark.endtoend
@@ -59,6 +59,8 @@ def test_nothing_is_lost_or_registered_twice_whatever_fails() -> None:
     # It did happen.
     assert sum(report["kills"].values()) == KILLS
     assert all(report["kill_manners"].values())
+    assert all(report["deeds"].values())
+    assert all(report["hostile_messages"].values())
     assert sum(report["faults"].values()) > 0
     assert report["broker_outages"] == 1
 
@@ -70,4 +72,6 @@ def test_a_seed_stands_for_one_plan() -> None:
     assert planned != plan(SEED + 1)
     assert len(planned.files) == FILES
     assert {file.fault for file in planned.files} == set(FileFault)
+    assert {deed.kind for deed in planned.deeds} == set(DeedKind)
+    assert {kind for burst in planned.bursts for kind in burst.hostile} == set(Hostile)
     assert {kill.victim for kill in planned.kills} == set(LAYOUT.victims)

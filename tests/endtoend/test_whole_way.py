@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from scicat_dagster.demo.facility import people
 from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import Announcer, Extras, write_files
+from tests.endtoend.browsing import chromium
 from tests.endtoend.conftest import REJECTED, Processes
 
 pytestmark = pytest.mark.endtoend
@@ -33,30 +34,9 @@ def break_schema(path: Path) -> None:
 
 
 @pytest.fixture
-def browser() -> webdriver.Chrome:
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1600,1200",
-    ):
-        options.add_argument(argument)
-    chromium = Path("/usr/bin/chromium")
-    driver = Path("/usr/bin/chromedriver")
-    if not (chromium.exists() and driver.exists()):
-        pytest.skip("No Chromium with its driver on this machine.")
-    options.binary_location = str(chromium)
-    try:
-        return webdriver.Chrome(options=options, service=webdriver.ChromeService(str(driver)))
-    except WebDriverException as error:
-        pytest.skip(f"Chromium does not start: {error.msg}")
+def browser() -> Iterator[webdriver.Chrome]:
+    with chromium() as driver:
+        yield driver
 
 
 def test_announced_files_become_datasets_and_the_rest_is_visible(
@@ -137,16 +117,13 @@ def check_pages(facility: Processes, browser: webdriver.Chrome) -> None:
         for dataset in facility.server.store.datasets()
         if str(dataset["pid"]).endswith(run.tags["scicat/job_id"])
     )
-    try:
-        browser.get(f"{url}/runs/{run.run_id}")
+    browser.get(f"{url}/runs/{run.run_id}")
 
-        def shown(driver: webdriver.Chrome) -> bool:
-            text = driver.find_element(By.TAG_NAME, "body").get_attribute("textContent") or ""
-            return all(name in text for name in OPS) and pid in text
+    def shown(driver: webdriver.Chrome) -> bool:
+        text = driver.find_element(By.TAG_NAME, "body").get_attribute("textContent") or ""
+        return all(name in text for name in OPS) and pid in text
 
-        WebDriverWait(browser, 60).until(shown)
-    finally:
-        browser.quit()
+    WebDriverWait(browser, 60).until(shown)
 
 
 def check_no_secret(facility: Processes) -> None:

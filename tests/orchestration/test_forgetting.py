@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from scicat_dagster.definitions import build_definitions
+from scicat_dagster.orchestration.discovery import start_backfills
 from scicat_dagster.orchestration.forgetting import forget, forget_schedule, forgettable
 from scicat_dagster.orchestration.partitions import RAW_DATASET
 from scicat_dagster.settings import RetentionSettings
@@ -56,6 +58,33 @@ def test_a_file_that_is_being_worked_on_is_kept(small: SmallFacility) -> None:
     )
 
     assert forgotten(small) == []
+
+
+def test_the_files_of_a_backfill_are_kept_that_has_not_come_to_them_yet(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+
+    start_backfills(small.instance, [str(small.file)], "test")
+
+    assert forgotten(small) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "is_kept"), [(0, 2, True), (1, 1, True), (2, 2, False), (0, 0, False)]
+)
+def test_the_files_of_a_run_of_many_are_kept_while_it_works(
+    small: SmallFacility, first: int, last: int, is_kept: bool
+) -> None:
+    files = [small.file.with_name("before.hdf"), small.file, small.file.with_name("after.hdf")]
+    small.instance.add_dynamic_partitions("nexus_files", [str(file) for file in files])
+    small.ingest(small.facility())
+    ends = {
+        "dagster/asset_partition_range_start": str(files[first]),
+        "dagster/asset_partition_range_end": str(files[last]),
+    }
+
+    small.instance.add_run(dg.DagsterRun("ingest_file", tags=ends, status=dg.DagsterRunStatus.STARTED))
+
+    assert forgotten(small) == ([] if is_kept else [str(small.file)])
 
 
 def test_a_file_that_was_registered_again_is_as_old_as_that(small: SmallFacility) -> None:

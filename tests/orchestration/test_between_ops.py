@@ -1,0 +1,212 @@
+"""What travels between ops: nothing of it is lost, it is nobody else's business, and it is never executed."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import stat
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from scicat_dagster.demo.catalogue.faults import FaultKind, Scripted
+from scicat_dagster.orchestration.between_ops import JsonBetweenOps
+from scicat_dagster.orchestration.each_file import PerFile
+from scicat_dagster.orchestration.ops import AnnouncedFile, Prepared, ReadFile
+from scicat_dagster.schemas.models import Schema
+from tests.orchestration.conftest import DATA, SmallFacility, instance_in
+from tests.orchestration.test_schema_changes import catalogue_with, execute
+
+
+class Anything(BaseModel):
+    """A model of an op."""
+
+    value: Any
+
+
+def travelled(folder: Path, model: BaseModel) -> BaseModel:
+    """The model as the next op gets it."""
+    got: list[BaseModel] = []
+
+    @dg.op(out=dg.Out(type(model)))
+    def first() -> BaseModel:
+        return model
+
+    @dg.op(ins={"found": dg.In(type(model))})
+    def second(found: BaseModel) -> None:
+        got.append(found)
+
+    @dg.job(resource_defs={"io_manager": dg.IOManagerDefinition.hardcoded_io_manager(JsonBetweenOps())})
+    def both() -> None:
+        second(first())
+
+    with instance_in(folder) as instance:
+        assert both.execute_in_process(instance=instance).success
+    return got[0]
+
+
+def failed_at_the_catalogue(small: SmallFacility) -> str:
+    """A run whose last op failed."""
+    with catalogue_with(small, Scripted((FaultKind.UNAVAILABLE, "POST", "datasets"))) as facility:
+        facility.facility().close()
+        with execute(facility) as failed:
+            assert not failed.success
+    small.facility().close()
+    return failed.run_id
+
+
+def stored(small: SmallFacility, run_id: str) -> list[Path]:
+    folder = Path(small.instance.storage_directory()) / run_id
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def re_executed(small: SmallFacility, run_id: str) -> dg.JobExecutionResult:
+    """From the failed op, as Dagster's retry does."""
+    with execute(small, dg.ReexecutionOptions.from_failure(run_id, small.instance)) as done:
+        return done
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "text with \0, \u202e and 𝔘𝔫𝔦𝔠𝔬𝔡𝔢",
+        2**100,
+        1e-300,
+        -math.inf,
+        datetime(2026, 11, 24, 12, tzinfo=UTC),
+        date(2026, 11, 24),
+        b"\0\xff",
+        {1: {None: [True, {"$": "date", "value": "no date"}]}, date(2026, 1, 1): {"a"}},
+        {"$": "bytes", "value": "no base64"},
+    ],
+    ids=repr,
+)
+def test_whatever_yaml_can_hold_arrives_as_it_was(tmp_path: Path, value: object) -> None:
+    arrived = travelled(tmp_path, Anything(value=[value, {"inner": value}]))
+
+    assert arrived == Anything(value=[value, {"inner": value}])
+
+
+def test_what_is_no_number_stays_so(tmp_path: Path) -> None:
+    arrived = travelled(tmp_path, Anything(value=math.nan))
+
+    assert isinstance(arrived, Anything)
+    assert math.isnan(arrived.value)
+
+
+def all_schemas() -> list[Path]:
+    repository = Path(__file__).parents[2]
+    found = (
+        path for folder in ("scicat_dagster", "tests") for path in (repository / folder).rglob("*.imsc.yml")
+    )
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", all_schemas(), ids=lambda path: path.stem)
+def test_every_schema_arrives_as_it_was(tmp_path: Path, path: Path) -> None:
+    schema = Schema.model_validate(yaml.safe_load(path.read_text()))
+
+    assert travelled(tmp_path, schema) == schema
+
+
+def test_a_schema_with_mistakes_and_dates_arrives_as_it_was(tmp_path: Path) -> None:
+    raw = yaml.safe_load((DATA / "small-coda.imsc.yml").read_text())
+    raw["variables"]["day"] = {"source": "VALUE", "value": date(2026, 1, 1), "value_type": "date"}
+    raw["variables"]["nothing"] = {"source": "VALUE", "value": None, "value_type": "none"}
+    raw["variables"]["wrong"] = {"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"}
+    raw["unknown"] = {"jobs": [1]}
+    schema = Schema.model_validate(raw)
+
+    assert travelled(tmp_path, schema) == schema
+
+
+def test_a_run_goes_on_in_another_process_with_what_was_stored(small: SmallFacility) -> None:
+    run_id = failed_at_the_catalogue(small)
+
+    done = re_executed(small, run_id)
+
+    assert done.success
+    assert {event.step_key for event in done.all_events if event.is_step_success} == {
+        "raw_dataset.register_dataset"
+    }
+
+
+def test_what_is_stored_is_json_and_nobody_elses_business(small: SmallFacility) -> None:
+    run_id = failed_at_the_catalogue(small)
+
+    files = stored(small, run_id)
+
+    assert len(files) == 4
+    found = {path.parent.name: path.read_bytes() for path in files}
+    assert PerFile[AnnouncedFile].model_validate_json(found["raw_dataset.wait_for_file"]).made
+    assert PerFile[ReadFile].model_validate_json(found["raw_dataset.extract_metadata"]).made
+    assert PerFile[Prepared].model_validate_json(found["raw_dataset.build_dataset"]).made
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {stat.S_IMODE(path.parent.stat().st_mode) for path in files} == {0o700}
+    assert {stat.S_IMODE(path.parents[1].stat().st_mode) for path in files} == {0o700}
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.sprung),)
+
+
+def test_a_pickle_that_somebody_placed_there_is_not_loaded(small: SmallFacility, tmp_path: Path) -> None:
+    run_id = failed_at_the_catalogue(small)
+    trap = pickle.dumps(Trap(tmp_path / "sprung"))
+    for path in stored(small, run_id):
+        path.write_bytes(trap)
+        # Where Dagster's own IO manager would look.
+        path.with_suffix("").write_bytes(trap)
+
+    done = re_executed(small, run_id)
+
+    assert not done.success
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"made": {"a": 1}}', "[" * 100_000, '{"$": "object", "value": 1}', None]
+)
+def test_what_is_not_what_was_stored_is_a_failure_that_says_so_and_the_run_is_repeated(
+    small: SmallFacility, content: str | None
+) -> None:
+    run_id = failed_at_the_catalogue(small)
+    (path,) = (path for path in stored(small, run_id) if "build_dataset" in str(path))
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+
+    done = re_executed(small, run_id)
+
+    (failed,) = (event for event in done.all_events if event.is_step_failure)
+    shown = failed.step_failure_data.user_failure_data
+    assert shown is not None
+    assert str(path) in str(shown.metadata["reason"].value)
+    assert "whole run" in str(shown.metadata["what to do"].value)
+    run = small.instance.get_run_by_id(done.run_id)
+    assert run is not None
+    # What Dagster's retry, which is given to it by the daemon, goes by.
+    assert run.tags["dagster/retry_strategy"] == "ALL_STEPS"
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "true"
+
+
+def test_a_link_that_somebody_placed_there_is_not_followed(small: SmallFacility, tmp_path: Path) -> None:
+    run_id = failed_at_the_catalogue(small)
+    (path,) = (path for path in stored(small, run_id) if "build_dataset" in str(path))
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+
+    assert not re_executed(small, run_id).success
