@@ -359,6 +359,9 @@ def _plan_sidecars(
     listed is what will be written, not what was, so that a preview shows the same list.
     """
     folder = sidecar_directory(path, settings)
+    if _is_above_the_data(folder, settings):
+        reason = f"{folder} lies outside the data directory, so that checksum and message are not written."
+        return (), (), (Notice(subject="ingestor_files_directory", reason=reason),)
     planned: list[tuple[Sidecar, str | None]] = []
     notices: list[Notice] = []
     keeps_checksums = settings.save_file_hash and checksum is not None
@@ -391,6 +394,16 @@ def _plan_sidecars(
         for sidecar, chk in planned
     )
     return tuple(sidecar for sidecar, _ in planned), listed, tuple(notices)
+
+
+def _is_above_the_data(folder: Path, settings: FileHandlingSettings) -> bool:
+    """Whether a relative setting means a folder outside, as for a file in the data directory itself.
+
+    By its name, which is the facility's choice; one that a link leads outside is refused when it is opened.
+    """
+    if not settings.data_directory or os.path.isabs(settings.ingestor_files_directory):  # noqa: PTH117
+        return False
+    return not folder.is_relative_to(os.path.normpath(settings.data_directory))
 
 
 def _text_checksum(text: str, algorithm: str) -> str:

@@ -18,21 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import h5py
+import numpy as np
 import psycopg2
 import pytest
 import requests
+from streaming_data_types import serialise_wrdn
 
 from benchmarks.soak.facility import Facility, running_facility
 from benchmarks.soak.plan import Manner
 from benchmarks.soak.processes import Production
 from scicat_dagster.demo.catalogue import Dialect
+from scicat_dagster.demo.facility import people
 from scicat_dagster.demo.facility.measurement import plan_file
-from scicat_dagster.demo.file_writer import write_files
+from scicat_dagster.demo.file_writer import MessageKind, write_files
+from scicat_dagster.orchestration.failures import kind_of
 from scicat_dagster.orchestration.run_process import PROCESS_TAG
 from tests.brokers import free_ports
 
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin"
 DEPLOY = Path(__file__).parents[2] / "deploy"
+DATA = Path(__file__).parents[1] / "data"
 
 pytestmark = [
     pytest.mark.endtoend,
@@ -88,6 +94,15 @@ class Layout:
         self.files += 1
         plan = plan_file(29, self.files)
         (path,) = write_files([plan], self.facility.data_directory, self.facility.announcements).files
+        return str(path)
+
+    def announce(self, name: str, content: bytes) -> str:
+        """Write a file of any content, and announce it as the file writer does."""
+        path = self.facility.data_directory / name
+        path.write_bytes(content)
+        topic = next(iter(people.TOPICS))
+        message = bytes(serialise_wrdn("writer", name, False, str(path)))
+        self.facility.announcements.send(topic, MessageKind.WRITTEN, message, key=name)
         return str(path)
 
     def runs_of(self, path: str, *statuses: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
@@ -217,6 +232,53 @@ def test_a_run_whose_worker_does_not_react_is_cancelled_in_the_ui(
     assert found is not None
     assert found.status is dg.DagsterRunStatus.CANCELED
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of the process", seconds=NOTICED_SECONDS)
+
+
+def lost_sector(content: bytes) -> bytes:
+    """Of a small file with one sector zeroed: libhdf5 never comes to an end with it."""
+    return content[: 5 * 512] + bytes(512) + content[6 * 512 :]
+
+
+def with_nul(folder: Path, content: bytes) -> bytes:
+    """Of a small file whose instrument's name is followed by what a C program left in its memory."""
+    path = folder / "nul.hdf"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        group = file.require_group("/entry/instrument")
+        if "name" in group:
+            del group["name"]
+        group.create_dataset("name", data=np.bytes_(b"CODA\0garbage"))
+        del file["/entry/entry_identifier_uuid"]
+        file["/entry/entry_identifier_uuid"] = "another-job"
+    return path.read_bytes()
+
+
+def test_files_that_no_library_survives_take_no_worker(layout: Layout, tmp_path: Path) -> None:
+    facility = layout.facility
+    shutil.copy(DATA / "small-coda.imsc.yml", facility.directory / "schemas")
+    facility.store.add_proposal(
+        "443503", title="CODA", pi_firstname="Ada", pi_lastname="Lovelace", pi_email="ada@example.org",
+        owner_group="ess_proposal_443503",
+    )  # fmt: skip
+    content = (DATA / "small-coda.hdf").read_bytes()
+    damaged = [layout.announce(f"small-coda-{number}.hdf", lost_sector(content)) for number in range(3)]
+    odd = layout.announce("small-coda-nul.hdf", with_nul(tmp_path, content))
+    good = [layout.write() for _ in range(3)]
+
+    # There are as many damaged files as workers, and more.
+    wait_for(
+        lambda: all(map(layout.is_registered, [odd, *good])), "the good files", seconds=REGISTERED_SECONDS
+    )
+    wait_for(
+        lambda: all(layout.runs_of(file, dg.DagsterRunStatus.FAILURE) for file in damaged),
+        "the end of the damaged ones",
+        seconds=3 * REGISTERED_SECONDS,
+    )
+    (run,) = layout.runs_of(odd)
+    assert run.tags["scicat/instrument"] == "CODA"
+    for file in damaged:
+        (run,) = layout.runs_of(file)
+        assert kind_of(run) == "permanent"
 
 
 def test_nobody_else_can_read_or_reach_anything(layout: Layout) -> None:

@@ -469,3 +469,16 @@ def test_links_in_the_folder_are_replaced_and_not_followed(data_file: Path, tmp_
 
     assert keys.read_text() == "ours"
     assert all(Path(sidecar.path).read_text() == sidecar.content for sidecar in found.sidecars)
+
+
+def test_a_file_in_the_data_directory_itself_has_no_sidecars_outside_of_it(data_file: Path) -> None:
+    """Its ingestor's folder would be beside the data directory."""
+    settings = FileHandlingSettings(data_directory=str(data_file.parent))
+
+    found = describe_file(data_file, settings, {"job_id": "job"})
+
+    assert (found.sidecars, found.sidecar_files) == ((), ())
+    (notice,) = found.notices
+    assert "outside the data directory" in notice.reason
+    write_sidecars(found)
+    assert not (data_file.parent.parent / "ingestor").exists()
