@@ -1108,3 +1108,26 @@ def test_an_answer_is_bounded_in_time_and_size(
             raised(TransientError, lambda: client.dataset(PID))
         finally:
             client.close()
+
+
+def test_a_write_that_was_not_answered_says_how_long_it_may_be_under_way(catalogue: Catalogue) -> None:
+    catalogue.script.add((FaultKind.CARRIED_OUT_LATER, "POST", "datasets"))
+    client = catalogue.client(timeout=SHORT)
+
+    failure = catalogue.raised(TransientError, lambda: client.create_dataset(dataset()))
+
+    assert failure.retry_after_seconds == pytest.approx(1.5 * SHORT)
+    catalogue.faults.wait_until_all_are_carried_out()
+    assert catalogue.store.count_datasets() == 1
+
+
+def test_a_write_that_was_never_sent_can_be_repeated_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = f"http://127.0.0.1:{unused.getsockname()[1]}/api/v3"
+    client = ScicatClient(ScicatSettings.model_validate({"host": host, "token": WRONG_TOKEN, "timeout": 1}))
+
+    failure = raised(TransientError, lambda: client.create_dataset(dataset()))
+
+    assert failure.retry_after_seconds is None
+    client.close()
