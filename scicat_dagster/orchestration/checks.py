@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from scicat_dagster.dataset import BuiltDataset
 from scicat_dagster.errors import IngestionError
+from scicat_dagster.orchestration.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
 from scicat_dagster.orchestration.partitions import RAW_DATASET

@@ -10,20 +10,27 @@ import select
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from dagster._config.config_schema import UserConfigSchema
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventType
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.config import pg_config
-from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
-from dagster._core.storage.runs import RunStorage
-from dagster._core.storage.schedules import ScheduleStorage
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import pg_url_from_config
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import QueuePool
+
+from scicat_dagster.orchestration.dagster_internals import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    ConfigurableClass,
+    ConfigurableClassData,
+    DagsterEventType,
+    DagsterStorage,
+    EventLogEntry,
+    EventLogStorage,
+    RunStorage,
+    ScheduleStorage,
+    SqlEventLogStorageTable,
+    UserConfigSchema,
+    pg_config,
+)
 
 _STATEMENT_MILLISECONDS = 60_000
 _KEPT_SECONDS = 600

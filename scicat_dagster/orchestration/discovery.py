@@ -18,19 +18,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
-from dagster._core.scheduler.instigation import SensorInstigatorData
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.utils import make_new_backfill_id
 from pydantic import BaseModel, ConfigDict, Field
 
 from scicat_dagster.discovery import DEFAULT_PATTERNS, Criteria, Discovery, LeftOut, discover, walk
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.assets import GROUP, raw_dataset
+from scicat_dagster.orchestration.dagster_internals import (
+    NOT_FINISHED_STATUSES,
+    AssetGraph,
+    AssetGraphSubset,
+    AssetKeyPartitionKey,
+    BulkActionsFilter,
+    BulkActionStatus,
+    InstigatorType,
+    PartitionBackfill,
+    SensorInstigatorData,
+    make_new_backfill_id,
+)
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import explained
 from scicat_dagster.orchestration.inventory import failed_files

@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import dagster as dg
-
-# What Dagster itself stores the materializations of an output's partitions with.
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.errors import IngestionError
+from scicat_dagster.orchestration.dagster_internals import DagsterEvent, DagsterEventBatchMetadata
 from scicat_dagster.orchestration.failures import RETRY_RUN_TAG, explained
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-# What Dagster's own commands and tasks call, which make a Dagster instance anew for each run.
-from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from scicat_dagster.orchestration.dagster_internals import _execute_run_command_body, _resume_run_command_body
 
 
 def execute_run(instance: dg.DagsterInstance, run_id: str) -> int:

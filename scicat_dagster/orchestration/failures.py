@@ -34,6 +34,7 @@ import dagster as dg
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.nexus import FileChangedError, NotReadyError
+from scicat_dagster.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
 from scicat_dagster.scicat.client import LoginRefusedError
 
@@ -112,6 +113,12 @@ def repeat_whole_run(
 def kind_of(run: dg.DagsterRun) -> str | None:
     """The kind of a run's own failure; None where it ended without a word of ours."""
     return run.tags.get(FAILURE_TAG) if run.tags.get(FAILED_RUN_TAG) == run.run_id else None
+
+
+def lost(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> CheckRunHealthResult:
+    """What a launcher answers of a run whose process is gone: Dagster's monitoring reports it as failed."""
+    note_crash(instance, run)
+    return CheckRunHealthResult(WorkerStatus.FAILED, reason)
 
 
 def note_crash(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:

@@ -13,14 +13,20 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Self
 
 import dagster as dg
-from dagster._config.config_schema import UserConfigSchema
-from dagster._core.instance import InstanceRef
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from dagster._utils.interrupts import setup_interrupt_handlers
 
+from scicat_dagster.orchestration.dagster_internals import (
+    CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    InstanceRef,
+    LaunchRunContext,
+    RunLauncher,
+    UserConfigSchema,
+    WorkerStatus,
+    setup_interrupt_handlers,
+)
 from scicat_dagster.orchestration.executing import execute_run
-from scicat_dagster.orchestration.failures import note_crash
+from scicat_dagster.orchestration.failures import lost
 from scicat_dagster.orchestration.run_process import (
     PROCESS_TAG,
     at_work,
@@ -84,13 +90,8 @@ class ForkLauncher(RunLauncher, ConfigurableClass):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a run is still there, as far as this machine can tell."""
         if is_on_this_machine(run) and not is_at_work(run):
-            return self._lost(run, "The process of the run is gone.")
+            return lost(self._instance, run, "The process of the run is gone.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
-
-    def _lost(self, run: dg.DagsterRun, reason: str) -> CheckRunHealthResult:
-        """Dagster's monitoring is going to report it as failed."""
-        note_crash(self._instance, run)
-        return CheckRunHealthResult(WorkerStatus.FAILED, reason)
 
     def terminate(self, run_id: str) -> bool:
         """End a run, by force where it does not react; False where its process is on another machine."""

@@ -14,12 +14,6 @@ from pathlib import Path
 from time import time
 
 import dagster as dg
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorTick,
-    InstigatorType,
-    TickStatus,
-)
 from prometheus_client.core import Metric
 
 from scicat_dagster.current_configuration import CurrentConfiguration
@@ -27,6 +21,12 @@ from scicat_dagster.errors import TransientError
 from scicat_dagster.health import Check, Question, gauge
 from scicat_dagster.orchestration.assets import kafka_lag
 from scicat_dagster.orchestration.configuration_versions import reported_version
+from scicat_dagster.orchestration.dagster_internals import (
+    InstigatorState,
+    InstigatorTick,
+    InstigatorType,
+    TickStatus,
+)
 from scicat_dagster.orchestration.inventory import failed_files
 from scicat_dagster.orchestration.kafka_checks import failing_checks
 from scicat_dagster.orchestration.partitions import RAW_DATASET

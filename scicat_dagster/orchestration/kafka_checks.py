@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from scicat_dagster.orchestration.assets import KAFKA_LAG, kafka_lag
+from scicat_dagster.orchestration.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.validation.live import check_kafka
 from scicat_dagster.validation.report import Report

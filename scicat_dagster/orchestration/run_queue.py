@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from dagster._core.run_coordinator import QueuedRunCoordinator
-from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
-from dagster._serdes import ConfigurableClassData
-
 from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.orchestration.dagster_internals import (
+    ConfigurableClassData,
+    QueuedRunCoordinator,
+    RunQueueConfig,
+)
 from scicat_dagster.orchestration.login_gate import LoginGate
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
 from scicat_dagster.settings import CONFIGURATION_VARIABLE, ConfigurationError

@@ -8,14 +8,18 @@ from __future__ import annotations
 import time
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import InstigatorState, SensorInstigatorData, TickStatus
 
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.kafka import Cursor
 from scicat_dagster.messages import Position
 from scicat_dagster.orchestration.assets import rejected_messages
-from scicat_dagster.orchestration.sensors import wrdn_sensor
+from scicat_dagster.orchestration.dagster_internals import (
+    InstigatorState,
+    InstigatorType,
+    SensorInstigatorData,
+    TickStatus,
+)
+from scicat_dagster.orchestration.sensors import position_metadata, wrdn_sensor
 
 _TRIES = 20
 _PAUSE_SECONDS = 1.0
@@ -102,8 +106,6 @@ def _skipped(position: Position) -> dg.AssetObservation:
         metadata={
             "reason": dg.MetadataValue.text("It was passed over by hand, without being read."),
             "what to do": dg.MetadataValue.text("Find the file that was meant and backfill it."),
-            "topic": dg.MetadataValue.text(position.topic),
-            "partition": dg.MetadataValue.int(position.partition),
-            "offset": dg.MetadataValue.int(position.offset),
+            **position_metadata(position),
         },
     )

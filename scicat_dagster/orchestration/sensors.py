@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
 from scicat_dagster.errors import IngestionError, bounded
 from scicat_dagster.kafka import Batch, Cursor, Gap, send
 from scicat_dagster.limits import LARGEST_TICK_BYTES
-from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
+from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Position, Rejected, read_message
 from scicat_dagster.orchestration.assets import LAG_INTERVAL, kafka_lag, rejected_messages
 from scicat_dagster.orchestration.configuration_versions import changes
 from scicat_dagster.orchestration.facility import Facility
@@ -218,15 +219,22 @@ def _run_request(written: FileWritten, announcement: str, cursor: Cursor) -> dg.
     )
 
 
+def position_metadata(position: Position) -> dict[str, dg.MetadataValue[Any]]:
+    """Where in Kafka a message is, as the UI shows it and ``messages`` reads it."""
+    return {
+        "topic": dg.MetadataValue.text(position.topic),
+        "partition": dg.MetadataValue.int(position.partition),
+        "offset": dg.MetadataValue.int(position.offset),
+    }
+
+
 def rejected_event(rejected: Rejected) -> dg.AssetObservation:
     """What the UI keeps of a rejected message, so that it can be looked at and sent again."""
     position = rejected.position
     metadata = {
         "reason": dg.MetadataValue.text(rejected.reason),
         "what to do": dg.MetadataValue.text(rejected.remedy),
-        "topic": dg.MetadataValue.text(position.topic),
-        "partition": dg.MetadataValue.int(position.partition),
-        "offset": dg.MetadataValue.int(position.offset),
+        **position_metadata(position),
         "message (base64)": dg.MetadataValue.text(base64.b64encode(rejected.kept_value).decode()),
         "bytes in all": dg.MetadataValue.int(len(rejected.value or b"")),
     }
@@ -252,9 +260,7 @@ def _superseded_event(written: FileWritten) -> dg.AssetObservation:
         metadata={
             "reason": dg.MetadataValue.text("Another message for the same file came right after it."),
             "what to do": dg.MetadataValue.text("Nothing: the file has a run, with the later message."),
-            "topic": dg.MetadataValue.text(written.topic),
-            "partition": dg.MetadataValue.int(written.partition),
-            "offset": dg.MetadataValue.int(written.offset),
+            **position_metadata(written.position),
             "file": dg.MetadataValue.text(written.file_path),
             "job id": dg.MetadataValue.text(written.job_id),
         },

@@ -13,14 +13,13 @@ from typing import Any
 
 import dagster as dg
 from celery import Celery, current_task, signals
-from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
-from dagster._serdes import unpack_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME, TASK_RESUME_JOB_NAME
 from dagster_celery.launcher import CeleryRunLauncher
 
 import scicat_dagster.definitions as loaded_before_the_fork
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.isolation.client import start
+from scicat_dagster.orchestration.dagster_internals import ExecuteRunArgs, ResumeRunArgs, unpack_value
 from scicat_dagster.orchestration.executing import execute_run, resume_run
 from scicat_dagster.orchestration.run_process import (
     NOT_BEGUN,

@@ -10,7 +10,6 @@ import uuid
 from typing import Any
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import (
     DAGSTER_CELERY_QUEUE_TAG,
@@ -18,7 +17,8 @@ from dagster_celery.tags import (
     DAGSTER_CELERY_TASK_ID_TAG,
 )
 
-from scicat_dagster.orchestration.failures import note_crash
+from scicat_dagster.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
+from scicat_dagster.orchestration.failures import lost
 from scicat_dagster.orchestration.run_process import GRACE_SECONDS, NOT_BEGUN, is_at_work, is_on_this_machine
 from scicat_dagster.orchestration.worker_monitor import GROUP_TAG, Heartbeats
 
@@ -42,15 +42,10 @@ class WarmWorkerLauncher(CeleryRunLauncher):
         """Whether the process of a run is still at work, or else the heart of its group still beats."""
         if is_on_this_machine(run):
             if not is_at_work(run):
-                return self._lost(run, "The process of the run is gone.")
+                return lost(self._instance, run, "The process of the run is gone.")
         elif GROUP_TAG in run.tags and self._heartbeats.is_silent(self._instance, run.tags[GROUP_TAG]):
-            return self._lost(run, "The machine of the run's workers is silent.")
+            return lost(self._instance, run, "The machine of the run's workers is silent.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
-
-    def _lost(self, run: dg.DagsterRun, reason: str) -> CheckRunHealthResult:
-        """Dagster's monitoring is going to report it as failed."""
-        note_crash(self._instance, run)
-        return CheckRunHealthResult(WorkerStatus.FAILED, reason)
 
     def terminate(self, run_id: str) -> bool:
         """Let the monitor of the run's workers end it; False where nobody did so in time."""
