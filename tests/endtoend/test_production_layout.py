@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -125,7 +126,7 @@ def wait_for(condition: Callable[[], bool], what: str, *, seconds: float) -> Non
 def layout() -> Iterator[Layout]:
     before = dict(os.environ)
     # Unix sockets have short names only.
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/layout-XXXXXX"], text=True).strip())
+    folder = Path(tempfile.mkdtemp(prefix="layout-", dir="/tmp"))
     folder.chmod(0o711)
     (health_port,) = free_ports(1)
     os.environ["SCICAT_DEMO_HEALTH_PORT"] = str(health_port)

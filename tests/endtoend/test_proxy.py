@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/proxy-XXXXXX"], text=True).strip())
+    folder = Path(tempfile.mkdtemp(prefix="proxy-", dir="/tmp"))
     port, dagster_port = free_ports(2)
     try:
         configuration = configured(folder, port, dagster_port)
