@@ -73,7 +73,7 @@ class Preview(BaseModel):
 
 
 def preview_file(file: Path, config: Path, environment: Mapping[str, str]) -> Preview:
-    """Go the whole way of a file but for its registration. Failures are in ``errors``; nothing is written."""
+    """Run the ingestion pipeline without the registration. Failures are in ``errors``; nothing is written."""
     # Not resolved: a symbolic link is the path that a message would name.
     preview = Preview(file=os.path.abspath(file))  # noqa: PTH100
     try:

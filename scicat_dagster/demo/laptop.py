@@ -107,7 +107,7 @@ class Laptop:
         return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
 
     def write_past(self, files: int) -> None:
-        """Write files of a year earlier, which stand still since yesterday and which nobody announces."""
+        """Write files of a year earlier, which are stable since yesterday and which nobody announces."""
         for index in range(files):
             plan = year_before(plan_file(PAST_SEED, index))
             write_past_file(plan, self.data_directory, age_seconds=86_400)

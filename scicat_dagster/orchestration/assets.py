@@ -27,7 +27,7 @@ MOST_FILES_IN_A_RUN = 200
     "last run says why and what to do.",
 )
 def raw_dataset() -> Any:
-    """The way of a file, from the storage to the catalogue."""
+    """The ingestion pipeline of a file, from the storage to the catalogue."""
     announced = ops.wait_for_file()
     metadata = ops.extract_metadata(announced)
     files = ops.describe_files(announced)

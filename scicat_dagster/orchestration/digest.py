@@ -220,9 +220,9 @@ def digest_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
         owners=OWNERS,
         tags=OVERSIGHT,
-        description="Tells the channels of the section `notifications` what needs a person, in one message: "
-        "files that failed and that are repaired, messages that led to no file, servers that are away, "
-        "sensors that fail. Files that are tried again by themselves are told about after an hour.",
+        description="Reports to the channels of the section `notifications` what needs manual intervention, "
+        "in one message: files that failed and that are repaired, messages that led to no file, servers "
+        "that are away, sensors that fail. Files that are retried are reported after an hour.",
     )
     def failure_digest_sensor(
         context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]

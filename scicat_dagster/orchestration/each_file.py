@@ -1,7 +1,7 @@
 """Doing the same with each file of a run: of the one file of most runs, or of the many of a backfill's.
 
 A run of one file fails as a whole, at the op that failed, and is retried. In a run of many files one that
-fails is put aside with its reason while the others go on; in the end it gets a run of its own
+fails is deferred with its reason while the others go on; in the end it gets a run of its own
 (``leftovers``), so that every failed file is looked at, retried and repaired in the same way.
 """
 
@@ -53,7 +53,7 @@ def each_file(
     files: PerFile[R],
     work: Callable[[str, R], T],
 ) -> PerFile[T]:
-    """Call ``work`` with each file's key and what is known of it; what was put aside before stays so.
+    """Call ``work`` with each file's key and what is known of it; what was deferred before stays so.
 
     ``kind`` is what comes out, as Dagster checks it; ``pauses`` are as for ``explained``.
     """

@@ -3,9 +3,9 @@
 =========  ==============================  ===========================================  =====================
 kind       examples                        what happens                                 what a person does
 =========  ==============================  ===========================================  =====================
-transient  network, 5xx, 429, storage      the op is retried with growing pauses, then  nothing
+transient  network, 5xx, 429, storage      exponential backoff for the op, then         nothing
                                            the run from the failed op; then later
-waiting    the file is not there, or       the op is retried with growing pauses; then  nothing; see that the
+waiting    the file is not there, or       exponential backoff for the op; then         nothing; see that the
            still being written             later: other files need the place            file is written
 changed    the file was modified while     the run is retried from its beginning        nothing
            work on it was under way
@@ -111,11 +111,11 @@ def repeat_whole_run(
 
 
 def kind_of(run: dg.DagsterRun) -> str | None:
-    """The kind of a run's own failure; None where it ended without a word of ours."""
+    """The kind of a run's own failure; None where its process died without reporting one."""
     return run.tags.get(FAILURE_TAG) if run.tags.get(FAILED_RUN_TAG) == run.run_id else None
 
 
-def lost(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> CheckRunHealthResult:
+def lost_run_health(instance: dg.DagsterInstance, run: dg.DagsterRun, reason: str) -> CheckRunHealthResult:
     """What a launcher answers of a run whose process is gone: Dagster's monitoring reports it as failed."""
     note_crash(instance, run)
     return CheckRunHealthResult(WorkerStatus.FAILED, reason)

@@ -26,7 +26,7 @@ from scicat_dagster.orchestration.dagster_internals import (
     setup_interrupt_handlers,
 )
 from scicat_dagster.orchestration.executing import execute_run
-from scicat_dagster.orchestration.failures import lost
+from scicat_dagster.orchestration.failures import lost_run_health
 from scicat_dagster.orchestration.run_process import (
     PROCESS_TAG,
     at_work,
@@ -90,7 +90,7 @@ class ForkLauncher(RunLauncher, ConfigurableClass):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a run is still there, as far as this machine can tell."""
         if is_on_this_machine(run) and not is_at_work(run):
-            return lost(self._instance, run, "The process of the run is gone.")
+            return lost_run_health(self._instance, run, "The process of the run is gone.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def terminate(self, run_id: str) -> bool:

@@ -1,7 +1,7 @@
 """What a run of many files leaves behind: each file that it did not register gets a run of its own.
 
 So a failed file is looked at, retried and repaired in one way, whether it was announced or backfilled. A run
-that ended without a word, because it was killed, leaves all that it did not register.
+whose process died without reporting an error leaves all that it did not register.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The ops of a run, one per step of the way of a file; what a step does is in ``scicat_dagster.ingestion``.
+"""The ops of a run, one per step of the pipeline; what a step does is in ``scicat_dagster.ingestion``.
 
 Between ops travel small pydantic models, so that a run can be re-executed from the op that failed, in
 another process. A run is about one file, or about the many of a backfill: ``each_file`` has the difference.
@@ -83,7 +83,7 @@ class Prepared(ReadFile):
 
 @dg.op(
     tags=kinds("hdf5"),
-    description="Wait until the file writer is done: the file opens, and its size and time stand still.",
+    description="Wait until the file writer is done: the file opens, and its size and mtime are stable.",
 )
 def wait_for_file(
     context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: AnnouncementConfig

@@ -18,7 +18,7 @@ from dagster_celery.tags import (
 )
 
 from scicat_dagster.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
-from scicat_dagster.orchestration.failures import lost
+from scicat_dagster.orchestration.failures import lost_run_health
 from scicat_dagster.orchestration.run_process import GRACE_SECONDS, NOT_BEGUN, is_at_work, is_on_this_machine
 from scicat_dagster.orchestration.worker_monitor import GROUP_TAG, Heartbeats
 
@@ -42,9 +42,9 @@ class WarmWorkerLauncher(CeleryRunLauncher):
         """Whether the process of a run is still at work, or else the heart of its group still beats."""
         if is_on_this_machine(run):
             if not is_at_work(run):
-                return lost(self._instance, run, "The process of the run is gone.")
+                return lost_run_health(self._instance, run, "The process of the run is gone.")
         elif GROUP_TAG in run.tags and self._heartbeats.is_silent(self._instance, run.tags[GROUP_TAG]):
-            return lost(self._instance, run, "The machine of the run's workers is silent.")
+            return lost_run_health(self._instance, run, "The machine of the run's workers is silent.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def terminate(self, run_id: str) -> bool:

@@ -56,7 +56,7 @@ class UnaskedCatalogue:
 def check_file(
     file: Path, schemas: SchemaCollection, catalogue: SampleSource, settings: Settings, report: Report
 ) -> None:
-    """Go the way of a file but its last step, and say which of its fields get a value.
+    """Run the ingestion pipeline but its last step, and say which of its fields get a value.
 
     Its checksum is not computed, because that is a matter of the file's size and of nothing else.
     """
