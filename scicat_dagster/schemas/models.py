@@ -7,8 +7,8 @@ for each file as a value that is missing would.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -138,6 +138,25 @@ def _unusable(raw: Any, error: ValidationError, keys: frozenset[str]) -> Unusabl
         field_type=str(written.get("field_type", "")),
         machine_name=str(written.get("machine_name", "")),
     )
+
+
+_PartOfSchema = TypeVar("_PartOfSchema", bound=_Part)
+
+
+def _usable(
+    model: type[_PartOfSchema],
+) -> Callable[[Any, ValidatorFunctionWrapHandler], _PartOfSchema | Unusable]:
+    """How to read an item of which a wrong one does not take its whole schema with it."""
+
+    def read(raw: Any, _: ValidatorFunctionWrapHandler) -> _PartOfSchema | Unusable:
+        if stored := _stored(raw):
+            return stored
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            return _unusable(raw, error, model.known_keys())
+
+    return read
 
 
 NO_OPERATOR = "DO_NOTHING"
@@ -309,15 +328,6 @@ class FieldAssignment(_Part):
         return self.machine_name
 
 
-def _read_assignment(raw: Any, _: ValidatorFunctionWrapHandler) -> FieldAssignment | Unusable:
-    if stored := _stored(raw):
-        return stored
-    try:
-        return FieldAssignment.model_validate(raw)
-    except ValidationError as error:
-        return _unusable(raw, error, FieldAssignment.known_keys())
-
-
 class SampleAttachment(_Part):
     """Whether the sample that the file names is looked up in the catalogue, and where the file names it."""
 
@@ -327,15 +337,6 @@ class SampleAttachment(_Part):
     """Where the file names its sample."""
     proposal_id_path: str = "/entry/experiment_identifier"
     """Where the file names its proposal."""
-
-
-def _read_sample_attachment(raw: Any, _: ValidatorFunctionWrapHandler) -> SampleAttachment | Unusable:
-    if stored := _stored(raw):
-        return stored
-    try:
-        return SampleAttachment.model_validate(raw)
-    except ValidationError as error:
-        return _unusable(raw, error, SampleAttachment.known_keys())
 
 
 class Schema(_Part):
@@ -357,7 +358,7 @@ class Schema(_Part):
     """
     sample_attachment: Annotated[
         SampleAttachment | Unusable,
-        WrapValidator(_read_sample_attachment, json_schema_input_type=SampleAttachment),
+        WrapValidator(_usable(SampleAttachment), json_schema_input_type=SampleAttachment),
     ] = SampleAttachment()
     """Whether and how the sample is looked up in the catalogue."""
     variables: dict[
@@ -372,7 +373,7 @@ class Schema(_Part):
         Text,
         Annotated[
             FieldAssignment | Unusable,
-            WrapValidator(_read_assignment, json_schema_input_type=FieldAssignment),
+            WrapValidator(_usable(FieldAssignment), json_schema_input_type=FieldAssignment),
         ],
     ] = Field(alias="schema", default_factory=dict)
     """What is put where in the dataset; the keys are free names."""
