@@ -8,12 +8,10 @@ an expired token is a 401. What to write, and in which order, belongs to ``regis
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -23,14 +21,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 from pydantic import JsonValue, ValidationError
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, ReadTimeoutError
-from urllib3.util import Retry
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.scicat.errors import RefusedError, explain, server_words, unreachable
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
 from scicat_dagster.scicat.tokens import expiry_of
+from scicat_dagster.scicat.transport import READS, new_session, read_whole
 from scicat_dagster.settings import ScicatSettings
 
 IDLE_SECONDS = 4.0
@@ -46,12 +42,6 @@ _LOGIN_REFUSED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTT
 _LOGIN_REMEDY = "Correct the user name and password in the configuration's scicat section."
 
 _MOST_RECORDS = 1000
-
-_LARGEST_ANSWER_BYTES = 64_000_000
-"""Unpacked: a thousand datasets, or a file list of 200,000 files. What is larger is no answer of SciCat."""
-
-_PART_BYTES = 65_536
-_READS = frozenset({"GET", "HEAD"})
 
 _LONGEST_LIST = 6000
 """Of values in an address, in characters. Proxies take 8 kB, the server itself 16 kB with all headers."""
@@ -113,17 +103,7 @@ class ScicatClient:
         self._refusal: tuple[float, LoginRefusedError] | None = None
         self._server_time = datetime.now(UTC)
         self._server_time_at = clock()
-        self._session = requests.Session()
-        # Answers are never repeated here, whatever their Retry-After says: Dagster decides when to try again.
-        repeated_reads = Retry(
-            total=2,
-            status=0,
-            backoff_factor=0.2,
-            allowed_methods=frozenset({"GET", "HEAD"}),
-            respect_retry_after_header=False,
-        )
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=repeated_reads))
+        self._session = new_session()
 
     def close(self) -> None:
         """Close all connections."""
@@ -484,9 +464,9 @@ class ScicatClient:
                 allow_redirects=False,
                 stream=True,
             )
-            _read_whole(response, time.monotonic() + seconds)
+            read_whole(response)
         except requests.RequestException as error:
-            under_way = None if method in _READS else self.longest_under_way_seconds
+            under_way = None if method in READS else self.longest_under_way_seconds
             raise unreachable(error, doing, retry_after_seconds=under_way) from None
         finally:
             self._last_use = self._clock()
@@ -590,47 +570,6 @@ class ScicatClient:
         if not isinstance(answer, list):
             raise _unexpected(doing)
         return [_parsed(item, doing, kind) for item in answer]
-
-
-def _read_whole(response: requests.Response, deadline: float) -> None:
-    """Read the body as far as an answer may be long, in size and in time; then it is in memory.
-
-    Raises
-    ------
-    requests.Timeout
-        It is not over at the deadline, by the monotonic clock.
-    requests.RequestException
-        It is larger than any answer, or breaks off.
-    """
-    body = io.BytesIO()
-    with _connection_of(response) as connection:
-        # One read of the socket each, so that the time between two is bounded by the time-out.
-        while part := connection.read1(_PART_BYTES, decode_content=True):
-            body.write(part)
-            if body.tell() > _LARGEST_ANSWER_BYTES:
-                raise requests.exceptions.ContentDecodingError("The answer is too large.")
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout("The answer is not over in time.")
-    body.seek(0)
-    response.raw = body
-
-
-@contextmanager
-def _connection_of(response: requests.Response) -> Iterator[Any]:
-    """What the body is read from: given back for the next request, or closed where it was not read whole."""
-    is_whole = False
-    try:
-        yield response.raw
-        is_whole = True
-    except ReadTimeoutError as error:
-        raise requests.ReadTimeout(str(error)) from None
-    except HTTPError as error:
-        raise requests.ConnectionError(str(error)) from None
-    finally:
-        if is_whole:
-            response.raw.release_conn()
-        else:
-            response.raw.close()
 
 
 def _date_of(response: requests.Response) -> datetime:

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 
@@ -77,7 +77,8 @@ def unreachable(
 
     ``retry_after_seconds`` is how long the request may still be under way, where it may have been sent.
     """
-    kind = "did not answer in time" if isinstance(error, requests.Timeout) else "cannot be reached"
+    is_late = isinstance(error, requests.Timeout) or isinstance(_reason(error), ReadTimeoutError)
+    kind = "did not answer in time" if is_late else "cannot be reached"
     return TransientError(
         f"SciCat {kind} when {doing} ({type(error).__name__}).",
         remedy="It is tried again; look at the network and the SciCat server if it goes on.",
@@ -86,11 +87,15 @@ def unreachable(
 
 
 def _was_never_sent(error: requests.RequestException) -> bool:
-    cause = error.args[0] if error.args else None
-    reason = getattr(cause, "reason", cause)
     return isinstance(error, requests.ConnectTimeout) or isinstance(
-        reason, NewConnectionError | ConnectTimeoutError
+        _reason(error), NewConnectionError | ConnectTimeoutError
     )
+
+
+def _reason(error: requests.RequestException) -> object:
+    """What urllib3 said, also where it gave up after several tries."""
+    cause = error.args[0] if error.args else None
+    return getattr(cause, "reason", cause)
 
 
 _REMEDIES = {

@@ -1051,7 +1051,9 @@ def test_each_shape_of_error_yields_the_servers_words(name: str, words: str) -> 
 class Dripping:
     """A server whose answers never end."""
 
-    def __init__(self, part: bytes, seconds_between: float, headers: dict[str, str]) -> None:
+    def __init__(
+        self, part: bytes, seconds_between: float, headers: dict[str, str], *, ends_headers: bool = True
+    ) -> None:
         ended = self._ended = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
@@ -1059,7 +1061,10 @@ class Dripping:
                 self.send_response(200)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.end_headers()
+                if ends_headers:
+                    self.end_headers()
+                else:
+                    self.flush_headers()
                 with suppress(OSError):
                     while not ended.wait(seconds_between):
                         self.wfile.write(part)
@@ -1108,6 +1113,18 @@ def test_an_answer_is_bounded_in_time_and_size(
             raised(TransientError, lambda: client.dataset(PID))
         finally:
             client.close()
+
+
+def test_headers_that_do_not_end_are_bounded_in_time() -> None:
+    with Dripping(b"X", 0.05, {}, ends_headers=False) as host:
+        settings = ScicatSettings.model_validate({"host": host, "token": WRONG_TOKEN, "timeout": 0.3})
+        client = ScicatClient(settings)
+        try:
+            failure = raised(TransientError, lambda: client.dataset(PID))
+        finally:
+            client.close()
+
+    assert "in time" in failure.what
 
 
 def test_a_write_that_was_not_answered_says_how_long_it_may_be_under_way(catalogue: Catalogue) -> None:
