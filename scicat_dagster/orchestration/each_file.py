@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster.errors import IngestionError
+from scicat_dagster.errors import IngestionError, bounded
 from scicat_dagster.orchestration.dagster_internals import DagsterEvent, DagsterEventBatchMetadata
 from scicat_dagster.orchestration.failures import RETRY_RUN_TAG, explained
 from scicat_dagster.orchestration.partitions import PARTITION_TAG
@@ -71,6 +71,11 @@ def _of_many(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R],
             made[key] = work(key, known)
         except IngestionError as error:
             put_aside[key] = PutAside(reason=error.what, remedy=error.remedy)
+        except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others
+            put_aside[key] = PutAside(
+                reason=bounded(f"Unexpected {type(error).__name__}: {error}"),
+                remedy="See the traceback in the run that this file gets, and report it.",
+            )
     return kind(made=made, put_aside=put_aside)
 
 

@@ -22,6 +22,7 @@ from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.leftovers import leftovers, leftovers_sensor
 from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.settings import load_configuration
 
 PASSWORD = "many"
@@ -57,6 +58,19 @@ class Backlog:
 
     def green(self) -> set[str]:
         return self.instance.get_materialized_partitions(RAW_DATASET)
+
+
+@dataclass
+class Flawed(Facility):
+    """A facility whose schemas cannot be had for the third file, which no code expects."""
+
+    asked: int = 0
+
+    def schemas(self) -> SchemaCollection:
+        self.asked += 1
+        if self.asked == 3:
+            raise KeyError("flaw")
+        return super().schemas()
 
 
 @pytest.fixture
@@ -112,6 +126,18 @@ def test_one_bad_file_does_not_keep_the_others_and_is_named(backlog: Backlog) ->
     assert run is not None
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
     assert leftovers(backlog.instance, run) == [str(bad)]
+
+
+def test_a_defect_that_one_file_meets_does_not_keep_the_others(backlog: Backlog) -> None:
+    backlog.facility = Flawed(backlog.facility.current, op_pauses=())
+
+    result = backlog.run()
+
+    run = backlog.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert not result.success
+    (bad,) = leftovers(backlog.instance, run)
+    assert backlog.green() == set(backlog.files) - {bad}
 
 
 def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: Backlog) -> None:
