@@ -109,6 +109,23 @@ def test_a_backup_holds_what_a_new_machine_needs_and_is_open_to_nobody_else(layo
     assert opened == []
 
 
+def test_a_backup_without_schemas_says_so_and_an_upgrade_is_refused(layout: Layout) -> None:
+    config = Path(layout.environment[CONFIGURATION_VARIABLE])
+    content = config.read_text()
+    config.write_text("scicat: [")
+    pids = {program: layout.pid(program) for program in PROGRAMS}
+    try:
+        backup, upgrade = ctl(layout, "backup"), ctl(layout, "upgrade", "true")
+    finally:
+        config.write_text(content)
+
+    assert (backup.returncode, upgrade.returncode) == (1, 1)
+    assert "no schema files" in backup.stderr
+    made = Path(backup.stdout.splitlines()[-1].removeprefix("Backed up: "))
+    assert list(json.loads((made / "configuration.json").read_text()).values()) == [str(config)]
+    assert {program: layout.pid(program) for program in PROGRAMS} == pids
+
+
 def test_an_upgrade_backs_up_installs_migrates_and_starts_again(layout: Layout, tmp_path: Path) -> None:
     before = registered(layout)
     pids = {program: layout.pid(program) for program in PROGRAMS}
