@@ -7,7 +7,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration import ops
 from scicat_dagster.orchestration.labels import INGESTION, OVERSIGHT, OWNERS
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import CONFIGURATION, REJECTED_MESSAGES, nexus_files
 
 GROUP = "ingestion"
 
@@ -36,7 +36,7 @@ def raw_dataset() -> Any:
 
 
 rejected_messages = dg.AssetSpec(
-    "rejected_messages",
+    REJECTED_MESSAGES,
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,
@@ -47,7 +47,7 @@ rejected_messages = dg.AssetSpec(
 )
 
 configuration = dg.AssetSpec(
-    "configuration",
+    CONFIGURATION,
     group_name=GROUP,
     kinds={"yaml"},
     owners=OWNERS,

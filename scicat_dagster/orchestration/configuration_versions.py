@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from scicat_dagster.orchestration.assets import configuration
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
+from scicat_dagster.orchestration.partitions import CONFIGURATION
 
 VERSION = "version"
 NOTICES = "number of notices"
@@ -37,7 +37,7 @@ def changes(facility: Facility) -> Iterator[dg.AssetObservation]:
         return
     facility.reported_configuration = report
     yield dg.AssetObservation(
-        configuration.key,
+        CONFIGURATION,
         description=" ".join(notice.reason for notice in notices) or f"The version {version} is in force.",
         metadata={
             VERSION: dg.MetadataValue.text(version.hash),
@@ -51,7 +51,7 @@ def changes(facility: Facility) -> Iterator[dg.AssetObservation]:
 
 def reported_version(instance: dg.DagsterInstance) -> ReportedVersion | None:
     """What the code server reported last; None before its first tick."""
-    for record in instance.fetch_observations(configuration.key, limit=1).records:
+    for record in instance.fetch_observations(CONFIGURATION, limit=1).records:
         observation = record.asset_observation
         if observation is not None and VERSION in observation.metadata:
             said = {name: value.value for name, value in observation.metadata.items()}

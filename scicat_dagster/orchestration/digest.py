@@ -17,14 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scicat_dagster.errors import IngestionError, PermanentError
 from scicat_dagster.health import Checkup, facility_checks
 from scicat_dagster.notifications import Condition, Digest, FailedEntry, channels, digest
-from scicat_dagster.orchestration.assets import rejected_messages
 from scicat_dagster.orchestration.discovery import files_in_flight
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures import LOGIN
 from scicat_dagster.orchestration.health import Home, dagster_checks
 from scicat_dagster.orchestration.inventory import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.labels import OVERSIGHT, OWNERS
-from scicat_dagster.orchestration.partitions import PARTITION_TAG
+from scicat_dagster.orchestration.partitions import PARTITION_TAG, REJECTED_MESSAGES
 from scicat_dagster.settings import NotificationSettings
 
 PATIENCE = timedelta(hours=1)
@@ -197,9 +196,9 @@ def not_well(facility: Facility, instance: dg.DagsterInstance) -> tuple[Conditio
 def _around(instance: dg.DagsterInstance, conditions: tuple[Condition, ...], told: Told) -> Around:
     if told.rejected is None:
         # What was rejected before anybody was to be told is in the list of messages.
-        latest = instance.fetch_observations(rejected_messages.key, limit=1).records
+        latest = instance.fetch_observations(REJECTED_MESSAGES, limit=1).records
         return Around(conditions, 0, latest[0].storage_id if latest else 0)
-    wanted = dg.AssetRecordsFilter(rejected_messages.key, after_storage_id=told.rejected)
+    wanted = dg.AssetRecordsFilter(REJECTED_MESSAGES, after_storage_id=told.rejected)
     records = instance.fetch_observations(wanted, limit=_MOST_REJECTED, ascending=True).records
     return Around(conditions, len(records), records[-1].storage_id if records else told.rejected)
 

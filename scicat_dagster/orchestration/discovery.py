@@ -44,6 +44,9 @@ from scicat_dagster.orchestration.partitions import (
     PARTITION_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    RAW_DATASET,
+    RECONCILE_SENSOR,
+    RECONCILIATION,
     nexus_files,
 )
 from scicat_dagster.settings import ReconcileSettings, Settings
@@ -87,11 +90,11 @@ def files_in_flight(instance: dg.DagsterInstance) -> set[str]:
 
 def known_pids(instance: dg.DagsterInstance, paths: Sequence[str]) -> dict[str, str]:
     """The pids under which runs of ours registered files, for those that the catalogue lists elsewhere."""
-    materialized = instance.get_materialized_partitions(raw_dataset.key)
+    materialized = instance.get_materialized_partitions(RAW_DATASET)
     partitions = [path for path in paths if path in materialized]
     pids: dict[str, str] = {}
     for part in _parts(partitions, _PAGE):
-        wanted = dg.AssetRecordsFilter(raw_dataset.key, asset_partitions=part)
+        wanted = dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=part)
         cursor = None
         while True:
             page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor)
@@ -124,7 +127,7 @@ def start_backfills(instance: dg.DagsterInstance, paths: Sequence[str], requeste
     ids = []
     parts = list(_parts(paths, MOST_FILES_IN_A_BACKFILL))
     for number, part in enumerate(parts, 1):
-        wanted = {AssetKeyPartitionKey(raw_dataset.key, path) for path in part}
+        wanted = {AssetKeyPartitionKey(RAW_DATASET, path) for path in part}
         backfill = PartitionBackfill.from_asset_graph_subset(
             backfill_id=make_new_backfill_id(),
             backfill_timestamp=datetime.now(UTC).timestamp(),
@@ -175,13 +178,13 @@ def _in_backfills(instance: dg.DagsterInstance) -> set[str]:
     graph = AssetGraph.from_assets([raw_dataset])
     found: set[str] = set()
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
-        if raw_dataset.key in (backfill.asset_selection or ()):
+        if RAW_DATASET in (backfill.asset_selection or ()):
             data = backfill.get_asset_backfill_data(graph)
             left = data.target_subset - (data.materialized_subset | data.failed_and_downstream_subset)
             found.update(
                 partition.partition_key
                 for partition in left.iterate_asset_partitions()
-                if partition.asset_key == raw_dataset.key and partition.partition_key is not None
+                if partition.asset_key == RAW_DATASET and partition.partition_key is not None
             )
     return found
 
@@ -223,7 +226,7 @@ def request_events(paths: Sequence[str], requester: str) -> Iterator[dg.AssetObs
     """The observations that request runs for files."""
     for part in _parts(paths, _FILES_IN_AN_OBSERVATION):
         yield dg.AssetObservation(
-            reconciliation.key,
+            RECONCILIATION,
             description=f"{len(part)} files requested by {requester}",
             metadata={"files": dg.MetadataValue.json(part), "requested by": requester},
         )
@@ -233,7 +236,7 @@ def requested_files(instance: dg.DagsterInstance, position: Position) -> Iterato
     """What was requested behind a position, in order."""
     after = position.event - 1
     while True:
-        wanted = dg.AssetRecordsFilter(reconciliation.key, after_storage_id=after)
+        wanted = dg.AssetRecordsFilter(RECONCILIATION, after_storage_id=after)
         page = instance.fetch_observations(wanted, limit=10, ascending=True)
         for record in page.records:
             after = record.storage_id
@@ -258,13 +261,14 @@ def _position(instance: dg.DagsterInstance) -> Position:
     if instance.schedule_storage is None:
         return Position()
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.instigator_name == reconcile_sensor.name:
+        if state.instigator_name == RECONCILE_SENSOR:
             data = state.instigator_data
             return Position.parse(data.cursor if isinstance(data, SensorInstigatorData) else None)
     return Position()
 
 
 @dg.sensor(
+    name=RECONCILE_SENSOR,
     job=ingest_file,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,

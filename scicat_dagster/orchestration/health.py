@@ -19,7 +19,7 @@ from prometheus_client.core import Metric
 from scicat_dagster.current_configuration import CurrentConfiguration
 from scicat_dagster.errors import TransientError
 from scicat_dagster.health import Check, Question, gauge
-from scicat_dagster.orchestration.assets import kafka_lag
+from scicat_dagster.orchestration.assets import KAFKA_LAG
 from scicat_dagster.orchestration.configuration_versions import reported_version
 from scicat_dagster.orchestration.dagster_internals import (
     InstigatorState,
@@ -258,7 +258,7 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
             label="status",
         ),
     ]  # fmt: skip
-    lag = instance.get_latest_materialization_event(kafka_lag.key)
+    lag = instance.get_latest_materialization_event(KAFKA_LAG)
     if lag is not None and lag.asset_materialization is not None:
         metadata = lag.asset_materialization.metadata
         prefix = "messages waiting in "

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from scicat_dagster.orchestration.assets import KAFKA_LAG, kafka_lag
+from scicat_dagster.orchestration.assets import KAFKA_LAG
 from scicat_dagster.orchestration.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.validation.live import check_kafka
@@ -49,7 +49,7 @@ def evaluations(
             continue
         facility.said_of_kafka[name] = (set(found), now)
         yield dg.AssetCheckEvaluation(
-            asset_key=kafka_lag.key,
+            asset_key=KAFKA_LAG,
             check_name=name,
             passed=not found,
             severity=dg.AssetCheckSeverity.ERROR,

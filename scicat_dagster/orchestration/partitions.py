@@ -7,6 +7,18 @@ import dagster as dg
 RAW_DATASET = dg.AssetKey("raw_dataset")
 """The asset that has these partitions."""
 
+RECONCILIATION = dg.AssetKey("reconciliation")
+"""The asset whose observations request runs for past files."""
+
+RECONCILE_SENSOR = "reconcile_sensor"
+"""The sensor that turns these requests into runs; its cursor is the position in them."""
+
+REJECTED_MESSAGES = dg.AssetKey("rejected_messages")
+"""The asset whose observations are messages that led to no run."""
+
+CONFIGURATION = dg.AssetKey("configuration")
+"""The asset whose observations are the versions of the configuration file that came into force."""
+
 PARTITION_TAG = "dagster/partition"
 """On a run of one file: which."""
 

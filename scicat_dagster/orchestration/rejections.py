@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from scicat_dagster.messages import Position
-from scicat_dagster.orchestration.assets import rejected_messages
+from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES
 
 _PAGE = 200
 
@@ -36,7 +36,7 @@ def rejections(instance: dg.DagsterInstance) -> Iterator[RejectedMessage]:
     cursor = None
     seen: set[Position] = set()
     while True:
-        page = instance.fetch_observations(rejected_messages.key, limit=_PAGE, cursor=cursor)
+        page = instance.fetch_observations(REJECTED_MESSAGES, limit=_PAGE, cursor=cursor)
         for record in page.records:
             message = _message(record)
             if message is not None and message.position not in seen:

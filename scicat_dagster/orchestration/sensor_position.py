@@ -12,13 +12,13 @@ import dagster as dg
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.kafka import Cursor
 from scicat_dagster.messages import Position
-from scicat_dagster.orchestration.assets import rejected_messages
 from scicat_dagster.orchestration.dagster_internals import (
     InstigatorState,
     InstigatorType,
     SensorInstigatorData,
     TickStatus,
 )
+from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES
 from scicat_dagster.orchestration.sensors import position_metadata, wrdn_sensor
 
 _TRIES = 20
@@ -101,7 +101,7 @@ def _cursor(state: InstigatorState) -> Cursor:
 
 def _skipped(position: Position) -> dg.AssetObservation:
     return dg.AssetObservation(
-        rejected_messages.key,
+        REJECTED_MESSAGES,
         description=f"{position}: passed over by hand",
         metadata={
             "reason": dg.MetadataValue.text("It was passed over by hand, without being read."),

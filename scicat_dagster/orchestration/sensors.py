@@ -20,13 +20,13 @@ from scicat_dagster.errors import IngestionError, bounded
 from scicat_dagster.kafka import Batch, Cursor, Gap, send
 from scicat_dagster.limits import LARGEST_TICK_BYTES
 from scicat_dagster.messages import FileWritten, Ignored, KafkaMessage, Position, Rejected, read_message
-from scicat_dagster.orchestration.assets import LAG_INTERVAL, kafka_lag, rejected_messages
+from scicat_dagster.orchestration.assets import KAFKA_LAG, LAG_INTERVAL
 from scicat_dagster.orchestration.configuration_versions import changes
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.jobs import ingest_file
 from scicat_dagster.orchestration.kafka_checks import evaluations as kafka_evaluations
 from scicat_dagster.orchestration.labels import INGESTION, OWNERS
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES, nexus_files
 from scicat_dagster.settings import KafkaSettings
 
 JOB_TAG = "scicat/job_id"
@@ -243,7 +243,7 @@ def rejected_event(rejected: Rejected) -> dg.AssetObservation:
     if rejected.file_path:
         metadata["file"] = dg.MetadataValue.text(rejected.file_path)
     return dg.AssetObservation(
-        rejected_messages.key, description=f"{position}: {rejected.reason}", metadata=metadata
+        REJECTED_MESSAGES, description=f"{position}: {rejected.reason}", metadata=metadata
     )
 
 
@@ -255,7 +255,7 @@ def _is_of_another_job(superseded: FileWritten, plan: TickPlan) -> bool:
 def _superseded_event(written: FileWritten) -> dg.AssetObservation:
     """What the UI keeps of a message that another one for the same file came after, in one tick."""
     return dg.AssetObservation(
-        rejected_messages.key,
+        REJECTED_MESSAGES,
         description=f"{written.position}: another message for {written.file_path} came right after it",
         metadata={
             "reason": dg.MetadataValue.text("Another message for the same file came right after it."),
@@ -276,12 +276,12 @@ def _lag_events(facility: Facility, lag: dict[str, int]) -> list[dg.AssetMateria
     facility.lag_reported_at, facility.reported_lag = now, lag
     topics = {f"messages waiting in {topic}": dg.MetadataValue.int(count) for topic, count in lag.items()}
     total = dg.MetadataValue.int(sum(lag.values()))
-    return [dg.AssetMaterialization(kafka_lag.key, metadata={"messages waiting": total, **topics})]
+    return [dg.AssetMaterialization(KAFKA_LAG, metadata={"messages waiting": total, **topics})]
 
 
 def _gap_event(gap: Gap) -> dg.AssetObservation:
     return dg.AssetObservation(
-        rejected_messages.key,
+        REJECTED_MESSAGES,
         description=_in_words(gap),
         metadata={
             "reason": dg.MetadataValue.text(gap.reason),
