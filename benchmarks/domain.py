@@ -35,26 +35,31 @@ import h5py
 from blake3 import blake3
 from pydantic import JsonValue
 
-from scicat_dagster import ingestion
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.config.models import FileHandlingSettings, Settings
+from scicat_dagster.dataset import ingestion
 from scicat_dagster.demo.catalogue import CatalogueServer, demo_accounts
 from scicat_dagster.demo.facility import SCHEMAS_DIRECTORY
-from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
-from scicat_dagster.demo.facility.nexus import write_beginning, write_end
-from scicat_dagster.demo.facility.people import INGESTOR_GROUP, PROPOSALS, scicat_proposal
 from scicat_dagster.demo.file_writer import written_message
 from scicat_dagster.demo.laptop import seed
-from scicat_dagster.files import describe_file, write_sidecars
-from scicat_dagster.hdf5 import open_nexus
-from scicat_dagster.kafka import AnnouncementReader, Batch, Cursor
-from scicat_dagster.messages import FileWritten, KafkaMessage, Position, read_message
-from scicat_dagster.nexus import CompleteFile, look_at
+from scicat_dagster.demo.measurement import PlannedFile, plan_file
+from scicat_dagster.demo.nexus import write_beginning, write_end
+from scicat_dagster.demo.people import INGESTOR_GROUP, PROPOSALS, scicat_proposal
+from scicat_dagster.files.description import describe_file
+from scicat_dagster.files.hdf5 import open_nexus
+from scicat_dagster.files.identity import CompleteFile
+from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.sidecars import write_sidecars
+from scicat_dagster.kafka.batch import Batch
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, read_message
+from scicat_dagster.kafka.reader import AnnouncementReader
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.sensors import wrdn_sensor
+from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
-from scicat_dagster.settings import FileHandlingSettings, Settings, load_configuration
 
 R = TypeVar("R")
 
@@ -456,8 +461,8 @@ def peak_of_checksum(path: Path) -> float:
 _IMPORTS = {
     "what a warm worker, a run process and the sensor's process import": "scicat_dagster.definitions",
     "of that, Dagster": "dagster",
-    "the domain, without Dagster": "scicat_dagster.ingestion",
-    "the messages, without Dagster": "scicat_dagster.messages",
+    "the domain, without Dagster": "scicat_dagster.dataset.ingestion",
+    "the messages, without Dagster": "scicat_dagster.kafka.messages",
 }
 _ASK = """
 import {module}, sys, time

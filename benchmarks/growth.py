@@ -22,7 +22,8 @@ import sqlalchemy as db
 from benchmarks.parts import by_process
 from benchmarks.service import announce, facility, wait_for_blocks, write
 from benchmarks.soak.facility import Facility
-from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.tags import PARTITION_TAG
 
 _ROUNDS = 5
 _OTHERS = "stand-in for SciCat"

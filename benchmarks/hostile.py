@@ -28,14 +28,13 @@ import h5py
 import numpy as np
 
 from benchmarks.domain import Answers, demo_file
-from scicat_dagster import ingestion
+from scicat_dagster.config.models import Settings
+from scicat_dagster.dataset import ingestion
 from scicat_dagster.demo.facility import SCHEMAS_DIRECTORY
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.isolation.client import largest_child_bytes
-from scicat_dagster.isolation.limits import LIMITS, Limits
-from scicat_dagster.nexus import CrashingFileError, EndlessFileError, Read, look_at, read_values
+from scicat_dagster.files.reading import CrashingFileError, EndlessFileError, Read, look_at, read_values
+from scicat_dagster.isolation import LIMITS, Limits, largest_child_bytes
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
-from scicat_dagster.settings import Settings
 
 SAMPLES = ("small-coda.hdf", "demo.hdf", "newest-format.hdf")
 SECTOR = 512

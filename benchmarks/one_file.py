@@ -10,13 +10,13 @@ import os
 import sys
 from pathlib import Path
 
-from scicat_dagster import ingestion
-from scicat_dagster.files import write_sidecars
-from scicat_dagster.nexus import wait_until_complete
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, load_configuration
+from scicat_dagster.dataset import ingestion
+from scicat_dagster.files.readiness import wait_until_complete
+from scicat_dagster.files.sidecars import write_sidecars
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
-from scicat_dagster.settings import CONFIGURATION_VARIABLE, load_configuration
 
 
 def main() -> None:

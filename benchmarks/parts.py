@@ -25,7 +25,8 @@ import dagster as dg
 
 from benchmarks.service import LAYOUTS, announce, facility, wait_for_blocks, write
 from benchmarks.soak.facility import Facility
-from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.tags import PARTITION_TAG
 
 _WARM_UP = 20
 _LOOK_SECONDS = 0.002
@@ -151,8 +152,8 @@ def _part_of(frame: FrameType | None) -> tuple[str, str]:
 def within_a_run(running: Facility, first: int, files: int) -> Sampler:
     """Execute runs as a warm worker does, and look at what they are at."""
     # It reads the environment that the facility has set.
-    from scicat_dagster.orchestration.executing import execute_run
-    from scicat_dagster.orchestration.warm_worker import kept_instance
+    from scicat_dagster.instance.celery_app import kept_instance
+    from scicat_dagster.instance.run_execution import execute_run
 
     instance = running.instance
     (template,) = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "wrdn_sensor"}), limit=1)

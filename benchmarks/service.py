@@ -27,8 +27,8 @@ import click
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
 from scicat_dagster.demo.catalogue import Dialect
-from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
 from scicat_dagster.demo.file_writer import MessageKind, write_past_file, written_message
+from scicat_dagster.demo.measurement import PlannedFile, plan_file
 
 LAYOUTS: dict[str, type[Processes]] = {"laptop": Laptop, "production": Production}
 

@@ -27,9 +27,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
 
-from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import Announcer, MessageKind, write_and_announce, written_message
 from scicat_dagster.demo.laptop import SEED, Laptop, run_headless, running_laptop
+from scicat_dagster.demo.measurement import plan_file
 
 IMAGES = Path(__file__).parent / "images"
 FILES = 6

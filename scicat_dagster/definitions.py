@@ -7,33 +7,31 @@ from pathlib import Path
 
 import dagster as dg
 
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, Configuration
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.orchestration.assets import (
-    configuration as configuration_asset,
-)
-from scicat_dagster.orchestration.assets import kafka_lag, rejected_messages, with_freshness
-from scicat_dagster.orchestration.between_ops import JsonBetweenOps
-from scicat_dagster.orchestration.checks import latest_files
-from scicat_dagster.orchestration.digest import digest_sensor
-from scicat_dagster.orchestration.discovery import (
-    discover_files,
-    reconcile_files,
-    reconcile_schedule,
-    reconcile_sensor,
-    reconciliation,
-)
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.forgetting import forget_files, forget_schedule
-from scicat_dagster.orchestration.jobs import ingest_file
-from scicat_dagster.orchestration.kafka_checks import kafka_topics
-from scicat_dagster.orchestration.later import retry_later_sensor
-from scicat_dagster.orchestration.leftovers import leftovers_sensor
-from scicat_dagster.orchestration.reingest import reingest_files
-from scicat_dagster.orchestration.reports import every_morning, failed_files_report, report_failures
-from scicat_dagster.orchestration.sensors import wrdn_sensor
+from scicat_dagster.orchestration.ingest.assets import configuration as configuration_asset
+from scicat_dagster.orchestration.ingest.assets import kafka_lag, rejected_messages, with_freshness
+from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.ingest.kafka_checks import kafka_topics
+from scicat_dagster.orchestration.ingest.quality_checks import latest_files
+from scicat_dagster.orchestration.ingest.retry_sensor import retry_later_sensor
+from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.io_manager import JsonBetweenOps
+from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor
+from scicat_dagster.orchestration.operations.failure_report import (
+    every_morning,
+    failed_files_report,
+    report_failures,
+)
+from scicat_dagster.orchestration.operations.reingest import reingest_files
+from scicat_dagster.orchestration.operations.retention import forget_files, forget_schedule
+from scicat_dagster.orchestration.past_files.deferred_files import leftovers_sensor
+from scicat_dagster.orchestration.past_files.discover_job import discover_files
+from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
+from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
-from scicat_dagster.settings import CONFIGURATION_VARIABLE, Configuration
 
 
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:

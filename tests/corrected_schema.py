@@ -12,15 +12,15 @@ from typing import Any
 import h5py
 import yaml
 
-from scicat_dagster import ingestion
+from scicat_dagster.config.loading import Configuration, load_configuration
+from scicat_dagster.dataset import ingestion
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store
-from scicat_dagster.files import write_sidecars
-from scicat_dagster.messages import FileWritten
-from scicat_dagster.nexus import look_at
+from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.sidecars import write_sidecars
+from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
-from scicat_dagster.settings import Configuration, load_configuration
 
 PASSWORD = "pa55word-nobody-may-see"
 VARIABLE = "REINGEST_TEST_PASSWORD"

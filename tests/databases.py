@@ -69,7 +69,7 @@ def kept_connections(postgres_url: str) -> dict[str, object]:
     """The ``storage`` section of a ``dagster.yaml`` as production has it."""
     return {
         "custom": {
-            "module": "scicat_dagster.orchestration.database",
+            "module": "scicat_dagster.instance.storage",
             "class": "KeptConnections",
             "config": {"postgres_url": postgres_url},
         }

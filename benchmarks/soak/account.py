@@ -13,13 +13,13 @@ from benchmarks.soak.facility import Facility, Look
 from benchmarks.soak.plan import DeedKind, Hostile, Manner, Plan, Victim
 from benchmarks.soak.settling import Settling
 from benchmarks.soak.storm import Storm
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo.catalogue import Store
 from scicat_dagster.demo.catalogue.faults import FaultKind
 from scicat_dagster.demo.file_writer import MessageKind
-from scicat_dagster.orchestration.inventory import FailedFile, reason_of
-from scicat_dagster.orchestration.rejections import rejections
-from scicat_dagster.preview import preview_file
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, reason_of
+from scicat_dagster.orchestration.ingest.rejected_messages import rejections
+from scicat_dagster.usecases.preview import preview_file
 
 _COMPARED = (
     "pid", "datasetName", "description", "sourceFolder", "proposalId", "instrumentId", "sampleId", "owner",

@@ -18,16 +18,16 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.soak.processes import START_SECONDS, Processes, Production, SoakError
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, Store, create_app, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Random
-from scicat_dagster.demo.facility import people
 from scicat_dagster.demo.file_writer import Announcer, Delivered, MessageKind
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
-from scicat_dagster.kafka import Cursor
-from scicat_dagster.orchestration.inventory import FailedFile, failed_files
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
 
 FAULTS: Mapping[FaultKind, float] = {
     FaultKind.INTERNAL_ERROR: 0.01,

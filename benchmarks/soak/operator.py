@@ -14,9 +14,9 @@ import yaml
 
 from benchmarks.soak.facility import Facility
 from benchmarks.soak.plan import Deed, DeedKind
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo.laptop import UNFINISHED
-from scicat_dagster.orchestration.inventory import failed_files
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.orchestration.failures.failed_files import failed_files
 
 _BROKEN = "kafka: [this is\nnot: YAML"
 

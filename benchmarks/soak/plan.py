@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
 from scicat_dagster.demo.file_writer import Extras
+from scicat_dagster.demo.measurement import PlannedFile, plan_file
 
 _MOST_FILES_IN_A_BURST = 8
 _OUTAGES = {0: (6.0,), 500: (20.0, 300.0)}

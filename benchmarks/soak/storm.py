@@ -16,9 +16,9 @@ from streaming_data_types import serialise_wrdn
 from benchmarks.soak.facility import Facility, look
 from benchmarks.soak.operator import Operator
 from benchmarks.soak.plan import Burst, Deed, FileFault, Hostile, Kill, Manner, Outage, Plan, SoakFile, Victim
-from scicat_dagster.demo.facility.measurement import PlannedFile
-from scicat_dagster.demo.facility.nexus import write_beginning, write_end
 from scicat_dagster.demo.file_writer import READ_ONLY, MessageKind, write_files, written_message
+from scicat_dagster.demo.measurement import PlannedFile
+from scicat_dagster.demo.nexus import write_beginning, write_end
 
 _LATEST_SECONDS_PER_FILE = 6.0
 _LOOK_SECONDS = 5.0

@@ -18,7 +18,8 @@ from scicat_dagster.cli.options import config_option, dagster_instance
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from scicat_dagster.discovery import Criteria, Discovery
+    from scicat_dagster.usecases.discover import Discovery
+    from scicat_dagster.usecases.walk import Criteria
 
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
@@ -68,8 +69,8 @@ def discover(
 
     Exits with 1 when a folder or file could not be looked at: it may hold more.
     """
-    from scicat_dagster.discovery import DEFAULT_PATTERNS, Criteria
     from scicat_dagster.errors import IngestionError
+    from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria
 
     criteria = Criteria(
         patterns=patterns or DEFAULT_PATTERNS,
@@ -110,15 +111,15 @@ def discover(
 def _found(
     roots: Sequence[Path], criteria: Criteria, config: Path, instance: DagsterInstance | None
 ) -> Discovery:
-    from scicat_dagster.discovery import discover as ask
-    from scicat_dagster.discovery import walk
+    from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.scicat.client import ScicatClient
-    from scicat_dagster.settings import load_configuration
+    from scicat_dagster.usecases.discover import discover as ask
+    from scicat_dagster.usecases.walk import walk
 
     def pids(paths: Sequence[str]) -> Mapping[str, str]:
         if instance is None:
             return {}
-        from scicat_dagster.orchestration.discovery import known_pids
+        from scicat_dagster.orchestration.past_files.in_flight import known_pids
 
         return known_pids(instance, paths)
 
@@ -131,13 +132,10 @@ def _found(
 
 
 def _register(missing: Sequence[str], instance: DagsterInstance, how: Literal["backfill", "run"]) -> None:
-    from scicat_dagster.orchestration.discovery import (
-        add_partitions,
-        files_in_flight,
-        plan_sweep,
-        request_events,
-        start_backfills,
-    )
+    from scicat_dagster.orchestration.past_files.backfills import add_partitions, start_backfills
+    from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
+    from scicat_dagster.orchestration.past_files.requests import request_events
+    from scicat_dagster.orchestration.past_files.sweep import plan_sweep
 
     plan = plan_sweep(missing, files_in_flight(instance), set())
     if plan.in_flight:

@@ -17,7 +17,7 @@ def failures(*, as_json: bool) -> None:
 
     Exits with 1 when there is one.
     """
-    from scicat_dagster.orchestration.inventory import failed_files, reason_of
+    from scicat_dagster.orchestration.failures.failed_files import failed_files, reason_of
 
     with dagster_instance() as instance:
         rows = []

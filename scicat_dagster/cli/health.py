@@ -26,11 +26,14 @@ def health(how: str | None, config: Path) -> None:
     With --serve, /health answers 200 when all are well and 503 when not, with the same JSON as --json; /live
     answers 200 as long as this process does; /metrics is for Prometheus.
     """
-    from scicat_dagster.current_configuration import CurrentConfiguration
+    from scicat_dagster.config.current import CurrentConfiguration
+    from scicat_dagster.config.loading import load_configuration
+    from scicat_dagster.diagnostics.checkup import Checkup
+    from scicat_dagster.diagnostics.endpoint import create_app, listen, serve
+    from scicat_dagster.diagnostics.probes import facility_checks
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.health import Checkup, create_app, facility_checks, listen, serve
-    from scicat_dagster.orchestration.health import Home, dagster_checks, dagster_measures
-    from scicat_dagster.settings import load_configuration
+    from scicat_dagster.orchestration.operations.health import Home, dagster_checks
+    from scicat_dagster.orchestration.operations.measures import dagster_measures
 
     if not os.environ.get("DAGSTER_HOME"):
         raise click.ClickException("DAGSTER_HOME is not set. Set it to the folder of your Dagster instance.")

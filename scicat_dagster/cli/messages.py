@@ -11,7 +11,7 @@ import click
 from scicat_dagster.cli.options import config_option, dagster_instance
 
 if TYPE_CHECKING:
-    from scicat_dagster.orchestration.rejections import RejectedMessage
+    from scicat_dagster.orchestration.ingest.rejected_messages import RejectedMessage
 
 
 @click.group()
@@ -22,7 +22,7 @@ def messages() -> None:
 @messages.command("list")
 def list_messages() -> None:
     """List rejected messages, newest first: position, time and reason."""
-    from scicat_dagster.orchestration.rejections import rejections
+    from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 
     with dagster_instance() as instance:
         for message in rejections(instance):
@@ -47,9 +47,10 @@ def show(position: str) -> None:
 @config_option
 def retry(position: str, config: Path) -> None:
     """Send a rejected message to its topic again, for instance after its cause was corrected."""
+    from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.kafka import read_value, send
-    from scicat_dagster.settings import load_configuration
+    from scicat_dagster.kafka.producer import send
+    from scicat_dagster.kafka.reader import read_value
 
     message = _rejected(position)
     try:
@@ -70,8 +71,8 @@ def skip(position: str) -> None:
     For a message that can neither be read nor rejected; `scicat-dagster health` names its topic.
     """
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.messages import Position
-    from scicat_dagster.orchestration.sensor_position import skip as skip_message
+    from scicat_dagster.kafka.messages import Position
+    from scicat_dagster.orchestration.ingest.sensor_position import skip as skip_message
 
     try:
         wanted = Position.parse(position)
@@ -86,7 +87,7 @@ def skip(position: str) -> None:
 
 
 def _rejected(position: str) -> RejectedMessage:
-    from scicat_dagster.orchestration.rejections import rejections
+    from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 
     with dagster_instance() as instance:
         for message in rejections(instance):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance

@@ -20,7 +20,7 @@ def preview(file: Path, config: Path, *, as_json: bool) -> None:
 
     Exits with 0 when the file could be registered, and with 1 when not.
     """
-    from scicat_dagster.preview import preview_file
+    from scicat_dagster.usecases.preview import preview_file
 
     shown = preview_file(file, config, os.environ)
     click.echo(shown.model_dump_json(by_alias=True, indent=2) if as_json else shown.as_text())

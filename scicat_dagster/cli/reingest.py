@@ -15,8 +15,8 @@ import click
 from scicat_dagster.cli.options import config_option
 
 if TYPE_CHECKING:
-    from scicat_dagster.discovery import Refused, Unreadable
-    from scicat_dagster.reingestion import Reingested
+    from scicat_dagster.usecases.reingest import Reingested
+    from scicat_dagster.usecases.walk import Refused, Unreadable
 
 FAILED = 1
 DIFFERS = 3
@@ -64,12 +64,12 @@ def reingest(
     Exits with 0 when nothing differs or everything was updated, with 1 when a file failed or could not be
     looked at, and with 3 when something differs and --update was not given.
     """
-    from scicat_dagster.discovery import Criteria
+    from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.reingestion import Reingestion, listed_files
     from scicat_dagster.schemas.loading import load_schemas
     from scicat_dagster.scicat.client import ScicatClient
-    from scicat_dagster.settings import load_configuration
+    from scicat_dagster.usecases.reingest import Reingestion, listed_files
+    from scicat_dagster.usecases.walk import Criteria
 
     named = [str(place) for place in places]
     named += [line.strip() for line in listed or () if line.strip()]
@@ -111,8 +111,8 @@ def _as_json(done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused
 
 
 def _finish(done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused]) -> None:
-    from scicat_dagster.discovery import Unreadable
-    from scicat_dagster.reingestion import counted
+    from scicat_dagster.usecases.reingest import counted
+    from scicat_dagster.usecases.walk import Unreadable
 
     for place in left_out:
         click.echo(f"Not looked at: {place.path}  {place.reason}", err=True)

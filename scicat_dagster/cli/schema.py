@@ -22,7 +22,7 @@ def schema() -> None:
 @schema.command()
 def config() -> None:
     """Print the JSON Schema of the configuration file."""
-    from scicat_dagster.editor_schemas import configuration_schema
+    from scicat_dagster.config.json_schema import configuration_schema
 
     _print(configuration_schema())
 
@@ -30,7 +30,7 @@ def config() -> None:
 @schema.command()
 def imsc() -> None:
     """Print the JSON Schema of metadata schema files (*.imsc.yml)."""
-    from scicat_dagster.editor_schemas import imsc_schema
+    from scicat_dagster.schemas.json_schema import imsc_schema
 
     _print(imsc_schema())
 
@@ -38,7 +38,7 @@ def imsc() -> None:
 @schema.command("sample-config")
 def sample_config() -> None:
     """Print a configuration file with every key, its meaning and its default."""
-    from scicat_dagster.sample_configuration import sample_configuration
+    from scicat_dagster.config.sample import sample_configuration
 
     click.echo(sample_configuration(), nl=False)
 

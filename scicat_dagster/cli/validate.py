@@ -31,8 +31,8 @@ def validate(config: Path, *, against: tuple[Path, ...], live: bool, as_json: bo
     Exits with 0 when nothing is wrong (there may be warnings), with 1 when there is a mistake, and with 2
     when there is none, but something could not be checked.
     """
-    from scicat_dagster.validation.facility import validate_facility, validate_live_facility
-    from scicat_dagster.validation.report import EXIT_CODES
+    from scicat_dagster.diagnostics.facility import validate_facility, validate_live_facility
+    from scicat_dagster.diagnostics.report import EXIT_CODES
 
     look = validate_live_facility if live else validate_facility
     report = look(config, os.environ, against)

@@ -22,8 +22,8 @@ from confluent_kafka import KafkaException, Producer
 from streaming_data_types import serialise_answ, serialise_pl72, serialise_wrdn, serialise_x5f2
 from streaming_data_types.action_response_answ import ActionOutcome, ActionType
 
-from .facility.measurement import PlannedFile, next_attempt, plan_file
-from .facility.nexus import write_beginning, write_end
+from scicat_dagster.demo.measurement import PlannedFile, next_attempt, plan_file
+from scicat_dagster.demo.nexus import write_beginning, write_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

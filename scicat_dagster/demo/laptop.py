@@ -24,14 +24,14 @@ from pathlib import Path
 import dagster as dg
 import requests
 
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file, year_before
 from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files, write_past_file
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.demo.measurement import plan_file, year_before
 
 LOOPBACK = "127.0.0.1"
 SEED = 2026
@@ -240,7 +240,7 @@ def lay_out(directory: Path) -> None:
     home = directory / "dagster"
     if home.exists():
         raise DemoError(f"{directory} holds an earlier demo. Remove it, or name another directory.")
-    facility = Path(str(package_files("scicat_dagster.demo.facility")))
+    facility = Path(str(package_files("scicat_dagster.demo"))) / "data"
     home.mkdir(parents=True)
     (directory / "data").mkdir()
     shutil.copy(facility / "dagster.yaml", home)

@@ -2,7 +2,7 @@
 
 The code server, whose sensors tick every few seconds, reports each change as an observation of the asset
 ``configuration``; whoever asks for the health reads the latest one. Reading the file is
-:mod:`scicat_dagster.current_configuration`'s.
+:mod:`scicat_dagster.config.current`'s.
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ import math
 import os
 from dataclasses import dataclass, field
 
-from scicat_dagster.current_configuration import CurrentConfiguration
-from scicat_dagster.kafka import AnnouncementReader
-from scicat_dagster.lag import LagWatch
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import Configuration
+from scicat_dagster.config.models import KafkaSettings, ScicatSettings, Settings
+from scicat_dagster.kafka.lag import LagWatch
+from scicat_dagster.kafka.reader import AnnouncementReader
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.settings import Configuration, KafkaSettings, ScicatSettings, Settings
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the UI shows of a registered dataset, as Dagster metadata."""
+"""What the UI shows of datasets, differences and notices, as Dagster metadata."""
 
 from __future__ import annotations
 
@@ -7,12 +7,42 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.config.loading import Version
+from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice
-from scicat_dagster.files import FileDescription
-from scicat_dagster.ingestion import ExtractedMetadata
+from scicat_dagster.files.manifest import FileDescription
+from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.registration import Registration
-from scicat_dagster.settings import Version
+
+MOST_ROWS = 500
+
+
+def difference_table(changes: Sequence[Change]) -> dg.TableMetadataValue:
+    """The differences between a dataset in the catalogue and its file."""
+    columns = ("field", "in the catalogue", "from the file", "what", "why")
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                dict(
+                    zip(
+                        columns,
+                        (
+                            change.field,
+                            shortened(change.in_catalogue),
+                            shortened(change.from_file),
+                            change.kind,
+                            change.reason,
+                        ),
+                        strict=True,
+                    )
+                )
+            )
+            for change in changes[:MOST_ROWS]
+        ],
+        schema=dg.TableSchema([dg.TableColumn(name, "string") for name in columns]),
+    )
+
 
 _LARGEST_SHOWN = 256 * 1024
 """Every run's events are kept in Dagster's database; larger datasets are to be looked at in the catalogue."""

@@ -1,11 +1,11 @@
-"""Partitions: one per NeXus file, its key the file's canonical path."""
+"""Partitions: one per NeXus file, its key the file's canonical path.
+
+See https://docs.dagster.io/guides/build/partitions-and-backfills.
+"""
 
 from __future__ import annotations
 
 import dagster as dg
-
-RAW_DATASET = dg.AssetKey("raw_dataset")
-"""The asset that has these partitions."""
 
 RECONCILIATION = dg.AssetKey("reconciliation")
 """The asset whose observations request runs for past files."""
@@ -18,12 +18,5 @@ REJECTED_MESSAGES = dg.AssetKey("rejected_messages")
 
 CONFIGURATION = dg.AssetKey("configuration")
 """The asset whose observations are the versions of the configuration file that came into force."""
-
-PARTITION_TAG = "dagster/partition"
-"""On a run of one file: which."""
-
-RANGE_START_TAG = "dagster/asset_partition_range_start"
-RANGE_END_TAG = "dagster/asset_partition_range_end"
-"""On a run of many files, as of a backfill: the first and the last of them."""
 
 nexus_files = dg.DynamicPartitionsDefinition(name="nexus_files")

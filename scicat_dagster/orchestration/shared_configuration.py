@@ -7,8 +7,8 @@ import os
 from functools import cache
 from pathlib import Path
 
-from scicat_dagster.current_configuration import CurrentConfiguration
-from scicat_dagster.settings import ConfigurationError, load_configuration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import ConfigurationError, load_configuration
 
 
 @cache

@@ -19,11 +19,11 @@ from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
+from scicat_dagster.config.yaml_file import UnreadableError, read_yaml
 from scicat_dagster.errors import Notice, PermanentError
 from scicat_dagster.schemas.mistakes import Mistake, mistakes_in
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.selection import Match, read_selector
-from scicat_dagster.yaml_file import UnreadableError, read_yaml
 
 SUFFIXES = ("imsc.yml", "imsc.yaml", "imsc.json")
 """What the name of a schema file holds; there need not be a dot before it, as in ``coda_imsc.yml``."""

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
 
-from scicat_dagster.isolation.client import CrashedError, EndlessError, ask
-from scicat_dagster.isolation.limits import Limits
+from scicat_dagster.isolation import CrashedError, EndlessError, Limits, ask
 from scicat_dagster.schemas.conversion import parse_collection
 
 MOST_TEXT = 10_000

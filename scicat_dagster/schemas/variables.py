@@ -13,7 +13,8 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from scicat_dagster.errors import Notice
-from scicat_dagster.nexus import Read, Reader
+from scicat_dagster.files.reading import Read
+from scicat_dagster.files.values import Reader
 from scicat_dagster.schemas.conversion import convert
 from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
 from scicat_dagster.schemas.operators import OPERATORS

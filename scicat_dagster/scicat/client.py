@@ -22,12 +22,13 @@ from urllib.parse import quote, unquote, urlsplit
 import requests
 from pydantic import JsonValue, ValidationError
 
+from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.scicat.errors import RefusedError, explain, server_words, unreachable
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
+from scicat_dagster.scicat.queries import MOST_RECORDS, filter_text, parts_for_an_address
 from scicat_dagster.scicat.tokens import expiry_of
 from scicat_dagster.scicat.transport import READS, new_session, read_whole
-from scicat_dagster.settings import ScicatSettings
 
 IDLE_SECONDS = 4.0
 """A connection unused for longer is not used again: the server closes them after 5 s."""
@@ -39,12 +40,8 @@ REFUSAL_SECONDS = 300.0
 """A login that was refused is not tried again for so long: many servers lock an account after a few tries."""
 
 _LOGIN_REFUSED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
 _LOGIN_REMEDY = "Correct the user name and password in the configuration's scicat section."
-
-_MOST_RECORDS = 1000
-
-_LONGEST_LIST = 6000
-"""Of values in an address, in characters. Proxies take 8 kB, the server itself 16 kB with all headers."""
 
 _PLACE = ("pid", "sourceFolder", "size", "numberOfFiles")
 """The fields of a dataset that say where its files are and how much they are."""
@@ -228,13 +225,13 @@ class ScicatClient:
         # `inq`, because the server turns a plain text that looks like a date into one, which never matches.
         where = {f"scientificMetadata.{key}.value": {"inq": [value]}}
         doing = f"looking for datasets with {key} {value}"
-        return self._records(self._datasets, _filter(where), doing, DatasetRecord)
+        return self._records(self._datasets, filter_text(where), doing, DatasetRecord)
 
     def metadata_values(self, key: str, values: Sequence[str]) -> set[JsonValue]:
         """Those of the values that a readable dataset has under a key of its scientific metadata."""
         doing = f"looking for datasets by {key}"
         known: set[JsonValue] = set()
-        for part in _parts_for_a_url(values):
+        for part in parts_for_an_address(values):
             where = {f"scientificMetadata.{key}.value": {"inq": part}}
             for record in self._pages(self._datasets, where, doing, DatasetRecord):
                 known.add(record.metadata_value(key))
@@ -244,7 +241,7 @@ class ScicatClient:
         """The origdatablocks of a dataset."""
         doing = f"asking for the origdatablocks of {pid}"
         endpoint = self._settings.api_endpoints.origdatablocks
-        return self._records(endpoint, _filter({"datasetId": pid}), doing, OrigDatablockRecord)
+        return self._records(endpoint, filter_text({"datasetId": pid}), doing, OrigDatablockRecord)
 
     def datasets_from(self, folders: Sequence[str]) -> Iterator[DatasetRecord]:
         """The readable datasets that have one of these source folders, of each the fields of ``_PLACE``."""
@@ -263,7 +260,7 @@ class ScicatClient:
         """
         doing = "asking for the origdatablocks of some datasets"
         endpoint = self._settings.api_endpoints.origdatablocks
-        for part in _parts_for_a_url(pids):
+        for part in parts_for_an_address(pids):
             answered = set()
             try:
                 for block in self._pages(endpoint, {"datasetId": {"$in": part}}, doing, OrigDatablockRecord):
@@ -298,7 +295,7 @@ class ScicatClient:
         """The samples of a proposal, as the catalogue has them."""
         # This route hands the filter to the database, which knows no `inq`, and turns nothing into a date.
         where = {"proposalId": proposal_id}
-        url = f"{self._settings.api_endpoints.samples}?filter={quote(_filter(where))}"
+        url = f"{self._settings.api_endpoints.samples}?filter={quote(filter_text(where))}"
         answer = self.fetch(url)
         return [sample for sample in answer if isinstance(sample, dict)] if isinstance(answer, list) else []
 
@@ -344,7 +341,7 @@ class ScicatClient:
         self._json(response, doing)
 
     def _datasets_with(self, field: str, values: Sequence[str], doing: str) -> Iterator[DatasetRecord]:
-        for part in _parts_for_a_url(values):
+        for part in parts_for_an_address(values):
             where = {field: {"inq": part}}
             yield from self._pages(self._datasets, where, doing, DatasetRecord, fields=_PLACE)
 
@@ -363,7 +360,7 @@ class ScicatClient:
         """
         seen: set[str] = set()
         while True:
-            query = _filter(where, fields=fields, skip=len(seen))
+            query = filter_text(where, fields=fields, skip=len(seen))
             page = self._records(endpoint, query, doing, kind)
             if self.whoami() is None:
                 self._log_in_anew()
@@ -374,7 +371,7 @@ class ScicatClient:
             yield from new.values()
             seen.update(new)
             # Also where a server does not heed `skip` and answers with the same page for ever.
-            if len(page) < _MOST_RECORDS or not new:
+            if len(page) < MOST_RECORDS or not new:
                 return
 
     @property
@@ -598,28 +595,8 @@ def _unexpected(doing: str) -> TransientError:
     )
 
 
-def _filter(where: dict[str, Any], *, fields: Sequence[str] = (), skip: int = 0) -> str:
-    limits = {"limit": _MOST_RECORDS, **({"skip": skip} if skip else {})}
-    return json.dumps({"where": where, **({"fields": list(fields)} if fields else {}), "limits": limits})
-
-
 def _key(record: DatasetRecord | OrigDatablockRecord) -> str:
     return record.pid if isinstance(record, DatasetRecord) else record.id
-
-
-def _parts_for_a_url(values: Sequence[str]) -> Iterator[list[str]]:
-    """The values in parts, each as large as an address may hold."""
-    part: list[str] = []
-    room = _LONGEST_LIST
-    for value in values:
-        needed = len(quote(f"{json.dumps(value)}, "))
-        if part and needed > room:
-            yield part
-            part, room = [], _LONGEST_LIST
-        part.append(value)
-        room -= needed
-    if part:
-        yield part
 
 
 def _still_nobody(doing: str) -> TransientError:

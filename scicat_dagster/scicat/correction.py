@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from scicat_dagster.dataset import LARGEST_BODY_BYTES, BuiltDataset
+from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.schemas.models import DATASET_FIELDS, Schema, ScicatVariable, ValueVariable
 from scicat_dagster.schemas.rendering import references

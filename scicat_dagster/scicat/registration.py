@@ -19,12 +19,12 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from scicat_dagster.dataset import LARGEST_BODY_BYTES, BuiltDataset
+from scicat_dagster.config.models import IngestionSettings
+from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord, RegisteredDataset
-from scicat_dagster.settings import IngestionSettings
 
 LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
 """Larger file lists are split. MongoDB takes 16 MiB at most, too, and a list is larger there than as JSON."""

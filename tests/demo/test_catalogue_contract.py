@@ -32,7 +32,7 @@ from scicat_dagster.demo.catalogue import (
     demo_accounts,
     recorded_accounts,
 )
-from scicat_dagster.demo.catalogue.dates import javascript_takes_for_date
+from scicat_dagster.demo.catalogue.content.dates import javascript_takes_for_date
 
 EXCHANGES = Path(__file__).parents[1] / "data" / "exchanges"
 TIMEOUT = 20

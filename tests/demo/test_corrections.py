@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scicat_dagster import ingestion
+from scicat_dagster.config.loading import Configuration, load_configuration
+from scicat_dagster.dataset import ingestion
 from scicat_dagster.demo.catalogue import Accounts, CatalogueServer, demo_accounts
-from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import write_past_file
 from scicat_dagster.demo.laptop import lay_out, seed
-from scicat_dagster.nexus import look_at
-from scicat_dagster.reingestion import Reingestion
+from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.files.reading import look_at
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
-from scicat_dagster.settings import Configuration, load_configuration
+from scicat_dagster.usecases.reingest import Reingestion
 
 
 @dataclass

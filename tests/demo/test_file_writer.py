@@ -16,17 +16,9 @@ import yaml
 from confluent_kafka import KafkaError
 from streaming_data_types import deserialise_answ, deserialise_pl72, deserialise_wrdn, deserialise_x5f2
 
+from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.demo.broker import LoopbackBroker, Request
 from scicat_dagster.demo.facility import CONFIG_FILE, SCHEMAS_DIRECTORY
-from scicat_dagster.demo.facility.measurement import next_attempt, year_before
-from scicat_dagster.demo.facility.people import (
-    INSTRUMENTS,
-    PROPOSALS,
-    TOPICS,
-    Person,
-    scicat_instrument,
-    scicat_proposal,
-)
 from scicat_dagster.demo.file_writer import (
     Announcer,
     DeliveryError,
@@ -39,8 +31,16 @@ from scicat_dagster.demo.file_writer import (
     write_files,
     written_message,
 )
+from scicat_dagster.demo.measurement import next_attempt, year_before
+from scicat_dagster.demo.people import (
+    INSTRUMENTS,
+    PROPOSALS,
+    TOPICS,
+    Person,
+    scicat_instrument,
+    scicat_proposal,
+)
 from scicat_dagster.schemas.loading import load_schemas
-from scicat_dagster.settings import load_configuration
 from tests.brokers import Record, read_topic
 
 if TYPE_CHECKING:

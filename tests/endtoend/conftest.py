@@ -17,13 +17,13 @@ import pytest
 import requests
 from dagster._core.scheduler.instigation import InstigatorTick
 
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
 from scicat_dagster.demo.catalogue.faults import Faults, Scripted
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
-from scicat_dagster.orchestration.run_process import PROCESS_TAG
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.orchestration.tags import PROCESS_TAG
 from tests.brokers import Broker, KafkaCluster, free_ports
 
 RAW_DATASET = dg.AssetKey("raw_dataset")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.soak.account import listed_files
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from tests.endtoend.test_production_layout import (
     DEPLOY,
     PROGRAMS,

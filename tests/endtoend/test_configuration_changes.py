@@ -6,10 +6,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo import people
 from scicat_dagster.demo.file_writer import Announcer, write_files
-from scicat_dagster.orchestration.assets import configuration
+from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.orchestration.ingest.assets import configuration
 from tests.endtoend.conftest import Processes
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.timeout(400)]

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
+from scicat_dagster.demo import people
 from scicat_dagster.demo.catalogue.faults import FaultKind
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import Announcer, write_files
-from scicat_dagster.orchestration.failures import REPEATED_CRASH
-from scicat_dagster.orchestration.inventory import failed_files
+from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
+from scicat_dagster.orchestration.failures.failed_files import failed_files
 from tests.endtoend.conftest import Processes
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.timeout(400)]

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo import people
 from scicat_dagster.demo.file_writer import Announcer, write_files
+from scicat_dagster.demo.measurement import plan_file
 from tests.endtoend.conftest import Processes
 from tests.endtoend.test_kills import check_exactly_once
 

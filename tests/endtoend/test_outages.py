@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 
+from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue.faults import FaultKind
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import PlannedFile, plan_file
 from scicat_dagster.demo.file_writer import Announcer, write_files
+from scicat_dagster.demo.measurement import PlannedFile, plan_file
 from tests.endtoend.conftest import Processes, facility_processes, second_copy
 from tests.endtoend.test_kills import check_exactly_once, shorten_timeouts
 

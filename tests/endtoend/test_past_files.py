@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import write_past_file
+from scicat_dagster.demo.measurement import plan_file
 from tests.endtoend.conftest import Processes
 from tests.endtoend.test_kills import check_exactly_once
 

@@ -29,12 +29,12 @@ from streaming_data_types import serialise_wrdn
 from benchmarks.soak.facility import Facility, running_facility
 from benchmarks.soak.plan import Manner
 from benchmarks.soak.processes import Production
+from scicat_dagster.demo import people
 from scicat_dagster.demo.catalogue import Dialect
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import MessageKind, write_files
-from scicat_dagster.orchestration.failures import kind_of
-from scicat_dagster.orchestration.run_process import PROCESS_TAG
+from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.orchestration.failures.policy import kind_of
+from scicat_dagster.orchestration.tags import PROCESS_TAG
 from tests.brokers import free_ports
 
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin"

@@ -15,9 +15,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from scicat_dagster.demo.facility import people
-from scicat_dagster.demo.facility.measurement import plan_file
+from scicat_dagster.demo import people
 from scicat_dagster.demo.file_writer import Announcer, Extras, write_files
+from scicat_dagster.demo.measurement import plan_file
 from tests.endtoend.browsing import chromium
 from tests.endtoend.conftest import REJECTED, Processes
 

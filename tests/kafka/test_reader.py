@@ -12,11 +12,13 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from scicat_dagster.config.models import KafkaSettings
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.kafka import AnnouncementReader, BrokerAwayError, Cursor, Incarnation
-from scicat_dagster.messages import Position
-from scicat_dagster.settings import KafkaSettings
+from scicat_dagster.kafka.client import BrokerAwayError
+from scicat_dagster.kafka.cursor import Cursor, Incarnation
+from scicat_dagster.kafka.messages import Position
+from scicat_dagster.kafka.reader import AnnouncementReader
 from tests.brokers import ApacheKafka, Broker, KafkaCluster, unique_name
 
 

@@ -19,12 +19,15 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from scicat_dagster.config.models import KafkaSettings
 from scicat_dagster.demo.broker import LOOPBACK
+from scicat_dagster.diagnostics.report import Report
+from scicat_dagster.diagnostics.servers import check_kafka
 from scicat_dagster.errors import IngestionError, PermanentError
-from scicat_dagster.kafka import AnnouncementReader, BrokerAwayError, Cursor, send
-from scicat_dagster.settings import KafkaSettings
-from scicat_dagster.validation.live import check_kafka
-from scicat_dagster.validation.report import Report
+from scicat_dagster.kafka.client import BrokerAwayError
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.kafka.producer import send
+from scicat_dagster.kafka.reader import AnnouncementReader
 from tests.brokers import ApacheKafka, KafkaUnavailableError, free_ports, read_topic, unique_name
 
 USER, PASSWORD = "reader", "pa55word-nobody-may-see"

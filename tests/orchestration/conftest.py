@@ -14,11 +14,11 @@ import dagster as dg
 import pytest
 import yaml
 
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, Store
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.settings import load_configuration
 
 DATA = Path(__file__).parent.parent / "data"
 FILE_TIME = 1_730_000_000

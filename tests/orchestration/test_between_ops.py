@@ -16,9 +16,9 @@ import yaml
 from pydantic import BaseModel
 
 from scicat_dagster.demo.catalogue.faults import FaultKind, Scripted
-from scicat_dagster.orchestration.between_ops import JsonBetweenOps
-from scicat_dagster.orchestration.each_file import PerFile
-from scicat_dagster.orchestration.ops import AnnouncedFile, Prepared, ReadFile
+from scicat_dagster.orchestration.ingest.ops import AnnouncedFile, Prepared, ReadFile
+from scicat_dagster.orchestration.ingest.per_file import PerFile
+from scicat_dagster.orchestration.io_manager import JsonBetweenOps
 from scicat_dagster.schemas.models import Schema
 from tests.orchestration.conftest import DATA, SmallFacility, instance_in
 from tests.orchestration.test_schema_changes import catalogue_with, execute

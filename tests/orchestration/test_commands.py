@@ -20,11 +20,11 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from scicat_dagster.cli import main
 from scicat_dagster.demo.broker import LoopbackBroker
-from scicat_dagster.kafka import Cursor, send
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.kafka.messages import Position, Rejected
+from scicat_dagster.kafka.producer import send
 from scicat_dagster.limits import LARGEST_KEPT_BYTES
-from scicat_dagster.messages import Position, Rejected
-from scicat_dagster.orchestration.rejections import rejections
-from scicat_dagster.orchestration.sensors import rejected_event
+from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event, rejections
 from tests.brokers import read_topic, unique_name
 from tests.orchestration.conftest import SmallFacility
 

@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 import yaml
 
-from scicat_dagster.orchestration.assets import configuration
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.health import configuration_check
-from scicat_dagster.orchestration.run_queue import FacilityRunCoordinator
-from scicat_dagster.orchestration.sensors import wrdn_sensor
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.orchestration.ingest.assets import configuration
+from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.operations.health import configuration_check
 from tests.orchestration.conftest import SmallFacility, instance_in
 
 

@@ -12,25 +12,18 @@ import dagster as dg
 import pytest
 import yaml
 
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.config.models import NotificationSettings
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.messages import Position, Rejected
-from scicat_dagster.notifications import MOST_LISTED, Condition
-from scicat_dagster.orchestration.digest import (
-    MOST_REMEMBERED,
-    PATIENCE,
-    DigestCursor,
-    Told,
-    digest_sensor,
-    news,
-    not_well,
-    short_name,
-)
+from scicat_dagster.kafka.messages import Position, Rejected
+from scicat_dagster.notifications.message import MOST_LISTED, Condition
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.failures import FAILED_RUN_TAG, FAILURE_TAG
-from scicat_dagster.orchestration.inventory import FailedFile, failed_files
-from scicat_dagster.orchestration.sensors import rejected_event
-from scicat_dagster.settings import NotificationSettings, load_configuration
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
+from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
+from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor, not_well, short_name
+from scicat_dagster.orchestration.operations.news import MOST_REMEMBERED, PATIENCE, DigestCursor, Told, news
+from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG
 from tests.orchestration.conftest import SmallFacility, instance_in
 from tests.unit.test_notifications import SECRET, Hook
 

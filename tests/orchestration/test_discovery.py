@@ -19,20 +19,13 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from scicat_dagster.cli import main
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration import discovery
-from scicat_dagster.orchestration.assets import raw_dataset
-from scicat_dagster.orchestration.discovery import (
-    MOST_UNFINISHED,
-    PRIORITY_TAG,
-    REQUESTED_BY_TAG,
-    Plan,
-    files_in_flight,
-    plan_sweep,
-    reconcile_sensor,
-    reconciliation,
-    request_events,
-    tags_of,
-)
+from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
+from scicat_dagster.orchestration.past_files.request_sensor import MOST_UNFINISHED, reconcile_sensor
+from scicat_dagster.orchestration.past_files.requests import request_events, tags_of
+from scicat_dagster.orchestration.past_files.sweep import Plan, plan_sweep, reconciliation
+from scicat_dagster.orchestration.tags import PRIORITY_TAG, REQUESTED_BY_TAG
 from tests.orchestration.conftest import SmallFacility
 
 HOURS = 3600

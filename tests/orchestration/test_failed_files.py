@@ -14,7 +14,7 @@ from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunTagsTable
 
 from scicat_dagster.definitions import build_definitions
-from scicat_dagster.orchestration.inventory import (
+from scicat_dagster.orchestration.failures.failed_files import (
     BATCH_GRACE,
     MOST_ROUNDS,
     PROMISE,
@@ -22,8 +22,8 @@ from scicat_dagster.orchestration.inventory import (
     failed_files,
     reason_of,
 )
-from scicat_dagster.orchestration.jobs import ingest_file
-from scicat_dagster.orchestration.later import (
+from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.ingest.retry_sensor import (
     FIRST_PAUSE,
     FIRST_SHORT_PAUSE,
     LONGEST_PAUSE,
@@ -31,8 +31,8 @@ from scicat_dagster.orchestration.later import (
     retries,
     retry_later_sensor,
 )
-from scicat_dagster.orchestration.partitions import RAW_DATASET
-from scicat_dagster.orchestration.reports import failed_files_report
+from scicat_dagster.orchestration.operations.failure_report import failed_files_report
+from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.orchestration.conftest import SmallFacility
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -8,11 +8,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from scicat_dagster.config.models import RetentionSettings
 from scicat_dagster.definitions import build_definitions
-from scicat_dagster.orchestration.discovery import start_backfills
-from scicat_dagster.orchestration.forgetting import forget, forget_schedule, forgettable
-from scicat_dagster.orchestration.partitions import RAW_DATASET
-from scicat_dagster.settings import RetentionSettings
+from scicat_dagster.orchestration.operations.retention import forget, forget_schedule, forgettable
+from scicat_dagster.orchestration.past_files.backfills import start_backfills
+from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.orchestration.conftest import SmallFacility
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)

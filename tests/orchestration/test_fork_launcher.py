@@ -10,17 +10,17 @@ import dagster as dg
 import pytest
 from dagster._core.launcher import WorkerStatus
 
-from scicat_dagster.orchestration.failures import REPEATED_CRASH, kind_of
-from scicat_dagster.orchestration.inventory import failed_files
-from scicat_dagster.orchestration.partitions import PARTITION_TAG
-from scicat_dagster.orchestration.run_process import PROCESS_TAG
+from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
+from scicat_dagster.orchestration.failures.failed_files import failed_files
+from scicat_dagster.orchestration.failures.policy import kind_of
+from scicat_dagster.orchestration.tags import PARTITION_TAG, PROCESS_TAG
 from tests.orchestration.conftest import instance_in
 from tests.orchestration.waiting_runs import found, health, is_running, looping, started, wait_for, waiting
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    launcher = {"module": "scicat_dagster.orchestration.fork_launcher", "class": "ForkLauncher"}
+    launcher = {"module": "scicat_dagster.instance.fork_launcher", "class": "ForkLauncher"}
     with instance_in(tmp_path, run_launcher=launcher) as opened:
         yield opened
 

@@ -36,9 +36,9 @@ from dagster_shared.error import SerializableErrorInfo
 from prometheus_client.core import Metric
 
 from scicat_dagster.cli import main
-from scicat_dagster.health import Checkup
-from scicat_dagster.orchestration.assets import kafka_lag
-from scicat_dagster.orchestration.health import (
+from scicat_dagster.diagnostics.checkup import Checkup
+from scicat_dagster.orchestration.ingest.assets import kafka_lag
+from scicat_dagster.orchestration.operations.health import (
     LONGEST_PAUSE,
     LONGEST_SILENCE,
     LONGEST_STANDSTILL,
@@ -48,12 +48,11 @@ from scicat_dagster.orchestration.health import (
     daemons_check,
     dagster_checks,
     disk_check,
-    inventory_measures,
-    measures,
     runs_check,
     sensor_check,
 )
-from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.orchestration.operations.measures import inventory_measures, measures
+from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.orchestration.conftest import SmallFacility
 
 CHECKS = (

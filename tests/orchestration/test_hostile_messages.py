@@ -17,15 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streaming_data_types import serialise_wrdn
 
-from scicat_dagster.current_configuration import CurrentConfiguration
-from scicat_dagster.kafka import AnnouncementReader, Batch, Cursor
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.kafka.batch import Batch
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position
+from scicat_dagster.kafka.reader import AnnouncementReader
 from scicat_dagster.limits import LARGEST_KEPT_BYTES, LARGEST_TICK_BYTES
-from scicat_dagster.messages import FileWritten, KafkaMessage, Position
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.partitions import PARTITION_TAG, nexus_files
-from scicat_dagster.orchestration.rejections import rejections
-from scicat_dagster.orchestration.sensors import plan_tick, wrdn_sensor
-from scicat_dagster.settings import load_configuration
+from scicat_dagster.orchestration.ingest.rejected_messages import rejections
+from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.ingest.tick import plan_tick
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.tags import PARTITION_TAG
 from tests.databases import kept_connections
 from tests.orchestration.conftest import instance_in
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scicat_dagster.orchestration.inventory import failed_files
-from scicat_dagster.orchestration.later import FIRST_PAUSE, due
-from scicat_dagster.orchestration.login_gate import LoginGate
-from scicat_dagster.orchestration.run_queue import FacilityRunCoordinator
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+from scicat_dagster.instance.login_gate import LoginGate
+from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
+from scicat_dagster.orchestration.failures.failed_files import failed_files
+from scicat_dagster.orchestration.ingest.retry_sensor import FIRST_PAUSE, due
 from scicat_dagster.scicat.client import REFUSAL_SECONDS
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
 from tests.orchestration.conftest import SmallFacility, instance_in
 
 WRONG = "not-the-password"

@@ -12,18 +12,18 @@ import dagster as dg
 import pytest
 import yaml
 
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
-from scicat_dagster.demo.facility.measurement import plan_file
 from scicat_dagster.demo.file_writer import write_past_file
 from scicat_dagster.demo.laptop import lay_out, seed
+from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.leftovers import leftovers, leftovers_sensor
-from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.orchestration.past_files.deferred_files import leftovers, leftovers_sensor
+from scicat_dagster.orchestration.tags import RAW_DATASET
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.settings import load_configuration
 
 PASSWORD = "many"
 

@@ -12,10 +12,10 @@ import h5py
 import pytest
 import yaml
 
-from scicat_dagster.messages import FileWritten
+from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.ops import seconds_to_read
-from scicat_dagster.reingestion import Reingestion
+from scicat_dagster.orchestration.ingest.ops import seconds_to_read
+from scicat_dagster.usecases.reingest import Reingestion
 from tests.orchestration.conftest import SmallFacility
 
 ASSET = dg.AssetKey("raw_dataset")

@@ -11,10 +11,10 @@ import yaml
 from click.testing import CliRunner
 
 from scicat_dagster.cli import main
-from scicat_dagster.messages import FileWritten
-from scicat_dagster.orchestration.checks import latest_files
+from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.reingestion import Reingestion
+from scicat_dagster.orchestration.ingest.quality_checks import latest_files
+from scicat_dagster.usecases.reingest import Reingestion
 from tests.orchestration.conftest import SmallFacility
 
 JOB = "4c9a7f5e-job-of-the-message"

@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.partitions import RAW_DATASET
+from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.corrected_schema import PASSWORD, CorrectedFacility, corrected_facility
 
 

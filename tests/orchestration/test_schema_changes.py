@@ -10,12 +10,12 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from scicat_dagster.current_configuration import CurrentConfiguration
+from scicat_dagster.config.current import CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, create_app
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, Scripted
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.settings import load_configuration
 from tests.orchestration.conftest import SmallFacility
 
 NAME = "schema_version"

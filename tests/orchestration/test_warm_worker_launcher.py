@@ -21,7 +21,7 @@ def waiting() -> None:
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     launcher = {
-        "module": "scicat_dagster.orchestration.warm_worker_launcher",
+        "module": "scicat_dagster.instance.warm_worker_launcher",
         "class": "WarmWorkerLauncher",
         "config": {"broker": "memory://", "backend": "cache+memory://"},
     }

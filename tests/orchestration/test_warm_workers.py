@@ -24,7 +24,7 @@ from dagster._serdes import pack_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.launcher import CeleryRunLauncher
 
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from tests.brokers import free_ports
 from tests.orchestration.conftest import instance_in
 from tests.orchestration.waiting_runs import (
@@ -105,7 +105,7 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers
     config.write_text(CONFIGURATION.replace("DATA", str(tmp_path)))
     (tmp_path / "schemas").mkdir()
     launcher = {
-        "module": "scicat_dagster.orchestration.warm_worker_launcher",
+        "module": "scicat_dagster.instance.warm_worker_launcher",
         "class": "WarmWorkerLauncher",
         "config": {
             "broker": f"redis://127.0.0.1:{port}/0",
@@ -123,7 +123,7 @@ def workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers
 
         def start(name: str, queue: str = "here", *, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
             command = [
-                *prefix, sys.executable, "-m", "celery", "--app", "scicat_dagster.orchestration.warm_worker",
+                *prefix, sys.executable, "-m", "celery", "--app", "scicat_dagster.instance.celery_app",
                 "worker", "--hostname", name, "--concurrency", "2", "--queues", queue,
                 "--without-gossip", "--without-mingle", "--loglevel", "WARNING",
             ]  # fmt: skip

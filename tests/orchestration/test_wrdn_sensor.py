@@ -13,9 +13,10 @@ from streaming_data_types import serialise_wrdn
 
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.broker import LoopbackBroker
-from scicat_dagster.messages import KafkaMessage, Position
+from scicat_dagster.kafka.messages import KafkaMessage, Position
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.sensors import plan_tick, wrdn_sensor
+from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.ingest.tick import plan_tick
 from tests.brokers import Broker, KafkaCluster, read_topic, unique_name
 from tests.kafka.test_reader import make_anew
 from tests.orchestration.conftest import SmallFacility

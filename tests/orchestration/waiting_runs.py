@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
-from scicat_dagster.orchestration.run_process import PROCESS_TAG
+from scicat_dagster.orchestration.tags import PROCESS_TAG
 
 
 @dg.op(config_schema={"begun": str, "end": str})

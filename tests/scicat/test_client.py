@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Dialect, Store, create_app
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
@@ -43,7 +44,6 @@ from scicat_dagster.scicat.client import (
 )
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.tokens import expiry_of
-from scicat_dagster.settings import ScicatSettings
 
 EXCHANGES = Path(__file__).parents[1] / "data" / "exchanges"
 PASSWORD = "pa55word-nobody-may-see"
@@ -698,7 +698,7 @@ def test_a_redirect_is_refused_and_its_target_is_named(status: int, name: str) -
 NETRC_PROGRAM = """
 import sys
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.settings import ScicatSettings
+from scicat_dagster.config.consistency import ScicatSettings
 host, token, *further = sys.argv[1:]
 client = ScicatClient(ScicatSettings.model_validate({"host": host, "token": token, "timeout": 20}))
 for url in further:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.config.models import ScicatSettings
+from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import PermanentError, TransientError
@@ -27,7 +28,6 @@ from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Change, apply, check_also, compare
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord, RegisteredDataset
-from scicat_dagster.settings import ScicatSettings
 
 PASSWORD = "pwd"
 PID = "20.500.12269/one"

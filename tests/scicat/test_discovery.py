@@ -13,11 +13,12 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store, create_app
-from scicat_dagster.discovery import Discovery, FoundFile, discover
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.settings import ScicatSettings
+from scicat_dagster.usecases.discover import Discovery, discover
+from scicat_dagster.usecases.walk import FoundFile
 
 PASSWORD = "pwd"
 INGESTOR = Account(

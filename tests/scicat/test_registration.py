@@ -19,7 +19,8 @@ import pytest
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scicat_dagster.dataset import BuiltDataset
+from scicat_dagster.config.models import IngestionSettings, ScicatSettings
+from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Dialect, Store, create_app
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, Random, Scripted
 from scicat_dagster.errors import PermanentError, TransientError
@@ -32,7 +33,6 @@ from scicat_dagster.scicat.registration import (
     register_new,
     unregistered,
 )
-from scicat_dagster.settings import IngestionSettings, ScicatSettings
 
 PASSWORD = "pwd"
 PID = "20.500.12269/one"

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from scicat_dagster.cli import main
-from scicat_dagster.settings import CONFIGURATION_VARIABLE
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 
 COMMANDS = ("preview", "validate", "demo")
 USAGE = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scicat_dagster.current_configuration import RESTART_KEYS, CurrentConfiguration
-from scicat_dagster.settings import load_configuration
+from scicat_dagster.config.current import RESTART_KEYS, CurrentConfiguration
+from scicat_dagster.config.loading import load_configuration
 
 SECRET = "pa55word-nobody-may-see"
 GOOD = {"scicat": {"host": "https://scicat.example.org/api/v3", "token": "${TOKEN}"}}

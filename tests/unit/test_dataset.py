@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scicat_dagster.dataset import LARGEST_BODY_BYTES, BuiltDataset, build_dataset
+from scicat_dagster.config.models import DatasetSettings, FileHandlingSettings
+from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset, build_dataset
 from scicat_dagster.errors import Notice, PermanentError
-from scicat_dagster.files import DataFile, FileDescription, Sidecar
+from scicat_dagster.files.manifest import DataFile, FileDescription, Sidecar
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.rendering import Value
 from scicat_dagster.schemas.variables import Evaluation
-from scicat_dagster.settings import DatasetSettings, FileHandlingSettings
 
 Document = dict[str, Any]
 Build = Callable[..., BuiltDataset]

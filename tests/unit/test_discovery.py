@@ -14,20 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from scicat_dagster.discovery import (
-    Count,
-    Criteria,
-    Discovery,
-    FileState,
-    FoundFile,
-    Refused,
-    State,
-    Unreadable,
-    walk,
-)
+from scicat_dagster.config.models import FileHandlingSettings, ReconcileSettings
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.files import canonical_path
-from scicat_dagster.settings import FileHandlingSettings, ReconcileSettings
+from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.usecases.discover import Count, Discovery, FileState, State
+from scicat_dagster.usecases.walk import Criteria, FoundFile, Refused, Unreadable, walk
 
 NOBODY = 65534
 

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from scicat_dagster.cli import main
+from scicat_dagster.config.json_schema import configuration_schema
+from scicat_dagster.config.loading import ConfigurationError, load_configuration
+from scicat_dagster.config.sample import sample_configuration
 from scicat_dagster.demo import facility as demo_facility
-from scicat_dagster.editor_schemas import configuration_schema, imsc_schema
-from scicat_dagster.sample_configuration import sample_configuration
+from scicat_dagster.schemas.json_schema import imsc_schema
 from scicat_dagster.schemas.loading import read_schema_file, shipped_schemas
 from scicat_dagster.schemas.operators import OPERATORS
-from scicat_dagster.settings import ConfigurationError, load_configuration
 
 DATA = Path(__file__).parents[1] / "data"
 IMSC_FILES = [

@@ -17,16 +17,12 @@ from blake3 import blake3
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.files import (
-    FileDescription,
-    Sidecar,
-    canonical_path,
-    describe_file,
-    sidecar_directory,
-    write_sidecars,
-)
-from scicat_dagster.settings import FileHandlingSettings
+from scicat_dagster.files.description import describe_file
+from scicat_dagster.files.manifest import FileDescription, Sidecar
+from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.files.sidecars import sidecar_directory, write_sidecars
 
 CONTENT = b"\x89HDF\r\n" + bytes(range(256)) * 9000
 """More than two of the chunks in which files are read, and no whole number of them."""

@@ -16,28 +16,19 @@ import requests
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from scicat_dagster.demo.broker import LoopbackBroker
-from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer
-from scicat_dagster.errors import PermanentError
-from scicat_dagster.health import (
-    Check,
-    Checkup,
-    Question,
-    ScicatCheck,
-    create_app,
-    facility_checks,
-    gauge,
-    kafka_check,
-    listen,
-    storage_check,
-)
-from scicat_dagster.settings import (
+from scicat_dagster.config.models import (
     FileHandlingSettings,
     HealthCheckSettings,
     KafkaSettings,
     ScicatSettings,
     Settings,
 )
+from scicat_dagster.demo.broker import LoopbackBroker
+from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer
+from scicat_dagster.diagnostics.checkup import Check, Checkup, Question
+from scicat_dagster.diagnostics.endpoint import create_app, gauge, listen
+from scicat_dagster.diagnostics.probes import ScicatCheck, facility_checks, kafka_check, storage_check
+from scicat_dagster.errors import PermanentError
 
 PASSWORD = "pa55word-nobody-may-see"
 INGESTOR = Account("ingestor", PASSWORD, ("ingestor",), may_create_datasets=True, may_read_all=True)

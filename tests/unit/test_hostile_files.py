@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import IngestionError, PermanentError
-from scicat_dagster.files import describe_file
-from scicat_dagster.nexus import NexusValue, Read, look_at, read_values
-from scicat_dagster.settings import FileHandlingSettings
+from scicat_dagster.files.description import describe_file
+from scicat_dagster.files.reading import Read, look_at, read_values
+from scicat_dagster.files.values import NexusValue
 
 Age = Callable[[Path, float], Path]
 Written = Callable[[Callable[[h5py.File], object]], Path]

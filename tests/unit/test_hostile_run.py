@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.hostile import Case, Summary, cases, judge
-from scicat_dagster.isolation.limits import Limits
+from scicat_dagster.isolation import Limits
 
 SHORT = Limits(seconds=1)
 ENDLESS_SECTORS = (5, 8, 23, 24, 25, 42)

@@ -16,12 +16,13 @@ import pytest
 import yaml
 from pydantic import JsonValue
 
+from scicat_dagster.config.models import Settings
+from scicat_dagster.dataset.ingestion import ExtractedMetadata, build, describe_files, extract_metadata
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.ingestion import ExtractedMetadata, build, describe_files, extract_metadata
-from scicat_dagster.messages import FileWritten
-from scicat_dagster.nexus import CompleteFile, FileChangedError, look_at
+from scicat_dagster.files.identity import CompleteFile, FileChangedError
+from scicat_dagster.files.reading import look_at
+from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
-from scicat_dagster.settings import Settings
 
 Document = dict[str, Any]
 Age = Callable[[Path, float], Path]

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.isolation.limits import Limits
-from scicat_dagster.nexus import CompleteFile, Read, look_at, read_values
+from scicat_dagster.files.identity import CompleteFile
+from scicat_dagster.files.reading import Read, look_at, read_values
+from scicat_dagster.isolation import Limits
 
 Age = Callable[[Path, float], Path]
 
@@ -155,7 +156,7 @@ def test_a_warm_process_that_was_killed_is_replaced(endless: CompleteFile) -> No
 
 def test_a_child_ends_with_the_process_that_asked(endless: CompleteFile) -> None:
     program = (
-        "import sys; from scicat_dagster.nexus import *; "
+        "import sys; from scicat_dagster.files.reading import *; "
         "read_values(CompleteFile.model_validate_json(sys.argv[1]), [Read(path=p) for p in sys.argv[2:]])"
     )
     asking = subprocess.Popen(
@@ -175,8 +176,8 @@ def test_forks_of_a_process_read_at_the_same_time(path: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-from scicat_dagster.isolation.client import start
-from scicat_dagster.nexus import Read, look_at, read_values
+from scicat_dagster.isolation import start
+from scicat_dagster.files.reading import Read, look_at, read_values
 start()
 for _ in range(3):
     if os.fork() == 0:
@@ -194,7 +195,7 @@ for _ in range(3):
 
 def test_no_secret_is_in_the_environment_of_the_process_that_reads(endless: CompleteFile) -> None:
     program = (
-        "import sys; from scicat_dagster.nexus import *; "
+        "import sys; from scicat_dagster.files.reading import *; "
         "read_values(CompleteFile.model_validate_json(sys.argv[1]), [Read(path=p) for p in sys.argv[2:]])"
     )
     asking = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Messages that wait and are not read."""
 
-from scicat_dagster.lag import PATIENCE, LagWatch
+from scicat_dagster.kafka.lag import PATIENCE, LagWatch
 
 LONG = PATIENCE.total_seconds()
 

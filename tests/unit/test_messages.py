@@ -11,15 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from streaming_data_types import serialise_pl72, serialise_wrdn, serialise_x5f2
 
+from scicat_dagster.kafka.messages import FileWritten, Ignored, KafkaMessage, Position, Rejected, read_message
 from scicat_dagster.limits import LARGEST_METADATA_BYTES
-from scicat_dagster.messages import (
-    FileWritten,
-    Ignored,
-    KafkaMessage,
-    Position,
-    Rejected,
-    read_message,
-)
 
 POSITION = Position("odin_filewriter", 2, 41)
 DATA = "/data"

@@ -21,9 +21,11 @@ import yaml
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from scicat_dagster.config.loading import ConfigurationError, load_configuration
+from scicat_dagster.config.models import NotificationSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.notifications import MOST_LISTED, Channel, Digest, FailedEntry, channels, digest
-from scicat_dagster.settings import ConfigurationError, NotificationSettings, load_configuration
+from scicat_dagster.notifications.channels import Channel, channels
+from scicat_dagster.notifications.message import MOST_LISTED, Digest, FailedEntry, digest
 from tests.brokers import free_ports
 
 SECRET = "T0000-hook-nobody-may-see"

@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from scicat_dagster import ingestion
 from scicat_dagster.cli import main
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, load_configuration
+from scicat_dagster.dataset import ingestion
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults
-from scicat_dagster.files import write_sidecars
-from scicat_dagster.nexus import look_at
+from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.sidecars import write_sidecars
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
-from scicat_dagster.settings import CONFIGURATION_VARIABLE, load_configuration
 
 DATA = Path(__file__).parents[1] / "data"
 PASSWORD = "pa55word-nobody-may-see"

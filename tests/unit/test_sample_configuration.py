@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from scicat_dagster.cli import main
-from scicat_dagster.sample_configuration import sample_configuration
-from scicat_dagster.settings import Settings, load_configuration
+from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.config.models import Settings
+from scicat_dagster.config.sample import sample_configuration
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "config.sample.yml"
 

@@ -12,15 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scicat_dagster.settings import (
-    ApiEndpoints,
-    Configuration,
-    ConfigurationError,
-    FileHandlingSettings,
-    ScicatSettings,
-    Settings,
-    load_configuration,
-)
+from scicat_dagster.config.loading import Configuration, ConfigurationError, load_configuration
+from scicat_dagster.config.models import ApiEndpoints, FileHandlingSettings, ScicatSettings, Settings
 
 SECRET = "hunter2-correct-horse"
 

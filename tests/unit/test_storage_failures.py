@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.files import FileDescription, describe_file, write_sidecars
-from scicat_dagster.hdf5 import open_nexus
-from scicat_dagster.nexus import NotReadyError, wait_until_complete
-from scicat_dagster.settings import FileHandlingSettings
+from scicat_dagster.files.access import NotReadyError
+from scicat_dagster.files.description import describe_file
+from scicat_dagster.files.hdf5 import open_nexus
+from scicat_dagster.files.manifest import FileDescription
+from scicat_dagster.files.readiness import wait_until_complete
+from scicat_dagster.files.sidecars import write_sidecars
 
 NOBODY = 65534
 LONG_AGO = 3600.0

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scicat_dagster.demo.catalogue import documents, pages, validation
+from scicat_dagster.demo.catalogue import pages
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts
 from scicat_dagster.demo.catalogue.answers import (
     ApiError,
@@ -39,7 +39,8 @@ from scicat_dagster.demo.catalogue.answers import (
     unhandled_error,
     usual_error,
 )
-from scicat_dagster.demo.catalogue.dates import now, read_iso
+from scicat_dagster.demo.catalogue.content import documents, validation
+from scicat_dagster.demo.catalogue.content.dates import now, read_iso
 from scicat_dagster.demo.catalogue.dialects import Dialect
 from scicat_dagster.demo.catalogue.filters import Query, UnservedFilterError, equalities, read_query
 from scicat_dagster.demo.catalogue.store import AlreadyStoredError, Store

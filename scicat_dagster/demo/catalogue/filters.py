@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from scicat_dagster.demo.catalogue.answers import JsonObject, read_json
-from scicat_dagster.demo.catalogue.dates import javascript_takes_for_date, read_iso
+from scicat_dagster.demo.catalogue.content.dates import javascript_takes_for_date, read_iso
 
 DEFAULT_LIMIT = 100
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from scicat_dagster.demo.catalogue.answers import JsonObject
-from scicat_dagster.demo.catalogue.documents import new_instrument, new_proposal, new_sample
+from scicat_dagster.demo.catalogue.content.documents import new_instrument, new_proposal, new_sample
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (

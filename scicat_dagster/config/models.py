@@ -1,0 +1,385 @@
+"""The sections and keys of the configuration file.
+
+They are those that facilities already use with scicat-ingestor, so that an existing file works unchanged;
+keys marked *new* exist only here. Secrets are :class:`pydantic.SecretStr`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+)
+
+from scicat_dagster.config.field_types import (
+    HeaderSecret,
+    Names,
+    Secret,
+    Text,
+    api_root,
+    ascii_secret,
+    comma_separated,
+    cron_expression,
+    known_algorithm,
+    mail_address,
+    offset_reset,
+    path_type,
+    webhook_address,
+)
+
+_SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 120.0
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+"""What ``scicat.timeout: 0`` means."""
+
+
+class _Section(BaseModel):
+    # Errors would otherwise quote the value that was refused, which may be a secret.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class DatasetSettings(_Section):
+    """What a dataset gets where its schema says nothing."""
+
+    allow_dataset_pid: bool = True
+    """Whether we send a pid. If not, SciCat makes it, and a registered file is recognised by its metadata."""
+    generate_dataset_pid: bool = False
+    """Whether the pid is generated, whatever the schema assigns. It is always the same for the same file."""
+    dataset_pid_prefix: Text = "20.500.12269"
+    """What is put before a generated pid, and before one that has no prefix."""
+    default_instrument_id: Text = ""
+    """SciCat's pid of the instrument, for datasets whose schema assigns none."""
+    default_proposal_id: Text = ""
+    """The proposal of datasets whose schema assigns none."""
+    default_owner_group: Text = ""
+    """The group that owns datasets whose schema assigns none. SciCat needs one."""
+    default_access_groups: Names = ()
+    """The groups that may read datasets whose schema assigns none: a list, or separated by commas."""
+
+
+class FileHandlingSettings(_Section):
+    """How the announced file is waited for, measured and listed."""
+
+    compute_file_stats: bool = True
+    """Whether owner and permissions of each file are listed."""
+    compute_file_hash: bool = True
+    """Whether each file's checksum is computed and listed. The whole file is read for it."""
+    file_hash_algorithm: Annotated[str, AfterValidator(known_algorithm)] = "blake2b"
+    """The checksum: blake3, or one of hashlib's with a length of its own, such as blake2b, sha256 or md5."""
+    save_file_hash: bool = True
+    """Whether the checksum is also written to a file beside the data."""
+    hash_file_extension: str = "b2b"
+    """The extension of the file that holds the checksum."""
+    ingestor_files_directory: str = "../ingestor"
+    """Where our own files go: relative to the folder of each data file, or absolute. Made when missing."""
+    message_to_file: bool = True
+    """Whether the announcement is also written to a file beside the data."""
+    message_file_extension: str = "message.json"
+    """The extension of the file that holds the announcement."""
+    file_path_type: Annotated[Literal["relative", "absolute"], BeforeValidator(path_type)] = "relative"
+    """How files are listed: `relative` to the dataset's sourceFolder, or `absolute`."""
+    data_directory: str = ""
+    """The absolute folder that all files are in; announcements of others are rejected. Empty: anywhere."""
+    data_file_open_max_tries: NonNegativeInt = 3
+    """How many times an announced file is tried to be opened before it is tried again later. 0: once."""
+    data_file_open_retry_delay: tuple[FiniteFloat, ...] = ()
+    """Seconds to wait after each try to open a file, at most 120; the last one is repeated. Negative: 1.
+    Empty: 3 seconds each.
+    """
+
+    def retry_delays(self) -> tuple[float, ...]:
+        """Seconds to wait between the tries to open a file; one fewer than there are tries."""
+        given = self.data_file_open_retry_delay or (3.0,)
+        waits = max(self.data_file_open_max_tries - 1, 0)
+        delays = (given[min(index, len(given) - 1)] for index in range(waits))
+        return tuple(min(delay, _LONGEST_DELAY) if delay >= 0 else _SHORTEST_DELAY for delay in delays)
+
+
+class IngestionSettings(_Section):
+    """What happens to a file on its way to the catalogue."""
+
+    dry_run: bool = False
+    """Do everything but write: each run shows what it would post."""
+    offline_ingestor_executable: Any = None
+    """Accepted, without effect."""
+    max_offline_ingestors: PositiveInt = 10
+    """How many files are worked on at once."""
+    offline_ingestors_wait_time: Any = None
+    """Accepted, without effect."""
+    schemas_directory: str = "schemas"
+    """The folder of the schemas (`*.imsc.yml`); relative to this file's folder."""
+    fallback_schema_file_path: str = ""
+    """The schema of files that no other is for: a path relative to this file's folder, or `ess-fallback`,
+    which comes with the package. Empty: such files fail.
+    """
+    check_if_dataset_exists_by_pid: bool = True
+    """Whether a dataset with the same pid is looked for before one is created."""
+    check_if_dataset_exists_by_metadata: bool = True
+    """Whether a dataset with the same entry in its scientific metadata is looked for before one is created.
+    """
+    check_if_dataset_exists_by_metadata_key: str = "job_id"
+    """The entry of the scientific metadata that identifies a measurement."""
+    file_handling: FileHandlingSettings = FileHandlingSettings()
+    """How the announced file is waited for, measured and listed."""
+
+
+class KafkaSettings(_Section):
+    """Where the announcements are read."""
+
+    topics: Names = ()
+    """The topics with announcements: a list, or separated by commas."""
+    group_id: Text = ""
+    """The consumer group to which positions are reported for lag tools. We keep our own position."""
+    bootstrap_servers: Names = ()
+    """The brokers as `host:port`: a list, or separated by commas."""
+    security_protocol: str = ""
+    """How brokers are talked to: plaintext, ssl, sasl_plaintext or sasl_ssl. Empty: plaintext."""
+    sasl_mechanism: str = ""
+    """How we log in with the protocols that begin with sasl, such as SCRAM-SHA-256."""
+    sasl_username: Text = ""
+    """The user name to log in with."""
+    sasl_password: Secret = SecretStr("")
+    """The password to log in with; better `${NAME}` from the environment."""
+    ssl_ca_location: str = ""
+    """The file with the certificates that sign the brokers' ones. Empty: the system's."""
+    options: dict[str, Secret] = Field(default_factory=dict)
+    """New: further settings of librdkafka by their own names, such as `ssl.certificate.location`,
+    `sasl.kerberos.service.name` or `client.id`. Their values are treated as secrets."""
+    individual_message_commit: bool = True
+    """Accepted, without effect."""
+    enable_auto_commit: bool = True
+    """Accepted, without effect."""
+    auto_offset_reset: Annotated[
+        Literal["earliest", "latest"],
+        BeforeValidator(
+            offset_reset,
+            json_schema_input_type=Literal["earliest", "latest", "beginning", "smallest", "end", "largest"],
+        ),
+    ] = "earliest"
+    """Where the very first start begins: at the `earliest` (or `beginning`, `smallest`) or the `latest` (or
+    `end`, `largest`) announcement.
+    """
+    dead_letter_topic: str = ""
+    """New: a topic to which rejected messages are sent as well. Empty: they are not."""
+
+
+class LoggingSettings(_Section):
+    """Accepted for compatibility; Dagster's own settings decide what is logged and where."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+
+
+_FIRST_PART = re.compile(r"^/?([^/?#]*)(.*)$", re.DOTALL)
+
+
+class ApiEndpoints(_Section):
+    """Paths of the API's collections, relative to its root."""
+
+    datasets: str = "datasets"
+    """Where datasets are."""
+    proposals: str = "proposals"
+    """Where proposals are."""
+    origdatablocks: str = "origdatablocks"
+    """Where the lists of files are."""
+    instruments: str = "instruments"
+    """Where instruments are."""
+    samples: str = "samples"
+    """Where samples are."""
+    jobs: str = "jobs"
+    """Accepted, without effect: no jobs are made."""
+    health: str = ""
+    """Where SciCat says whether it is healthy, which may be an absolute address. Empty: `health_endpoint`."""
+
+    def resolve(self, address: str) -> str:
+        """An address of a schema, whose first part may be a collection's name, as this server has it."""
+        name, rest = _FIRST_PART.findall(address)[0]
+        path = {
+            "datasets": self.datasets,
+            "proposals": self.proposals,
+            "origdatablocks": self.origdatablocks,
+            "instruments": self.instruments,
+            "samples": self.samples,
+            "jobs": self.jobs,
+        }.get(name)
+        # What was made with the configured path already is not a schema's address.
+        if path is None or re.match(rf"{re.escape(path)}([/?#]|$)", address):
+            return address
+        return f"{path}{rest}"
+
+
+class ScicatSettings(_Section):
+    """Where the catalogue is and how we log in: with a token, or (new) with a user name and password."""
+
+    host: Annotated[str, AfterValidator(api_root)]
+    """The root of the API, such as https://scicat.example.org/api/v3."""
+    token: HeaderSecret = SecretStr("")
+    """The token to log in with; better `${NAME}` from the environment."""
+    username: Text = ""
+    """New: the account to log in with instead of a token. The login is then renewed by itself."""
+    password: Secret = SecretStr("")
+    """New: the account's password; better `${NAME}` from the environment."""
+    frontend: Annotated[str, AfterValidator(lambda url: api_root(url) if url else url)] = ""
+    """New: the address of the catalogue's web pages. Empty: `host` without /api/v3."""
+    additional_headers: dict[str, HeaderSecret] = Field(default_factory=dict)
+    """HTTP headers that are sent with each request to SciCat."""
+    timeout: NonNegativeFloat = 0
+    """Seconds that one answer may take. 0: 30 seconds."""
+    stream: bool = True
+    """Accepted, without effect."""
+    verify: bool = True
+    """Whether the server's certificate is verified."""
+    health_endpoint: str = "health"
+    """Where SciCat says whether it is healthy, relative to `host`. `api_endpoints.health` takes its place."""
+    api_endpoints: ApiEndpoints = ApiEndpoints()
+    """Paths of the API's collections, relative to `host`."""
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long one answer may take."""
+        return self.timeout or DEFAULT_TIMEOUT_SECONDS
+
+    @property
+    def health_address(self) -> str:
+        """Where the server says whether it is healthy, relative to ``host`` or absolute."""
+        return self.api_endpoints.health or self.health_endpoint
+
+    @property
+    def frontend_url(self) -> str:
+        """The root of the catalogue's web pages: ``frontend`` (new), or the host without ``/api/v3``."""
+        return self.frontend or re.sub(r"/api(/v\d+)?$", "", self.host)
+
+
+class HealthCheckSettings(_Section):
+    """Where the health endpoint listens."""
+
+    host: str = "127.0.0.1"
+    """The address to listen at."""
+    port: NonNegativeInt = 8080
+    """The TCP port to listen at."""
+
+
+class ReconcileSettings(_Section):
+    """New: the sweep that finds files on disk which no announcement has brought into the catalogue.
+
+    Its schedule is off until somebody turns it on in Dagster.
+    """
+
+    roots: Names = ()
+    """The folders to sweep: a list, or separated by commas. Empty: `ingestion.file_handling.data_directory`.
+    """
+    cron: Annotated[str, AfterValidator(cron_expression)] = "0 3 * * *"
+    """When to sweep, as a cron expression of five fields with numbers, in UTC."""
+    since_days: NonNegativeInt = 30
+    """Only files that were modified in so many days are looked at. 0: all, however old."""
+
+
+class RetentionSettings(_Section):
+    """New: how long Dagster remembers the files that are registered. The catalogue keeps them anyway."""
+
+    days: NonNegativeInt = 0
+    """Files that were registered longer ago lose their partition, runs and logs. 0: never. With some 100,000
+    files Dagster's pages become slow."""
+    cron: Annotated[str, AfterValidator(cron_expression)] = "30 4 * * *"
+    """When to forget, as a cron expression of five fields with numbers, in UTC."""
+
+
+class MonitoringSettings(_Section):
+    """New: from when on something looks wrong."""
+
+    freshness_hours: NonNegativeFloat = 0
+    """The asset raw_dataset is shown as stale when no file was registered for so many hours. 0: never,
+    because an instrument may rest."""
+
+
+WebhookSecret = Annotated[Secret, AfterValidator(webhook_address)]
+
+MailAddress = Annotated[str, AfterValidator(mail_address)]
+
+_MAIL_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+class EmailSettings(_Section):
+    """How e-mail is sent. Nothing is sent as long as no host is given."""
+
+    host: str = ""
+    """The mail server. Empty: no e-mail."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Its TCP port. 0: 587 with starttls, 465 with tls, 25 with none."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection is kept private: `starttls`, `tls` from its beginning, or `none` for a server that
+    is reached within the facility only."""
+    username: Annotated[
+        Text, AfterValidator(lambda name: ascii_secret(SecretStr(name)).get_secret_value())
+    ] = ""
+    """The account to log in with. Empty: no login."""
+    password: Annotated[Secret, AfterValidator(ascii_secret)] = SecretStr("")
+    """The account's password; better `${NAME}` from the environment."""
+    sender: MailAddress = ""
+    """The address that it comes from."""
+    recipients: Annotated[
+        tuple[MailAddress, ...],
+        BeforeValidator(comma_separated, json_schema_input_type=Text | tuple[Text, ...]),
+    ] = ()
+    """The addresses that it goes to: a list, or separated by commas."""
+
+    @property
+    def port_number(self) -> int:
+        """The port, also where the configuration leaves it to the kind of security."""
+        return self.port or _MAIL_PORTS[self.security]
+
+
+class NotificationSettings(_Section):
+    """New: who is told about failed files, in one message for all that is new."""
+
+    every_minutes: PositiveInt = 15
+    """How often is looked whether there is something to tell."""
+    webhook: WebhookSecret = SecretStr("")
+    """An address that gets each message as JSON by a POST; better `${NAME}` from the environment."""
+    slack_webhook: WebhookSecret = SecretStr("")
+    """The address of an incoming webhook of Slack, or of what takes its messages, such as Mattermost."""
+    email: EmailSettings = EmailSettings()
+    """How e-mail is sent. Nothing is sent as long as no host is given."""
+
+
+class Settings(_Section):
+    """The whole configuration file."""
+
+    nexus_file: str = ""
+    """Accepted, without effect."""
+    done_writing_message_file: str = ""
+    """Accepted, without effect."""
+    config_file: str = ""
+    """Accepted, without effect."""
+    id: Text = ""
+    """The name of this ingestor, for people."""
+    dataset: DatasetSettings = DatasetSettings()
+    """What a dataset gets where its schema says nothing."""
+    ingestion: IngestionSettings = IngestionSettings()
+    """What happens to a file on its way to the catalogue."""
+    kafka: KafkaSettings = KafkaSettings()
+    """Where the announcements are read."""
+    logging: LoggingSettings = LoggingSettings()
+    """Accepted, without effect: Dagster's own settings decide what is logged and where."""
+    scicat: ScicatSettings
+    """Where the catalogue is and how we log in: with a token, or with a user name and password."""
+    health_check: HealthCheckSettings = HealthCheckSettings()
+    """Where the health endpoint listens."""
+    reconcile: ReconcileSettings = ReconcileSettings()
+    """New: the sweep that finds files on disk which no announcement has brought into the catalogue."""
+    retention: RetentionSettings = RetentionSettings()
+    """New: how long Dagster remembers the files that are registered."""
+    monitoring: MonitoringSettings = MonitoringSettings()
+    """New: from when on something looks wrong."""
+    notifications: NotificationSettings = NotificationSettings()
+    """New: who is told about failed files, in one message for all that is new."""

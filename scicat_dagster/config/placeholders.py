@@ -1,0 +1,36 @@
+"""Placeholders: any string of the configuration may hold ``${NAME}`` or ``${NAME:-default}``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PLACEHOLDER = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-(?P<default>[^}]*))?\}")
+
+
+def fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str, mistakes: list[str]) -> Any:
+    """The value with its ``${NAME}`` replaced; keys without a value are left out and get their defaults."""
+    if isinstance(value, dict):
+        return {
+            str(key): fill_placeholders(
+                inner, environment, place=f"{place}.{key}".lstrip("."), mistakes=mistakes
+            )
+            for key, inner in value.items()
+            if inner is not None
+        }
+    if isinstance(value, list):
+        return [fill_placeholders(inner, environment, place=place, mistakes=mistakes) for inner in value]
+    if not isinstance(value, str):
+        return value
+
+    def from_environment(match: re.Match[str]) -> str:
+        name = match["name"]
+        if environment.get(name):
+            return environment[name]
+        if match["fallback"]:
+            return match["default"]
+        mistakes.append(f"{place}: the environment variable {name} is not set.")
+        return ""
+
+    return _PLACEHOLDER.sub(from_environment, value)

@@ -1,0 +1,313 @@
+"""Building the bodies to be posted, dataset and origdatablock, from a schema's variables and a manifest.
+
+What SciCat would refuse is refused here, with the reason for each field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
+
+from scicat_dagster.config.models import DatasetSettings, FileHandlingSettings
+from scicat_dagster.dataset.fields import MANDATORY, RawDataset, filled_text, iso_date, number_as_text
+from scicat_dagster.errors import Notice, PermanentError
+from scicat_dagster.files.manifest import DataFile, FileDescription
+from scicat_dagster.schemas.conversion import convert
+from scicat_dagster.schemas.models import V4_LIST_FIELDS, FieldAssignment, Schema
+from scicat_dagster.schemas.rendering import render
+from scicat_dagster.schemas.variables import Evaluation
+
+LARGEST_BODY_BYTES = 16 * 1024 * 1024
+"""What a SciCat server accepts in one request; larger ones get a 500."""
+
+_COUNTED_BY_SERVER = frozenset({"size", "numberOfFiles"})
+"""Servers after 5.2.1 add each origdatablock to what a dataset was posted with."""
+
+_DEEPEST_VALUE = 64
+
+_NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
+
+Text = Annotated[str, BeforeValidator(number_as_text)]
+
+Filled = Annotated[Text, AfterValidator(filled_text)]
+
+Date = Annotated[str, AfterValidator(iso_date)]
+
+
+class BuiltDataset(BaseModel):
+    """What will be registered: the bodies as they are posted, and what a person should know about them.
+
+    ``origdatablock["datasetId"]`` is None where the server makes the pid.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: dict[str, JsonValue]
+    origdatablock: dict[str, JsonValue]
+    data_file: str
+    """Canonical path of the NeXus file."""
+    notices: tuple[Notice, ...] = ()
+
+
+def build_dataset(
+    schema: Schema,
+    evaluation: Evaluation,
+    files: FileDescription,
+    *,
+    defaults: DatasetSettings,
+    handling: FileHandlingSettings,
+    job_id_key: str,
+    sample_id: str | None = None,
+) -> BuiltDataset:
+    """The dataset and origdatablock of one file.
+
+    ``job_id_key`` is the entry of scientificMetadata that identifies the measurement; a generated pid is
+    derived from it, or else from the file's path, so that every execution for one file makes the same pid.
+
+    Raises
+    ------
+    PermanentError
+        Mandatory fields cannot be built (all of them are named, each with its reason), or the metadata is
+        larger than a server accepts.
+    """
+    notices = list(evaluation.notices)
+    values, reasons = _high_level(schema, evaluation, notices)
+    metadata = _scientific_metadata(schema, evaluation, notices)
+    if sample_id is not None:
+        values.setdefault("sampleId", sample_id)
+    _apply_defaults(values, defaults)
+    pid = _pid(schema, values.pop("pid", None), metadata, files, defaults, job_id_key, reasons)
+    for counted in sorted(_COUNTED_BY_SERVER & values.keys()):
+        del values[counted]
+        reason = "It is left out: the server counts the files itself, and might count them twice."
+        notices.append(Notice(subject=f"schema.{counted}", reason=reason))
+    values["scientificMetadata"] = metadata
+    if pid is not None:
+        values["pid"] = pid
+    dataset = _validated(values, reasons, notices)
+    body = dataset.model_dump(mode="json", exclude_none=True)
+    _check_size(body)
+    return BuiltDataset(
+        dataset=body,
+        origdatablock=_origdatablock(dataset, files, handling, notices),
+        data_file=files.data_file.path,
+        notices=tuple(notices),
+    )
+
+
+def _high_level(
+    schema: Schema, evaluation: Evaluation, notices: list[Notice]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields that could be built, and why the others could not, by the API's names."""
+    values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for key, item in schema.unusable_fields.items():
+        notices.append(_failed(key, item.machine_name, item.reason))
+        if item.field_type != "scientific_metadata":
+            reasons[item.machine_name] = item.reason
+    for key, assignment in schema.assignments.items():
+        if assignment.field_type == "high_level":
+            try:
+                rendered = render(assignment.value, evaluation.values, schema.variables)
+                value = _plain(_converted(assignment, rendered.value))
+            except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+                reasons[assignment.fills] = evaluation.why(error)
+                notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
+                continue
+            if assignment.fills == assignment.machine_name:
+                values[assignment.fills] = value
+            else:
+                reasons[assignment.fills] = "its list is empty."
+                _fill_from_list(values, assignment, value, notices)
+    return values, reasons
+
+
+def _converted(assignment: FieldAssignment, value: Any) -> Any:
+    """The value as its type says; a field that holds a list in the v4 API is one, whatever its type says."""
+    is_list = assignment.machine_name in V4_LIST_FIELDS and isinstance(value, list)
+    return convert(value, "string[]" if is_list else assignment.type)
+
+
+def _fill_from_list(
+    values: dict[str, Any], assignment: FieldAssignment, value: Any, notices: list[Notice]
+) -> None:
+    """Put what v4 holds as a list into the one value that v3 has for it; a field given as v3's own wins."""
+    texts = [str(item) for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
+    if assignment.fills in values or not texts:
+        return
+    if assignment.fills == "principalInvestigator":
+        values[assignment.fills] = ", ".join(texts)
+        return
+    values[assignment.fills] = texts[0]
+    if len(texts) > 1:
+        reason = f"SciCat's v3 API has one value here: the first is sent, without {', '.join(texts[1:])}."
+        notices.append(Notice(subject=f"dataset.{assignment.fills}", reason=reason))
+
+
+def _scientific_metadata(
+    schema: Schema, evaluation: Evaluation, notices: list[Notice]
+) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    for key, assignment in schema.assignments.items():
+        if assignment.field_type == "scientific_metadata":
+            try:
+                rendered = render(assignment.value, evaluation.values, schema.variables)
+                value = _plain(convert(rendered.value, assignment.type))
+            except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
+                notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
+                continue
+            entries[assignment.machine_name] = {
+                "value": value,
+                "unit": assignment.unit or rendered.unit,
+                "human_name": assignment.human_name or assignment.machine_name,
+                "type": assignment.type,
+            }
+    return entries
+
+
+def _failed(key: str, machine_name: str, reason: str) -> Notice:
+    return Notice(
+        subject=f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason=reason
+    )
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value as strict JSON: what has no JSON number becomes null."""
+    if depth > _DEEPEST_VALUE:
+        raise ValueError("The value is nested too deeply.")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} is nothing that metadata can hold")
+
+
+def _apply_defaults(values: dict[str, Any], defaults: DatasetSettings) -> None:
+    fallbacks: dict[str, Any] = {
+        "instrumentId": defaults.default_instrument_id,
+        "proposalId": defaults.default_proposal_id,
+        "ownerGroup": defaults.default_owner_group,
+        "accessGroups": list(defaults.default_access_groups),
+    }
+    for name, fallback in fallbacks.items():
+        if values.get(name) in (None, "", []) and fallback:
+            values[name] = fallback
+
+
+def _pid(
+    schema: Schema,
+    given: Any,
+    metadata: dict[str, dict[str, Any]],
+    files: FileDescription,
+    defaults: DatasetSettings,
+    job_id_key: str,
+    reasons: dict[str, str],
+) -> str | None:
+    """The pid to send, or None where the server has to make it."""
+    if not defaults.allow_dataset_pid:
+        return None
+    # One that cannot be used is assigned as well.
+    is_assigned = any(
+        item.machine_name == "pid" and item.field_type != "scientific_metadata"
+        for item in schema.items.values()
+    )
+    if is_assigned and not given and not defaults.generate_dataset_pid:
+        reason = reasons.get("pid", "it is empty.")
+        raise PermanentError(
+            f"The schema {schema.name} assigns a pid that cannot be built: {reason}",
+            remedy="Correct the schema or the file, then re-execute all ops of the run, because the failed "
+            "one has the old schema; without its pid a file could be registered twice.",
+        )
+    if given and not defaults.generate_dataset_pid:
+        pid = str(given)
+    else:
+        job_id = metadata.get(job_id_key, {}).get("value")
+        pid = str(uuid.uuid5(_NAMESPACE, str(job_id) if job_id else files.data_file.path))
+    return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
+
+
+def _validated(values: dict[str, Any], reasons: dict[str, str], notices: list[Notice]) -> RawDataset:
+    """The dataset without the optional fields that the server would refuse, which are noted."""
+    try:
+        return RawDataset.model_validate(values)
+    except ValidationError as error:
+        refused = {
+            str(detail["loc"][0]): detail["msg"].removeprefix("Value error, ")
+            for detail in error.errors(include_url=False)
+        }
+    missing = {name: reason for name, reason in refused.items() if name in {*MANDATORY, "type", "pid"}}
+    if missing:
+        raise PermanentError(
+            "Mandatory fields cannot be built: "
+            + " ".join(
+                f"{name}: {_why_missing(reason, reasons.get(name))}" for name, reason in missing.items()
+            ),
+            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute all ops "
+            "of the run, because the failed one has the old schema.",
+        )
+    notices.extend(Notice(subject=f"dataset.{name}", reason=reason) for name, reason in refused.items())
+    return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
+
+
+def _why_missing(refused: str, not_built: str | None) -> str:
+    if not_built is not None:
+        return f"{not_built.rstrip('.')}."
+    return "the schema does not assign it." if refused == "Field required" else f"{refused}."
+
+
+def _check_size(body: dict[str, Any]) -> None:
+    size = len(json.dumps(body).encode())
+    if size > LARGEST_BODY_BYTES:
+        largest = max(
+            body["scientificMetadata"].items(), key=lambda entry: len(json.dumps(entry)), default=("", 0)
+        )
+        raise PermanentError(
+            f"The metadata has {size} bytes, more than SciCat accepts ({LARGEST_BODY_BYTES}).",
+            remedy=f"Take large entries out of the schema; the largest is {largest[0]}.",
+        )
+
+
+def _origdatablock(
+    dataset: RawDataset, files: FileDescription, handling: FileHandlingSettings, notices: list[Notice]
+) -> dict[str, JsonValue]:
+    folder = dataset.sourceFolder
+    listed = [
+        file.model_copy(update={"path": _listed_path(file, folder, handling, notices)}).model_dump(
+            mode="json", exclude_none=True
+        )
+        for file in files.all_files
+    ]
+    block: dict[str, Any] = {
+        "datasetId": dataset.pid,
+        "size": sum(file.size for file in files.all_files),
+        "dataFileList": listed,
+        "ownerGroup": dataset.ownerGroup,
+        "accessGroups": dataset.accessGroups or [],
+    }
+    if files.checksum_algorithm:
+        block["chkAlg"] = files.checksum_algorithm
+    return block
+
+
+def _listed_path(file: DataFile, folder: str, handling: FileHandlingSettings, notices: list[Notice]) -> str:
+    path = PurePosixPath(file.path)
+    if handling.file_path_type == "absolute":
+        return file.path
+    if not path.is_relative_to(folder):
+        notices.append(
+            Notice(
+                subject="origdatablock.dataFileList",
+                reason=f"{file.path} is outside sourceFolder {folder}, so it is listed with its full path.",
+            )
+        )
+        return file.path
+    return str(path.relative_to(folder))

@@ -1,0 +1,115 @@
+"""What was looked at and what came of it, for a person and for scripts."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scicat_dagster.errors import IngestionError, Notice, TransientError
+from scicat_dagster.usecases.preview import PreviewSchema
+
+Subject = Literal["configuration", "schema", "kafka", "scicat", "directory", "file"]
+
+Importance = Literal["mandatory", "recommended"]
+
+Result = Literal["ok", "warning", "mistake", "unchecked"]
+"""``unchecked``: nobody can say now, because a server or a storage does not answer."""
+
+EXIT_CODES: dict[Result, int] = {"ok": 0, "warning": 0, "mistake": 1, "unchecked": 2}
+
+_WORST_FIRST: tuple[Result, ...] = ("mistake", "unchecked", "warning", "ok")
+
+
+class Check(BaseModel):
+    """One thing that was looked at."""
+
+    check: Subject
+    result: Result
+    what: str
+    remedy: str = ""
+
+
+class FieldState(BaseModel):
+    """A field that a dataset must or should have, and whether it gets a value.
+
+    ``unknown`` where that depends on what was not asked: SciCat, or an announcement.
+    """
+
+    field: str
+    importance: Importance
+    state: Literal["filled", "missing", "unknown"]
+    reason: str = ""
+
+
+class FileReport(BaseModel):
+    """What would become of one real file.
+
+    ``registrable`` is None where it cannot be told. ``unresolved`` are the variables and fields that failed,
+    ``unknown`` those that need what was not asked.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    file: str
+    schema_: PreviewSchema | None = Field(default=None, serialization_alias="schema")
+    registrable: bool | None = None
+    fields: list[FieldState] = []
+    unresolved: list[Notice] = []
+    unknown: list[Notice] = []
+
+
+class Report(BaseModel):
+    """Everything that was looked at; facilities script its JSON, so its keys stay as they are."""
+
+    config: str
+    checks: list[Check] = []
+    files: list[FileReport] = []
+    schemas: int = 0
+    """How many schemas were looked at."""
+
+    @property
+    def result(self) -> Result:
+        """The worst of all results; a mistake counts more than what could not be looked at."""
+        found = {check.result for check in self.checks}
+        return next((result for result in _WORST_FIRST if result in found), "ok")
+
+    def add(self, check: Subject, result: Result, what: str, remedy: str = "") -> None:
+        """Add a check."""
+        self.checks.append(Check(check=check, result=result, what=what, remedy=remedy))
+
+    def failed(self, check: Subject, error: IngestionError, about: str = "") -> None:
+        """Add a check that a failure ended; a transient one says nothing about what was to be checked."""
+        what = f"{about}: {error.what}" if about else error.what
+        if isinstance(error, TransientError):
+            # Its own remedy is for runs, which try again by themselves.
+            self.add(check, "unchecked", what, "See that it is there and answers, then run this again.")
+        else:
+            self.add(check, "mistake", what, error.remedy)
+
+    def as_json(self) -> str:
+        """The whole report for scripts."""
+        document = {"result": self.result, **self.model_dump(mode="json", by_alias=True)}
+        return json.dumps(document, indent=2, ensure_ascii=False)
+
+    def as_text(self) -> str:
+        """The table for a person: a row for each check, its remedy below it, and a line that counts."""
+        width = max((len(check.check) for check in self.checks), default=0)
+        lines = []
+        for check in self.checks:
+            lines.append(f"{check.result:11}{check.check:{width}}  {check.what}")
+            if check.remedy and check.result != "ok":
+                lines.append(f"{'':{11 + width}}  {check.remedy}")
+        return "\n".join([*lines, self._summary()])
+
+    def _summary(self) -> str:
+        counts = {result: sum(check.result == result for check in self.checks) for result in EXIT_CODES}
+        unchecked = f", {counts['unchecked']} could not be checked" if counts["unchecked"] else ""
+        looked_at = f"{self.schemas} schemas"
+        checked = (
+            f"the configuration, {looked_at} and {len(self.files)} files"
+            if self.files
+            else f"the configuration and {looked_at}"
+        )
+        return f"{counts['mistake']} mistakes, {counts['warning']} warnings{unchecked}; checked {checked}"

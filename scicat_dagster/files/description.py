@@ -1,0 +1,89 @@
+"""Measuring a data file: size, times, owner and checksum, and what is planned beside it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from scicat_dagster.config.models import FileHandlingSettings
+from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.files.checksums import file_checksum
+from scicat_dagster.files.manifest import DataFile, FileDescription, utc_text
+from scicat_dagster.files.paths import check_place, check_stored
+from scicat_dagster.files.sidecars import plan_sidecars
+from scicat_dagster.files.storage_errors import storage_errors
+
+
+def describe_file(
+    path: Path, settings: FileHandlingSettings, announcement: dict[str, JsonValue] | None = None
+) -> FileDescription:
+    """Measure a complete file: size, time, owner and checksum, and plan the files that go beside it.
+
+    Raises
+    ------
+    TransientError
+        The file changed while it was read, or cannot be read now.
+    PermanentError
+        There is no right to read it, it is no regular file, it lies outside the data directory, or nearly
+        nothing of it is on the disk.
+    """
+    with storage_errors("read", path), _opened(path) as file:
+        before = os.fstat(file)
+        if not stat.S_ISREG(before.st_mode):
+            raise PermanentError(
+                f"{path} is no regular file.",
+                remedy="Announce the NeXus file itself, not a folder or device.",
+            )
+        check_place(path, before, settings.data_directory)
+        check_stored(path, before)
+        checksum = file_checksum(file, settings.file_hash_algorithm) if settings.compute_file_hash else None
+        after = path.stat()
+    if _identity(before) != _identity(after):
+        raise TransientError(
+            f"{path} changed while it was read.",
+            remedy="Nothing to do if it is still being written; it is tried again.",
+        )
+    data_file = _data_file(path, after, checksum, settings)
+    sidecars, listed, notices = plan_sidecars(path, checksum, settings, announcement)
+    is_relative = not settings.ingestor_files_directory.startswith("/")
+    return FileDescription(
+        data_file=data_file,
+        sidecars=sidecars,
+        sidecar_files=listed,
+        checksum_algorithm=settings.file_hash_algorithm if checksum else None,
+        # An absolute folder is one that the operator chose.
+        sidecars_within=settings.data_directory if is_relative else "",
+        notices=notices,
+    )
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # A pipe that took the file's place would be waited for.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _data_file(
+    path: Path, status: os.stat_result, checksum: str | None, settings: FileHandlingSettings
+) -> DataFile:
+    owner = (
+        {"uid": str(status.st_uid), "gid": str(status.st_gid), "perm": oct(status.st_mode)}
+        if settings.compute_file_stats
+        else {}
+    )
+    return DataFile(
+        path=str(path), size=status.st_size, time=utc_text(status.st_mtime), chk=checksum, **owner
+    )

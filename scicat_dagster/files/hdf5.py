@@ -1,0 +1,382 @@
+"""Reading HDF5, within the limits of what metadata can hold; runs in the child process.
+
+Nothing here is trusted: links, chunks, virtual datasets and names come from the file. Source: the HDF5 file
+format specification, and NeXus (``NXentry``).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scicat_dagster.errors import IngestionError, TransientError
+from scicat_dagster.files.access import why_broken, why_not_opened
+from scicat_dagster.files.hdf5_values import (
+    OpenDataset,
+    common_unit,
+    contents_of,
+    flattened,
+    unit_of,
+    with_unit,
+)
+from scicat_dagster.files.reading import Answer, Failure, Questions, Read, ReadAnswer
+from scicat_dagster.files.values import NexusValue
+
+MOST_ELEMENTS = 1_000_000
+
+MOST_BYTES = 16 * 1024 * 1024
+"""More than a catalogue's metadata can hold (its request limit is 16 MiB)."""
+
+MOST_ANSWERED_BYTES = 48 * 1024 * 1024
+"""Of the JSON of all values of a file together; the border takes 64 MiB."""
+
+MOST_POSITIONS = 100_000
+"""Members of groups that are looked at for one file. Real files have some thousand; with wildcards, a group
+that is linked from itself has any number.
+"""
+
+_MOST_CHUNK_BYTES = 256 * 1024 * 1024
+
+_MOST_TOUCHED_BYTES = 2 * 1024 * 1024 * 1024
+"""Of all chunks that are read for one file, uncompressed: some five seconds."""
+
+_MOST_INFLATION = 1100
+"""Deflate makes at most 1032 bytes of one."""
+
+_MOST_LINKS = 32
+
+_MOST_SOURCES = 1000
+
+_MOST_OPEN_GROUPS = 1000
+
+_BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
+"""What h5py and numpy raise for a damaged file."""
+
+
+def answer(request: bytes, file: int) -> bytes:
+    """The answer to questions about an open file; both are the JSON of models of ``nexus``."""
+    questions = Questions.model_validate_json(request)
+    try:
+        with _open(Path(f"/proc/self/fd/{file}"), Path(questions.path)) as nexus:
+            return b'{"values":[' + b",".join(_answers(nexus, questions.reads)) + b"]}"
+    except IngestionError as error:
+        return Answer(failure=Failure.of(error)).model_dump_json().encode()
+
+
+def warm_up() -> None:
+    """Let libhdf5, h5py and pydantic do what they do once only, before children are forked from here."""
+    with h5py.File("warm", "w", driver="core", backing_store=False) as file:
+        values: tuple[Any, ...] = ("text", 1, 1.5, ["texts", "texts"], np.arange(4, dtype=np.float32))
+        for number, value in enumerate(values):
+            file[f"group/{number}"] = value
+            file[f"group/{number}"].attrs["units"] = "m"
+        file.create_dataset("group/fixed", data=np.bytes_(b"text"))
+        file.create_dataset("group/chunked", data=np.arange(100), chunks=(10,), compression="gzip")
+        reads = [
+            Read(path=path, all=True) for path in (*(f"/group/{name}" for name in file["group"]), "/.*/0")
+        ]
+        request = Questions(path="warm", reads=tuple(reads)).model_dump_json()
+        for _ in _answers(NexusFile(file), Questions.model_validate_json(request).reads):
+            pass
+
+
+def _answers(nexus: NexusFile, reads: Iterable[Read]) -> Iterator[bytes]:
+    room = MOST_ANSWERED_BYTES
+    for read in reads:
+        written = _answered(nexus, read).model_dump_json().encode()
+        if len(written) > room:
+            mistake = f"{read.path} and the values before it are more than metadata can hold."
+            written = ReadAnswer(error="value", reason=mistake).model_dump_json().encode()
+        room -= len(written)
+        yield written
+
+
+def _answered(nexus: NexusFile, read: Read) -> ReadAnswer:
+    ask = nexus.read_all if read.all else nexus.read_one
+    try:
+        found = ask(read.path, as_text=read.as_text)
+    except MemoryError:
+        return ReadAnswer(
+            error="value", reason=f"{read.path} takes more memory to be read than a file's metadata may."
+        )
+    except LookupError as error:
+        return ReadAnswer(error="lookup", reason=_words(error))
+    except _BROKEN as error:
+        return ReadAnswer(error="value", reason=_words(error))
+    return ReadAnswer(
+        value=found.value, unit=found.unit, states_unit=found.states_unit, unit_mistake=found.unit_mistake
+    )
+
+
+def _words(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+@contextmanager
+def open_nexus(path: Path) -> Iterator[NexusFile]:
+    """Open a file for reading, in this very process.
+
+    Raises
+    ------
+    TransientError
+        It is not there, is locked by its writer, or is broken and was modified within the last minute.
+    PermanentError
+        It must not be read, or it is broken and settled.
+    """
+    with _open(path, path) as nexus:
+        yield nexus
+
+
+@contextmanager
+def _open(place: Path, path: Path) -> Iterator[NexusFile]:
+    """Open the file at a place; ``path`` is its name for people."""
+    try:
+        file = h5py.File(place, "r")
+    except OSError as error:
+        raise why_not_opened(path, error, str(error).replace(str(place), str(path))) from error
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise why_broken(path, str(error)) from error
+    with file:
+        try:
+            nexus = NexusFile(file)
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise why_broken(path, f"its root group cannot be read: {_words(error)}") from error
+        yield nexus
+
+
+class NexusFile:
+    """An open file; see ``nexus.Reader``. What is read is judged before it is."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._root: h5py.Group = file["/"]
+        # The paths of a schema share their beginnings. By the parent, which stays open as well, and the name.
+        self._groups: dict[tuple[int, str | bytes], h5py.Group] = {}
+        self._single_values: dict[tuple[str, bool], NexusValue] = {}
+        self._positions = 0
+        self._touched_bytes = 0
+
+    def read_one(self, path: str, *, as_text: bool = False) -> NexusValue:
+        """See ``Reader.read_one``."""
+        # What a schema reads is often what everybody wants to know: the names of instrument and sample.
+        if (path, as_text) not in self._single_values:
+            self._single_values[path, as_text] = self._only(path, as_text=as_text)
+        return self._single_values[path, as_text]
+
+    def read_all(self, path: str, *, as_text: bool = False) -> NexusValue:
+        """See ``Reader.read_all``."""
+        with _explained(path):
+            datasets = self._datasets(path)
+            if not datasets and "*" not in path:
+                raise _nothing_at(path)
+            elements = sum(dataset.size for dataset in datasets)
+            if elements > MOST_ELEMENTS:
+                raise ValueError(f"{path} holds {elements} values; metadata can hold {MOST_ELEMENTS}.")
+            unit = common_unit([unit_of(dataset) for dataset in datasets])
+            contents = [
+                self._contents(dataset, as_text=as_text) if dataset.size else [] for dataset in datasets
+            ]
+            if len(contents) == 1:
+                values = contents[0] if isinstance(contents[0], list) else contents
+            else:
+                values = flattened(contents)
+            return with_unit(values, unit)
+
+    def _only(self, path: str, *, as_text: bool) -> NexusValue:
+        with _explained(path):
+            datasets = self._datasets(path)
+            if not datasets:
+                raise _nothing_at(path)
+            if len(datasets) != 1:
+                raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
+            dataset = datasets[0]
+            if dataset.size != 1:
+                raise LookupError(
+                    f"{dataset.where} holds {dataset.size} values where one was meant; "
+                    "use a value_type that ends in []."
+                )
+            return with_unit(flattened(self._contents(dataset, as_text=as_text))[0], unit_of(dataset))
+
+    def _datasets(self, path: str) -> list[OpenDataset]:
+        return [
+            OpenDataset(where, item)
+            for where, item in self._matches(_components(path))
+            if isinstance(item, h5py.h5d.DatasetID)
+        ]
+
+    def _contents(self, dataset: OpenDataset, *, as_text: bool) -> Any:
+        # Values that have one place in this very file, as most have, are neither elsewhere nor in chunks.
+        if dataset.id.get_offset() is None:
+            self._check_storage(dataset, checked={})
+        return contents_of(dataset, as_text=as_text)
+
+    def _check_storage(self, dataset: OpenDataset, checked: dict[str, bool]) -> None:
+        """Refuse values that are in another file, or in chunks too large to be read.
+
+        Of a virtual dataset the sources are checked as well, because HDF5 reads them by itself; ``checked``
+        has their names, and whether each is done.
+        """
+        where, properties = dataset.where, dataset.id.get_create_plist()
+        if properties.get_external_count():
+            raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+        layout = properties.get_layout()
+        if layout == h5py.h5d.VIRTUAL:
+            for index in range(properties.get_virtual_count()):
+                # The file itself, in HDF5's spelling.
+                if properties.get_virtual_filename(index) != ".":
+                    raise ValueError(f"{where} keeps its values in another file, which is not followed.")
+                self._check_source(where, properties.get_virtual_dsetname(index), checked)
+        if layout == h5py.h5d.CHUNKED:
+            self._check_chunks(dataset, math.prod(properties.get_chunk()) * dataset.id.dtype.itemsize)
+
+    def _check_chunks(self, dataset: OpenDataset, nominal: int) -> None:
+        """Refuse chunks that are large, or that hold more than a chunk of this size can have been made of."""
+        if nominal > _MOST_CHUNK_BYTES:
+            raise ValueError(
+                f"{dataset.where} is stored in chunks that are too large to be read for one value."
+            )
+
+        def is_bomb(chunk: Any) -> bool | None:
+            self._touched_bytes += max(nominal, chunk.size)
+            if self._touched_bytes > _MOST_TOUCHED_BYTES:
+                raise ValueError(f"{dataset.where} and what was read before it are in too large chunks.")
+            # What does not compress is stored a little larger than it is.
+            return (chunk.size > 2 * nominal and chunk.size * _MOST_INFLATION > _MOST_CHUNK_BYTES) or None
+
+        if dataset.id.chunk_iter(is_bomb):
+            raise ValueError(f"{dataset.where} is stored in chunks that inflate to more than their size.")
+
+    def _check_source(self, where: str, name: str, checked: dict[str, bool]) -> None:
+        if checked.get(name):
+            return
+        if name in checked:
+            raise ValueError(f"{where} is put together from itself.")
+        # A name with % stands for any number of them.
+        if "%" in name or len(checked) >= _MOST_SOURCES:
+            raise ValueError(f"{where} is put together from more datasets than can be checked.")
+        checked[name] = False
+        for _, source in self._matches(_components(name), wildcards=False):
+            if isinstance(source, h5py.h5d.DatasetID):
+                self._check_storage(OpenDataset(name, source), checked)
+        checked[name] = True
+
+    def _matches(self, components: list[str], *, wildcards: bool = True) -> Iterator[tuple[str, Any]]:
+        """Every object whose path matches; a plain component is its name, one with ``*`` an expression."""
+        positions: list[tuple[str, Any]] = [("", self._root)]
+        for component in components:
+            positions = [
+                (f"{where}/{_shown(name)}", child)
+                for where, item in positions
+                if isinstance(item, h5py.Group)
+                for name in (self._names(item, component) if wildcards else [component])
+                if (child := self._child(item, name)) is not None
+            ]
+        yield from positions
+
+    def _names(self, group: h5py.Group, component: str) -> list[str | bytes]:
+        """The names in a group that a component of a path means; bytes where they are not UTF-8."""
+        if "*" not in component:
+            self._count_positions(1)
+            return [component]
+        self._count_positions(len(group))
+        if component == "*":
+            return list(group)
+        expression = re.compile(component)
+        return [name for name in group if expression.search(_shown(name))]
+
+    def _count_positions(self, more: int) -> None:
+        # Before they are listed: the list itself would be large.
+        self._positions += more
+        if self._positions > MOST_POSITIONS:
+            raise ValueError(f"More than {MOST_POSITIONS} members of groups would have to be looked at.")
+
+    def _child(self, group: h5py.Group, name: str | bytes) -> Any:
+        """The child of a group, None where there is none; a group that was found stays open."""
+        key = group.id.id, name
+        known = self._groups.get(key)
+        if known is not None:
+            return known
+        child = self._followed(group, name)
+        if isinstance(child, h5py.Group) and len(self._groups) < _MOST_OPEN_GROUPS:
+            self._groups[key] = child
+        return child
+
+    def _followed(self, group: h5py.Group, name: str | bytes) -> Any:
+        """The child of a group, by hard or soft links inside this file only; None where there is none."""
+        pending: list[str | bytes] = [name]
+        current, links = group, 0
+        while pending:
+            step = pending.pop(0)
+            if not isinstance(current, h5py.Group):
+                return None
+            found = _hard_linked(current, step)
+            if found is not None:
+                current = found
+                continue
+            link = current.get(step, getlink=True)
+            if link is None:
+                return None
+            if isinstance(link, h5py.ExternalLink):
+                # No TypeError: the file is at fault, not the caller.
+                raise ValueError(f"{current.name}/{_shown(step)} leads to another file.")  # noqa: TRY004
+            if isinstance(link, h5py.SoftLink):
+                links += 1
+                if links > _MOST_LINKS:
+                    raise ValueError(f"{current.name}/{_shown(step)} is a link that leads round in a circle.")
+                target = os.fsdecode(link.path)
+                if target.startswith("/"):
+                    current = self._root
+                pending = [*_components(target), *pending]
+                continue
+            current = current[step]
+        return current.id if isinstance(current, h5py.Dataset) else current
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Tell a storage that fails from a part of the file that is broken; HDF5 raises the same for both."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if re.search(r"errno = \d+", str(error)):
+            raise TransientError(
+                f"{path} cannot be read: {error}.", remedy="See that the storage is mounted and healthy."
+            ) from error
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+
+
+def _hard_linked(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.h5d.DatasetID | None:
+    """The group or dataset that a hard link of this name leads to; None where that takes more to tell.
+
+    Nearly every name is such a link. h5py's own ways would look it up four times.
+    """
+    # h5py leaves a name that is no UTF-8 as it is.
+    key = name.encode() if isinstance(name, str) else name
+    try:
+        if group.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            return None
+        found = h5py.h5o.open(group.id, key)
+    except (KeyError, RuntimeError):
+        return None
+    if isinstance(found, h5py.h5g.GroupID):
+        return h5py.Group(found)
+    return found if isinstance(found, h5py.h5d.DatasetID) else None
+
+
+def _shown(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")
+
+
+def _components(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in {"", "."}]
+
+
+def _nothing_at(path: str) -> LookupError:
+    return LookupError(f"There is no dataset at {path}.")

@@ -1,0 +1,138 @@
+"""HDF5 datasets as values: numbers, texts, arrays, and the ``units`` attribute of NeXus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+from scicat_dagster.files.hdf5 import MOST_BYTES
+from scicat_dagster.files.values import NexusValue, Scalar
+
+MOST_TEXTS = 50_000
+
+_LONGEST_UNIT = 256
+
+
+class OpenDataset:
+    """A dataset of the file, and how many values it holds.
+
+    All that is done with it is HDF5's own functions: h5py's class asks several times for each answer, and of
+    a small dataset nearly all the time would be that.
+    """
+
+    def __init__(self, where: str, dataset: h5py.h5d.DatasetID) -> None:
+        self.where = where
+        self.id = dataset
+        space = dataset.get_space()
+        self.size: int = space.get_simple_extent_npoints()
+        self.shape: tuple[int, ...] = space.shape
+
+    def read(self, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """All of its values."""
+        values = np.zeros(self.shape, dtype)
+        self.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        return values
+
+
+def contents_of(dataset: OpenDataset, *, as_text: bool) -> Any:
+    """The dataset's values as plain Python: a scalar, or nested lists."""
+    where, dtype = dataset.where, dataset.id.dtype
+    if not dataset.size:
+        raise ValueError(f"{where} is empty.")
+    size = dataset.size * dtype.itemsize
+    if size > MOST_BYTES:
+        raise ValueError(f"{where} holds {size} bytes, more than metadata can hold ({MOST_BYTES}).")
+    if h5py.check_string_dtype(dtype) is not None:
+        return _texts(dataset, dtype)
+    if dtype.kind not in "biuf":
+        raise TypeError(f"{where} is of the type {dtype}, which metadata cannot hold.")
+    raw = dataset.read(dtype)
+    if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
+        raw = raw.astype(np.float64)
+    if as_text and raw.dtype.kind == "f" and raw.dtype.itemsize < 8:
+        return _in_shape([str(number) for number in raw.flat], raw.shape)
+    return raw.tolist()
+
+
+def _in_shape(texts: list[str], shape: tuple[int, ...]) -> Any:
+    return texts[0] if shape == () else np.array(texts, dtype=object).reshape(shape).tolist()
+
+
+def _texts(dataset: OpenDataset, dtype: np.dtype[Any]) -> Any:
+    where = dataset.where
+    if dataset.size > MOST_TEXTS:
+        raise ValueError(f"{where} holds {dataset.size} texts; metadata can hold {MOST_TEXTS}.")
+    if dataset.size == 1 or dtype.kind == "S":
+        found: Iterable[Any] = dataset.read(dtype).flat
+    else:
+        # One at a time: thousands may share one long text, which reading them together would multiply.
+        by_index = h5py.Dataset(dataset.id, readonly=True)
+        found = (by_index[index] for index in np.ndindex(dataset.shape))
+    total = 0
+    texts = []
+    for raw in found:
+        text = _text(raw)
+        total += len(text)
+        if total > MOST_BYTES:
+            raise ValueError(f"{where} holds more text than metadata can hold ({MOST_BYTES} bytes).")
+        texts.append(text)
+    return _in_shape(texts, dataset.shape)
+
+
+def _text(raw: Any) -> str:
+    if isinstance(raw, str):
+        # h5py marks bytes that are not UTF-8 by lone surrogates.
+        raw = raw.encode("utf-8", "surrogateescape")
+    # A NUL ends a text of fixed length; what C programs leave behind it is rubbish.
+    content = bytes(raw).partition(b"\x00")[0]
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A ``units`` attribute: None where there is none, and empty where there is a ``mistake`` in it."""
+
+    text: str | None = None
+    mistake: str = ""
+
+
+def unit_of(dataset: OpenDataset) -> Unit:
+    if not h5py.h5a.exists(dataset.id, b"units"):
+        return Unit()
+    where, attribute = dataset.where, h5py.h5a.open(dataset.id, b"units")
+    space = attribute.get_space()
+    if space.get_simple_extent_type() == h5py.h5s.NULL:
+        return Unit()
+    if attribute.get_storage_size() > _LONGEST_UNIT:
+        return Unit("", f"The units attribute of {where} is too large to be a unit.")
+    if h5py.check_string_dtype(attribute.dtype) is None or space.get_simple_extent_npoints() != 1:
+        return Unit("", f"The units attribute of {where} is not one text.")
+    unit = np.zeros(1, attribute.dtype)
+    attribute.read(unit)
+    text = _text(unit[0])
+    if len(text) > _LONGEST_UNIT:
+        return Unit("", f"The units attribute of {where} is too long to be a unit.")
+    return Unit(text)
+
+
+def common_unit(units: list[Unit]) -> Unit:
+    mistake = next((unit.mistake for unit in units if unit.mistake), "")
+    texts = {unit.text for unit in units}
+    return Unit(texts.pop() if len(texts) == 1 else None, mistake)
+
+
+def with_unit(value: Scalar | list[Any], unit: Unit) -> NexusValue:
+    return NexusValue(value, unit.text or "", states_unit=unit.text is not None, unit_mistake=unit.mistake)
+
+
+def flattened(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        return [value]
+    return [scalar for inner in value for scalar in flattened(inner)]

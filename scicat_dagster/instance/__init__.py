@@ -1,0 +1,1 @@
+"""What dagster.yaml names: storage, run coordinator, run launchers, and the processes that execute runs."""

@@ -1,0 +1,183 @@
+"""Dagster's PostgreSQL storage with connections that are kept; named in ``deploy/dagster.yaml``.
+
+Dagster's own opens a connection for each of its operations, some ninety in the run of one file, and asks
+the database for the columns of its tables again and again; both cost more than what it has to say.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from dagster_postgres.utils import pg_url_from_config
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import QueuePool
+
+from scicat_dagster.dagster_internals import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    ConfigurableClass,
+    ConfigurableClassData,
+    DagsterEventType,
+    DagsterStorage,
+    EventLogEntry,
+    EventLogStorage,
+    RunStorage,
+    ScheduleStorage,
+    SqlEventLogStorageTable,
+    UserConfigSchema,
+    pg_config,
+)
+
+_STATEMENT_MILLISECONDS = 60_000
+_KEPT_SECONDS = 600
+_MORE_CONNECTIONS = 20
+"""Beside the one that is kept: for the threads of a daemon that ask at the same moment."""
+
+
+_INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
+"""Events that are also kept in other tables than that of all events."""
+
+
+class _Runs(PostgresRunStorage):
+    """Remembers which columns there are; none goes away while a process lives."""
+
+    _has_times = False
+    _has_backfills = False
+
+    def has_run_stats_index_cols(self) -> bool:
+        self._has_times = self._has_times or super().has_run_stats_index_cols()
+        return self._has_times
+
+    def has_backfill_id_column(self) -> bool:
+        self._has_backfills = self._has_backfills or super().has_backfill_id_column()
+        return self._has_backfills
+
+
+class _Events(PostgresEventLogStorage):
+    """Remembers which tables there are."""
+
+    _tables: frozenset[str] = frozenset()
+
+    def has_table(self, table_name: str) -> bool:
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables |= {table_name}
+        return table_name in self._tables
+
+    def store_event(self, event: EventLogEntry) -> None:
+        if event.dagster_event is None or event.dagster_event.event_type in _INDEXED:
+            super().store_event(event)
+            return
+        # Without a NOTIFY, which doubles what is sent and to which no version of Dagster in use listens.
+        with self.index_connection() as connection:
+            connection.execute(self.prepare_insert_event(event))
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """What a run of many files is going to materialize, stored together as what it then materializes.
+
+        Dagster does so with the latter only.
+        """
+        told = [entry.get_dagster_event() for entry in events]
+        if {event.event_type for event in told} != {DagsterEventType.ASSET_MATERIALIZATION_PLANNED} or len(
+            {event.asset_key for event in told}
+        ) != 1:
+            super().store_event_batch(events)
+            return
+        insertion = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+        with self.index_transaction() as connection:
+            identifiers = [row[0] for row in connection.execute(insertion)]
+            self._store_asset_event_tags(connection, events, identifiers)
+            self._store_asset_event(connection, events[-1], identifiers[-1])
+
+
+class KeptConnections(DagsterStorage, ConfigurableClass):
+    """PostgreSQL with a kept connection for the runs, one for the events and one for the ticks per process.
+
+    Its configuration is that of Dagster's own ``postgres`` storage, but that a host may be a folder.
+    """
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        self._runs = _Runs(postgres_url)
+        self._events = _Events(postgres_url)
+        self._schedules = PostgresScheduleStorage(postgres_url)
+        super().__init__()  # type: ignore[no-untyped-call]
+        for storage in (self._runs, self._events, self._schedules):
+            # What Dagster's webserver does with its own.
+            storage.optimize_for_webserver(_STATEMENT_MILLISECONDS, _KEPT_SECONDS, _MORE_CONNECTIONS)
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """Where Dagster found this class and its configuration."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """The configuration that ``dagster.yaml`` may hold."""
+        return pg_config()
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Called by Dagster with the ``config`` of ``storage``."""
+        return cls(pg_url_from_config(_by_socket(config_value)), inst_data)
+
+    @property
+    def run_storage(self) -> RunStorage:
+        """Where the runs are."""
+        return self._runs
+
+    @property
+    def event_log_storage(self) -> EventLogStorage:
+        """Where the events, the assets and the partitions are."""
+        return self._events
+
+    @property
+    def schedule_storage(self) -> ScheduleStorage:
+        """Where the ticks and cursors are."""
+        return self._schedules
+
+    @property
+    def run_storage_data(self) -> ConfigurableClassData | None:
+        """For versions of Dagster that did not know a storage for everything; as Dagster's own has it."""
+        return self._older("PostgresRunStorage")
+
+    @property
+    def event_storage_data(self) -> ConfigurableClassData | None:
+        """As ``run_storage_data``."""
+        return self._older("PostgresEventLogStorage")
+
+    @property
+    def schedule_storage_data(self) -> ConfigurableClassData | None:
+        """As ``run_storage_data``."""
+        return self._older("PostgresScheduleStorage")
+
+    def _older(self, name: str) -> ConfigurableClassData | None:
+        if self._inst_data is None:
+            return None
+        return ConfigurableClassData("dagster_postgres", name, self._inst_data.config_yaml)
+
+
+def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the host is a folder, name the Unix socket in it as PostgreSQL's URLs do; Dagster would not."""
+    server = config.get("postgres_db") or {}
+    folder = server.get("hostname", "")
+    if not folder.startswith("/"):
+        return config
+    return {**config, "postgres_db": {**server, "hostname": "", "params": {"host": folder}}}
+
+
+@event.listens_for(QueuePool, "checkout")
+def refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Make the pool open a connection anew that its server closed while nobody used it.
+
+    An idle connection has nothing to read, but for its end; looking costs no round trip.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        raise DisconnectionError("The server has closed this connection.")

@@ -1,0 +1,1 @@
+"""Announcements on Kafka: the messages, the position in them, and reading and producing them."""

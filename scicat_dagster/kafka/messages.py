@@ -1,0 +1,189 @@
+"""Announcements: from the bytes of one Kafka message to a written file, or to the reason why there is none.
+
+Reading bytes and judging them belongs here; fetching them belongs to :mod:`scicat_dagster.kafka`. The schema
+is ``wrdn`` ("writing done") of the ESS streaming data types, a flatbuffer whose id is in bytes 4 to 8.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+from streaming_data_types import deserialise_wrdn
+
+from scicat_dagster.errors import bounded
+from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.limits import DEEPEST_JSON, LARGEST_KEPT_BYTES, LARGEST_METADATA_BYTES
+
+WRDN = "wrdn"
+
+_LONGEST_JOB_ID = 200
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where in Kafka a message is."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}:{self.partition}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """The position that a text means; raises ValueError where it means none."""
+        topic, partition, offset = text.rsplit(":", 2)
+        return cls(topic, int(partition), int(offset))
+
+
+@dataclass(frozen=True)
+class KafkaMessage:
+    """A message as Kafka holds it; ``value`` is None for a tombstone, ``timestamp_ms`` since 1970 in UTC."""
+
+    position: Position
+    value: bytes | None
+    timestamp_ms: int | None = None
+
+
+class FileWritten(BaseModel):
+    """A file writer finished a file. Travels in the run's configuration, so it is plain JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file_path: str
+    """Canonical absolute path: the partition key."""
+    job_id: str
+    service_id: str = ""
+    metadata: JsonValue = None
+    """The decoded JSON of the message's metadata, or its text where it is not JSON."""
+    lacks_metadata: bool = False
+    """Whether the message's metadata was too large to be kept."""
+    message: str = ""
+    topic: str
+    partition: int
+    offset: int
+    announced_at_ms: int | None = None
+    """When Kafka received the message, in milliseconds since 1970 (UTC)."""
+
+    @property
+    def position(self) -> Position:
+        """Where in Kafka the message is."""
+        return Position(self.topic, self.partition, self.offset)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A message that is not about a written file."""
+
+    schema_id: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A message that should have led to a file and cannot."""
+
+    position: Position
+    reason: str
+    remedy: str
+    value: bytes | None
+    file_path: str | None = None
+
+    @property
+    def kept_value(self) -> bytes:
+        """As much of the value as is kept to be looked at; the position tells where all of it is."""
+        return (self.value or b"")[:LARGEST_KEPT_BYTES]
+
+
+def read_message(message: KafkaMessage, data_directory: str = "") -> FileWritten | Ignored | Rejected:
+    """What a Kafka message says. Never raises: whatever the bytes are, the answer is one of the three.
+
+    Some corruptions decode without an error, so every field is judged after decoding.
+    """
+    value = message.value
+    if value is None:
+        return _rejected(message, "It is a tombstone: it has no content.", "Look at what deletes messages.")
+    schema_id = value[4:8].decode("latin-1")
+    if schema_id != WRDN:
+        if _is_schema_id(schema_id):
+            return Ignored(schema_id)
+        return _rejected(message, "It is no flatbuffer: it has no schema id.", "Look at what writes here.")
+    try:
+        wrdn = deserialise_wrdn(value)
+    except Exception as error:  # noqa: BLE001 - the decoder raises anything on broken bytes; all are rejected
+        return _rejected(
+            message,
+            f"It is a broken wrdn message ({type(error).__name__}).",
+            "Find the file that was meant and backfill it.",
+        )
+    return _judged(message, wrdn, data_directory)
+
+
+def _judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritten | Rejected:
+    job_id, file_name = wrdn.job_id or "", wrdn.file_name or ""
+    if not isinstance(job_id, str) or not job_id.strip():
+        return _rejected(message, "It has no job id.", "Find the file that was meant and backfill it.")
+    if len(job_id) > _LONGEST_JOB_ID or not job_id.isprintable():
+        return _rejected(message, "Its job id is not readable text.", "Find the file and backfill it.")
+    try:
+        file_path = canonical_path(file_name, data_directory)
+    except ValueError as error:
+        return _rejected(message, str(error), "Correct the file writer's output path.")
+    if wrdn.error_encountered:
+        return _rejected(
+            message,
+            f"The file writer failed, so there is no complete file: {wrdn.message or 'it does not say why'}.",
+            "Look at the file writer; if the file is good all the same, backfill it.",
+            file_path,
+        )
+    # The file is complete all the same, and few schemas use the metadata.
+    is_too_large = len((wrdn.metadata or "").encode(errors="surrogatepass")) > LARGEST_METADATA_BYTES
+    return FileWritten(
+        file_path=file_path,
+        job_id=job_id,
+        service_id=bounded(str(wrdn.service_id or "")),
+        metadata=None if is_too_large else _decoded(wrdn.metadata),
+        lacks_metadata=is_too_large,
+        message=bounded(str(wrdn.message or "")),
+        topic=message.position.topic,
+        partition=message.position.partition,
+        offset=message.position.offset,
+        announced_at_ms=message.timestamp_ms,
+    )
+
+
+def _is_schema_id(text: str) -> bool:
+    return len(text) == 4 and text.isascii() and text.isalnum()
+
+
+def _decoded(metadata: str | None) -> JsonValue:
+    if not metadata:
+        return None
+    try:
+        decoded: JsonValue = json.loads(metadata, parse_constant=lambda _: None)
+        # JSON that nothing behind us takes: numbers beyond a double, halves of surrogates, deep nesting.
+        json.dumps(decoded, allow_nan=False, ensure_ascii=False).encode()
+        _JSON.validate_python(decoded)
+    except (ValueError, RecursionError):
+        return metadata
+    return decoded if _depth(decoded) <= DEEPEST_JSON else metadata
+
+
+def _depth(value: JsonValue) -> int:
+    """How many levels a value has; without recursion, which it is to protect from."""
+    depth, level = 0, [value]
+    while level := [
+        inner
+        for outer in level
+        for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+    ]:
+        depth += 1
+    return depth
+
+
+def _rejected(message: KafkaMessage, reason: str, remedy: str, file_path: str | None = None) -> Rejected:
+    return Rejected(message.position, bounded(reason), remedy, message.value, file_path)

@@ -1,0 +1,186 @@
+"""The digest: one message about everything that needs manual intervention, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MOST_LISTED = 20
+"""Files in one message; the others are counted."""
+
+MOST_REASONS = 10
+
+_LONGEST_TEXT = 300
+
+_OTHERS = "other reasons, and files whose reason was not looked up"
+
+
+class FailedEntry(BaseModel):
+    """A file that failed, as people are told about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    since: datetime
+    kind: str
+    reason: str
+    what_to_do: str
+    runs: int
+
+
+class ReasonCount(BaseModel):
+    """How many files failed for a reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    files: int
+
+
+class Condition(BaseModel):
+    """Something that is not well with the facility as a whole, such as a server that is away."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    what: str
+    what_to_do: str
+
+
+class Digest(BaseModel):
+    """What one message says. Its length is bounded, however many files failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    facility: str
+    """The name of this ingestor, for people who have several."""
+    new: int
+    """Files that failed and that were not told about yet."""
+    still_failed: int
+    """Files that were told about before and are not repaired."""
+    repaired: int
+    """Files that were told about before and are no longer failed."""
+    reasons: tuple[ReasonCount, ...] = ()
+    """Why the new ones failed, the most frequent reason first."""
+    files: tuple[FailedEntry, ...] = ()
+    """Some of the new ones."""
+    conditions: tuple[Condition, ...] = ()
+    """What is not well since the last message."""
+    well_again: tuple[str, ...] = ()
+    """The names of conditions that were told about before and are over."""
+    rejected: int = 0
+    """Announcements since the last message that led to no file, and gaps in what Kafka has."""
+
+    @property
+    def subject(self) -> str:
+        """The whole message in a line."""
+        name = " ".join(f"scicat_dagster {self.facility}".split())
+        said = []
+        if self.conditions:
+            said.append(f"not well: {', '.join(condition.name for condition in self.conditions)}")
+        if self.new:
+            said.append(f"{_files(self.new)} failed")
+        if self.rejected:
+            said.append(f"{_messages(self.rejected)} led to no file")
+        if self.well_again:
+            said.append(f"well again: {', '.join(self.well_again)}")
+        return f"[{name}] {'; '.join(said) or 'all failed files are repaired'}"
+
+    def as_text(self) -> str:
+        """The message for a person."""
+        parts = [
+            f"Not well: {condition.name}. {condition.what}\n  {condition.what_to_do}"
+            for condition in self.conditions
+        ]
+        if self.well_again:
+            parts.append(f"Well again: {', '.join(self.well_again)}.")
+        if self.rejected:
+            parts.append(
+                f"{_messages(self.rejected)} led to no file; `scicat-dagster messages list` has the reasons."
+            )
+        if self.new or self.repaired or self.still_failed:
+            parts.append(self._summary())
+        if self.reasons:
+            parts.append("\n".join(f"{count.files} × {count.reason}" for count in self.reasons))
+        parts += [
+            f"{entry.file}\n  since {entry.since.isoformat(timespec='seconds')}, {entry.kind}, "
+            f"runs: {entry.runs}\n  {entry.reason}\n  {entry.what_to_do}"
+            for entry in self.files
+        ]
+        if self.new > len(self.files):
+            parts.append(f"… and {_files(self.new - len(self.files))} more.")
+        if self.new or self.still_failed:
+            parts.append("`scicat-dagster failures` lists all that are not repaired.")
+        return "\n\n".join(parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """The message for a program, with the text in it."""
+        return {"subject": self.subject, "text": self.as_text(), **self.model_dump(mode="json")}
+
+    def _summary(self) -> str:
+        said = []
+        if self.new:
+            said.append(f"{_files(self.new)} failed.")
+        if self.repaired:
+            were = "was" if self.repaired == 1 else "were"
+            said.append(f"{_files(self.repaired)} that failed before {were} repaired.")
+        if self.still_failed:
+            are = "is" if self.still_failed == 1 else "are"
+            said.append(f"{_files(self.still_failed)} that failed before {are} not repaired.")
+        elif not self.new:
+            said.append("None is left.")
+        return " ".join(said)
+
+
+def digest(
+    facility: str, new: Sequence[FailedEntry], *, more: int = 0, still_failed: int = 0, repaired: int = 0
+) -> Digest:
+    """The message about the files in ``new``, and ``more`` new ones whose reasons nobody looked up."""
+    counts: dict[str, int] = {}
+    for entry in new:
+        reason = _common(entry)
+        counts[reason] = counts.get(reason, 0) + 1
+    frequent = sorted(counts.items(), key=lambda item: -item[1])
+    reasons = [ReasonCount(reason=reason, files=number) for reason, number in frequent[:MOST_REASONS]]
+    others = more + sum(number for _, number in frequent[MOST_REASONS:])
+    if others:
+        reasons.append(ReasonCount(reason=_OTHERS, files=others))
+    return Digest(
+        facility=facility,
+        new=len(new) + more,
+        still_failed=still_failed,
+        repaired=repaired,
+        reasons=tuple(reasons),
+        files=tuple(
+            entry.model_copy(
+                update={
+                    "file": _short(entry.file),
+                    "reason": _short(entry.reason),
+                    "what_to_do": _short(entry.what_to_do),
+                }
+            )
+            for entry in new[:MOST_LISTED]
+        ),
+    )
+
+
+def _common(entry: FailedEntry) -> str:
+    """The reason without the file's name, so that files with the same reason are counted together."""
+    return _short(entry.reason.replace(entry.file, "…"))
+
+
+def _short(text: str) -> str:
+    # A path may hold bytes that are no text.
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def _messages(number: int) -> str:
+    return "1 message" if number == 1 else f"{number} messages"
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"

@@ -1,0 +1,1 @@
+"""What Dagster does with each kind of failure, and which files have failed."""

@@ -1,0 +1,233 @@
+"""Which files failed and are not repaired, from Dagster's own records: for the asset, the sensors, the CLI.
+
+A file has failed while the latest attempt to register it failed, was cancelled or crashed, and its partition
+was not materialized since, by whichever run. A person who deletes the partition dismisses the failure. What a
+failure is, and what Dagster does with it at once, belongs to ``policy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
+from scicat_dagster.orchestration.failures.policy import kind_of
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PARTITION_TAG, RAW_DATASET, ROUND_TAG
+
+MOST_ROUNDS = 24
+"""Of requesting a file anew: some five days. After that it needs manual intervention."""
+
+PROMISE = timedelta(minutes=1)
+"""How long Dagster's own retry may take to begin."""
+
+BATCH_GRACE = timedelta(minutes=10)
+"""How long a file of a failed batch run is left to the sensor that gives it a run of its own."""
+
+_UNPLANNED = timedelta(days=30)
+"""A run that was killed while it was created has no planned materialization: its failure is found by its
+tags, for so long."""
+
+_PAGE = 500
+
+_FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A file whose latest run failed. ``since`` and ``last`` are when its runs first and last failed."""
+
+    path: str
+    since: datetime
+    last: datetime
+    runs: int
+    run_id: str
+    kind: str
+    """``permanent``, ``transient``, ``waiting``, ``changed`` or ``login``; ``cancelled`` by a person;
+    ``crash`` where the process died without reporting an error, ``repeated crash`` where it did so again at
+    the same op."""
+    round: int
+    """How many times it was requested anew because its failure was not permanent."""
+    run_config: dict[str, Any]
+
+    @property
+    def waits_for_a_person(self) -> bool:
+        """Whether trying again without anybody doing anything is useless, unwanted, or given up."""
+        return self.kind in {"permanent", "cancelled", REPEATED_CRASH} or self.round >= MOST_ROUNDS
+
+
+def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:
+    """The files that failed and are neither repaired, dismissed nor being worked on, longest-standing first.
+
+    The number of queries grows with the number of failed files by one for each few hundred of them.
+    """
+    now = now or datetime.now(UTC)
+    attempts = _attempts(instance, now)
+    registered = _registered_at(instance, attempts)
+    found = [
+        _failed_file(path, runs)
+        for path, records in attempts.items()
+        if (runs := _unrepaired(records, registered.get(path))) and not _is_worked_on(runs[0], now)
+    ]
+    return sorted(found, key=lambda file: file.since)
+
+
+def reason_of(instance: dg.DagsterInstance, file: FailedFile) -> tuple[str, str]:
+    """Why the latest run of a file failed, and what a person can do."""
+    if file.kind == "cancelled":
+        return "The run was cancelled.", "Re-execute the run, or delete the partition to dismiss the file."
+    for entry in instance.all_logs(file.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        data = entry.get_dagster_event().step_failure_data
+        if data.user_failure_data is not None:
+            said = {name: value.value for name, value in data.user_failure_data.metadata.items()}
+            own = _deferred(said, file.path)
+            reason = own.get("reason") or said.get("reason") or data.user_failure_data.description or ""
+            return str(reason), str(own.get("remedy") or said.get("what to do") or "")
+        if data.error is not None:
+            return data.error.message.strip(), "Report this: it is a bug."
+    for entry in instance.all_logs(file.run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
+        return (
+            f"The run's process died without reporting an error: {entry.get_dagster_event().message}",
+            "See whether its process was killed, for instance for lack of memory; then re-execute the run.",
+        )
+    return "The run ended without reporting an error.", "Re-execute the run."
+
+
+def _deferred(said: dict[str, Any], path: str) -> dict[str, Any]:
+    """What a batch run says about one of its files."""
+    files = said.get(FILES_PUT_ASIDE)
+    own = files.get(path) if isinstance(files, dict) else None
+    return own if isinstance(own, dict) else {}
+
+
+def _attempts(instance: dg.DagsterInstance, now: datetime) -> dict[str, list[dg.RunRecord]]:
+    """The runs, newest first, of each file whose latest run did not register it and that has a partition."""
+    unregistered = _latest_runs_without_registration(instance)
+    recent = {record.dagster_run.tags[PARTITION_TAG] for record in _failed_runs(instance, now - _UNPLANNED)}
+    paths = sorted(_existing(instance, unregistered.keys() | recent))
+    found: dict[str, dict[int, dg.RunRecord]] = {path: {} for path in paths}
+    for record in _runs_of(instance, paths):
+        found[record.dagster_run.tags[PARTITION_TAG]][record.storage_id] = record
+    # Those of a batch are not found by a file's path, nor is one whose tags were lost by a kill.
+    latest = _runs_by_id(instance, {unregistered[path] for path in paths if path in unregistered})
+    for path in paths:
+        if (own := latest.get(unregistered.get(path, ""))) is not None:
+            found[path][own.storage_id] = own
+    return {path: [runs[key] for key in sorted(runs, reverse=True)] for path, runs in found.items()}
+
+
+def _latest_runs_without_registration(instance: dg.DagsterInstance) -> dict[str, str]:
+    """By partition: the latest run that was to materialize it and did not, whatever became of that run."""
+    storage = instance.event_log_storage
+    attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+        RAW_DATASET
+    )
+    return {path: run_id for path, (run_id, _) in attempts.items()}
+
+
+def _existing(instance: dg.DagsterInstance, paths: Iterable[str]) -> set[str]:
+    """Those of the files that have a partition: deleting it dismisses the file."""
+    wanted = set(paths)
+    return wanted and wanted.intersection(instance.get_dynamic_partitions(str(nexus_files.name)))
+
+
+def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.RunRecord]:
+    """Failed and cancelled runs of single files, newest first."""
+    failed = dg.RunsFilter(statuses=_FAILED, created_after=after)
+    return (record for record in _pages(instance, failed) if PARTITION_TAG in record.dagster_run.tags)
+
+
+def _runs_of(instance: dg.DagsterInstance, paths: Sequence[str]) -> Iterator[dg.RunRecord]:
+    for part in _parts(paths):
+        yield from _pages(instance, dg.RunsFilter(tags={PARTITION_TAG: part}))
+
+
+def _runs_by_id(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, dg.RunRecord]:
+    return {
+        record.dagster_run.run_id: record
+        for part in _parts(sorted(run_ids))
+        for record in _pages(instance, dg.RunsFilter(run_ids=part))
+    }
+
+
+def _pages(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+    cursor = None
+    while True:
+        page: Sequence[dg.RunRecord] = instance.get_run_records(wanted, limit=_PAGE, cursor=cursor)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
+
+
+def _registered_at(instance: dg.DagsterInstance, paths: Iterable[str]) -> dict[str, float]:
+    """When those of the files that were ever registered were so last, in seconds since the epoch."""
+    latest: dict[str, float] = {}
+    for part in _parts(list(paths)):
+        cursor = None
+        while True:
+            wanted = dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=part)
+            page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor)
+            for record in page.records:
+                latest.setdefault(record.partition_key or "", record.timestamp)
+            if not page.has_more:
+                break
+            cursor = page.cursor
+    return latest
+
+
+def _unrepaired(records: Sequence[dg.RunRecord], registered_at: float | None) -> list[dg.RunRecord]:
+    """The runs since the file was registered last; a successful one that registered nothing was a dry run."""
+    return [
+        record
+        for record in records
+        if record.dagster_run.status is not dg.DagsterRunStatus.SUCCESS
+        and (registered_at is None or record.create_timestamp.timestamp() > registered_at)
+    ]
+
+
+def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
+    """Whether a run is under way, or is about to be without anybody doing anything."""
+    if latest.dagster_run.status not in _FAILED:
+        return True
+    tags, age = latest.dagster_run.tags, now - _failed_at(latest)
+    if PARTITION_TAG not in tags:
+        return age <= BATCH_GRACE
+    promised = tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags
+    # A daemon that is killed at the wrong moment forgets its promise.
+    return promised and age <= PROMISE
+
+
+def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
+    latest = records[0].dagster_run
+    return FailedFile(
+        path=path,
+        since=_failed_at(records[-1]),
+        last=_failed_at(records[0]),
+        runs=len(records),
+        run_id=latest.run_id,
+        kind=_kind(latest),
+        round=int(latest.tags.get(ROUND_TAG, "0")),
+        run_config=dict(latest.run_config),
+    )
+
+
+def _kind(run: dg.DagsterRun) -> str:
+    if run.status is dg.DagsterRunStatus.CANCELED:
+        return "cancelled"
+    return kind_of(run) or "crash"
+
+
+def _failed_at(record: dg.RunRecord) -> datetime:
+    if record.end_time is None:
+        return record.create_timestamp.astimezone(UTC)
+    return datetime.fromtimestamp(record.end_time, UTC)
+
+
+def _parts(items: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(items), _PAGE):
+        yield list(items[start : start + _PAGE])

@@ -1,0 +1,83 @@
+"""The assets: ``raw_dataset``, one partition per file, and what the sensor reports beside it.
+
+See https://docs.dagster.io/guides/build/assets/graph-backed-assets.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from scicat_dagster.orchestration.ingest import ops
+from scicat_dagster.orchestration.partitions import CONFIGURATION, REJECTED_MESSAGES, nexus_files
+from scicat_dagster.orchestration.tags import GROUP, INGESTION, KAFKA_LAG, OVERSIGHT, OWNERS
+
+MOST_FILES_IN_A_RUN = 200
+"""Of a backfill: many share the cost of starting a run, and one that is killed does not repeat too much."""
+
+
+@dg.graph_asset(
+    partitions_def=nexus_files,
+    backfill_policy=dg.BackfillPolicy.multi_run(MOST_FILES_IN_A_RUN),
+    group_name=GROUP,
+    kinds={"kafka", "hdf5", "scicat"},
+    owners=OWNERS,
+    tags=INGESTION,
+    description="A raw dataset with its origdatablock in SciCat, one per NeXus file; its key is the "
+    "file's path. A partition that is materialized is in the catalogue; one that failed is not, and its "
+    "last run says why and what to do.",
+)
+def raw_dataset() -> Any:
+    """The ingestion pipeline of a file, from the storage to the catalogue."""
+    announced = ops.wait_for_file()
+    metadata = ops.extract_metadata(announced)
+    files = ops.describe_files(announced)
+    prepared = ops.build_dataset(metadata, files)
+    return ops.register_dataset(prepared)
+
+
+rejected_messages = dg.AssetSpec(
+    REJECTED_MESSAGES,
+    group_name=GROUP,
+    kinds={"kafka"},
+    owners=OWNERS,
+    tags=OVERSIGHT,
+    description="Announcements that led to no run: broken or impossible messages, failures of the file "
+    "writer, and messages that Kafka deleted before they were read. Each is an observation with the reason, "
+    "the position, and the message itself as base64.",
+)
+
+configuration = dg.AssetSpec(
+    CONFIGURATION,
+    group_name=GROUP,
+    kinds={"yaml"},
+    owners=OWNERS,
+    tags=OVERSIGHT,
+    description="The facility's configuration file. Each version that came into force is an observation; so "
+    "are a file that cannot be used (the last good version then stays in force), and keys that take effect "
+    "only when Dagster is restarted.",
+)
+
+LAG_INTERVAL = timedelta(minutes=10)
+"""How often the lag is reported where nothing happens."""
+
+kafka_lag = dg.AssetSpec(
+    KAFKA_LAG,
+    group_name=GROUP,
+    kinds={"kafka"},
+    owners=OWNERS,
+    tags=OVERSIGHT,
+    description="How many messages of each topic are still to be read, as wrdn_sensor saw it; reported while "
+    "it changes, and otherwise every ten minutes. It is stale when the sensor does not run.",
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=6 * LAG_INTERVAL, warn_window=3 * LAG_INTERVAL
+    ),
+)
+
+
+def with_freshness(hours: float) -> dg.AssetsDefinition:
+    """``raw_dataset``, shown as stale when no file was registered for so long; 0 for never."""
+    if not hours:
+        return raw_dataset
+    policy = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
+    return raw_dataset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))

@@ -1,0 +1,41 @@
+"""A run that does everything but write: what it shows instead."""
+
+import dagster as dg
+
+from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.errors import IngestionError
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.metadata import Metadata, difference_table
+from scicat_dagster.orchestration.tags import RAW_DATASET
+from scicat_dagster.schemas.models import Schema
+from scicat_dagster.scicat.correction import compare
+from scicat_dagster.scicat.registration import registered_dataset
+
+
+def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Facility) -> dg.AssetObservation:
+    """What a run would post for a file; where it is registered, how the catalogue differs from that."""
+    posted = dg.MetadataValue.json(built.model_dump(mode="json"))
+    return dg.AssetObservation(
+        RAW_DATASET,
+        partition=key,
+        description="Dry run: nothing was registered.",
+        metadata={
+            "would be posted": posted,
+            "configuration": dg.MetadataValue.text(str(facility.configuration.version)),
+            **_difference(built, schema, facility),
+        },
+    )
+
+
+def _difference(built: BuiltDataset, schema: Schema, facility: Facility) -> Metadata:
+    try:
+        registered = registered_dataset(built, facility.catalogue, facility.settings.ingestion)
+    except IngestionError as error:
+        return {"difference": dg.MetadataValue.text(f"Nobody can say. {error}")}
+    if registered is None:
+        return {"difference": dg.MetadataValue.text("The file is not registered.")}
+    return {
+        "pid": dg.MetadataValue.text(registered.record.pid),
+        "SciCat": dg.MetadataValue.url(facility.catalogue.dataset_page(registered.record.pid)),
+        "difference": difference_table(compare(built, schema, registered).changes),
+    }

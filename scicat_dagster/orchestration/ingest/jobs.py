@@ -1,0 +1,20 @@
+"""The job that registers one file."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from scicat_dagster.orchestration.ingest.assets import raw_dataset
+from scicat_dagster.orchestration.tags import INGESTION, OWNERS
+
+ingest_file = dg.define_asset_job(
+    "ingest_file",
+    # Its ops evaluate the checks themselves.
+    selection=dg.AssetSelection.assets(raw_dataset).without_checks(),
+    # One process per file: the multiprocess executor would start five more.
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=INGESTION,
+    run_tags={},
+    description="Register the NeXus file of one partition as a raw dataset in SciCat.",
+)

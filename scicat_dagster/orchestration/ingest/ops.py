@@ -1,0 +1,286 @@
+"""The ops of a run, one per step of the pipeline; what a step does is in ``scicat_dagster.dataset.ingestion``.
+
+Between ops travel small pydantic models, so that a run can be re-executed from the op that failed, in
+another process. A run is about one file, or about the many of a backfill: ``each_file`` has the difference.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scicat_dagster.dataset import ingestion
+from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.ingestion import ExtractedMetadata
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.files.identity import CompleteFile
+from scicat_dagster.files.manifest import FileDescription
+from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.files.readiness import wait_until_complete
+from scicat_dagster.files.sidecars import write_sidecars
+from scicat_dagster.kafka.messages import FileWritten
+from scicat_dagster.limits import tag_value
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.ingest.dry_run import would_be_posted
+from scicat_dagster.orchestration.ingest.per_file import (
+    PerFile,
+    each_file,
+    failure_of,
+    is_run_of_many,
+    log_materializations,
+)
+from scicat_dagster.orchestration.ingest.quality_checks import news
+from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
+from scicat_dagster.orchestration.tags import RAW_DATASET, kinds
+from scicat_dagster.scicat.cache import RememberedAnswers
+from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
+
+_SLOWEST_STORAGE = 10_000_000
+"""Bytes in a second."""
+_UNREMARKABLE_SECONDS = 60
+
+
+class AnnouncementConfig(dg.Config):
+    """The message that announced the file, as the JSON of a ``FileWritten``; empty when there was none.
+
+    Text, because Dagster refuses run configuration with nulls inside, which a message's metadata may hold,
+    and a tick that requests one refused run fails again and again.
+    """
+
+    announcement: str = ""
+    dry_run: bool = Field(
+        default=False,
+        description="Write nothing, neither here nor into the catalogue; show what would be posted.",
+    )
+
+
+class AnnouncedFile(BaseModel):
+    """A complete file and the message that announced it, if there was one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: CompleteFile
+    announcement: FileWritten | None = None
+    is_dry_run: bool = False
+    """Whether its run writes nothing."""
+
+
+class ReadFile(BaseModel):
+    """An announced file and what its schema made of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    announced: AnnouncedFile
+    metadata: ExtractedMetadata
+
+
+class Prepared(ReadFile):
+    """Everything that registering a file needs: one input, because Dagster tells of each."""
+
+    files: FileDescription
+    built: BuiltDataset
+
+
+@dg.op(
+    tags=kinds("hdf5"),
+    description="Wait until the file writer is done: the file opens, and its size and mtime are stable.",
+)
+def wait_for_file(
+    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: AnnouncementConfig
+) -> PerFile[AnnouncedFile]:
+    handling = facility.settings.ingestion.file_handling
+    # A worker does not wait for one file of many: what is not ready gets a run of its own.
+    delays = () if is_run_of_many(context) else handling.retry_delays()
+
+    def wait(key: str, _: None) -> AnnouncedFile:
+        announcement = _announcement(config)
+        path = _partition_path(key, handling.data_directory)
+        file = wait_until_complete(path, delays, data_directory=handling.data_directory)
+        is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
+        return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
+
+    # Asking for all keys of a run costs the database some answers.
+    keys = context.partition_keys if is_run_of_many(context) else [context.partition_key]
+    files = PerFile[None](made=dict.fromkeys(keys))
+    announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
+    context.add_output_metadata({"configuration": str(facility.configuration.version)})
+    allowed = context.instance.run_monitoring_max_runtime_seconds
+    longer = seconds_to_read(sum(found.file.size for found in announced.made.values()))
+    if allowed and longer > _UNREMARKABLE_SECONDS:
+        # Dagster's monitoring would take a run that reads a huge file for one that hangs.
+        context.instance.add_run_tags(context.run_id, {"dagster/max_runtime": str(allowed + longer)})
+    return announced
+
+
+@dg.op(
+    tags=kinds("hdf5", "scicat"),
+    description="Choose the schema of the file and evaluate its variables on the file and the catalogue.",
+)
+def extract_metadata(
+    context: dg.OpExecutionContext,
+    facility: dg.ResourceParam[Facility],
+    announced: PerFile[AnnouncedFile],
+) -> PerFile[ReadFile]:
+    catalogue = RememberedAnswers(facility.catalogue)
+
+    def extract(_: str, found: AnnouncedFile) -> ReadFile:
+        metadata = ingestion.extract_metadata(
+            found.file, facility.schemas(), catalogue, facility.settings, found.announcement
+        )
+        notices = (*facility.current.notices(), *metadata.notices)
+        return ReadFile(announced=found, metadata=metadata.model_copy(update={"notices": notices}))
+
+    return each_file(context, PerFile[ReadFile], facility.op_pauses, announced, extract)
+
+
+@dg.op(
+    tags=kinds("hdf5"),
+    description="Measure the file: size, time, owner, checksum; write checksum and announcement beside it.",
+)
+def describe_files(
+    context: dg.OpExecutionContext,
+    facility: dg.ResourceParam[Facility],
+    announced: PerFile[AnnouncedFile],
+) -> PerFile[FileDescription]:
+    def describe(_: str, found: AnnouncedFile) -> FileDescription:
+        description = ingestion.describe_files(found.file, facility.settings, found.announcement)
+        if not found.is_dry_run:
+            write_sidecars(description)
+        return description
+
+    return each_file(context, PerFile[FileDescription], facility.op_pauses, announced, describe)
+
+
+@dg.op(
+    tags=kinds("scicat"),
+    description="Put the dataset and its file list together as the catalogue wants them.",
+)
+def build_dataset(
+    context: dg.OpExecutionContext,
+    facility: dg.ResourceParam[Facility],
+    metadata: PerFile[ReadFile],
+    files: PerFile[FileDescription],
+) -> PerFile[Prepared]:
+    def build(key: str, read: ReadFile) -> Prepared:
+        described = files.made[key]
+        built = ingestion.build(read.metadata, described, facility.settings)
+        return Prepared(announced=read.announced, metadata=read.metadata, files=described, built=built)
+
+    complete = PerFile[ReadFile](
+        made={key: read for key, read in metadata.made.items() if key in files.made},
+        put_aside=metadata.put_aside | files.put_aside,
+    )
+    prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
+    tags = {
+        "scicat/instrument": {made.metadata.instrument for made in prepared.made.values()},
+        "scicat/proposal": {
+            str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
+        },
+    }
+    # Of a run of many only what they have in common.
+    common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
+    cleaned = {name: tag_value(value) for name, value in common.items()}
+    context.instance.add_run_tags(context.run_id, {name: value for name, value in cleaned.items() if value})
+    for key, made in prepared.made.items():
+        for notice in made.built.notices:
+            context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)
+    return prepared
+
+
+@dg.op(
+    tags=kinds("scicat"),
+    description="Make sure that the catalogue holds the dataset and its origdatablock, each exactly once.",
+    # Nothing to store: an IO manager would take the partition key, a path, for a place to write to.
+    out=dg.Out(dg.Nothing, is_required=False),
+)
+def register_dataset(
+    context: dg.OpExecutionContext,
+    facility: dg.ResourceParam[Facility],
+    prepared: PerFile[Prepared],
+) -> Any:
+    # Also where the brake was pulled after the run had begun.
+    braked = facility.settings.ingestion.dry_run
+    if braked or any(made.announced.is_dry_run for made in prepared.made.values()):
+        for key, made in prepared.made.items():
+            context.log_event(would_be_posted(key, made.built, made.metadata.schema_, facility))
+        return
+
+    files = [made.built for made in prepared.made.values()] if is_run_of_many(context) else []
+    new = unregistered(files, facility.catalogue, facility.settings.ingestion)
+
+    def converge(_: str, made: Prepared) -> Registration:
+        if made.built.data_file in new:
+            return register_new(made.built, facility.catalogue, facility.settings.ingestion)
+        return register(made.built, facility.catalogue, facility.settings.ingestion)
+
+    def shown(key: str, registration: Registration) -> Metadata:
+        made = prepared.made[key]
+        return dataset_metadata(
+            made.metadata,
+            made.files,
+            made.built,
+            registration,
+            page=facility.catalogue.dataset_page(registration.pid),
+            configuration=facility.configuration.version,
+            seconds_since_announcement=_seconds_since(made.announced.announcement),
+        )
+
+    registered = each_file(context, PerFile[Registration], facility.op_pauses, prepared, converge)
+    pids = {found.pid: prepared.made[key].built for key, found in registered.made.items()}
+    for evaluation in news(facility, context.instance, pids):
+        context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
+    if not is_run_of_many(context):
+        key = context.partition_key
+        yield dg.Output(None, metadata=shown(key, registered.made[key]))
+        return
+    log_materializations(
+        context,
+        [
+            dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, registration))
+            for key, registration in registered.made.items()
+        ],
+    )
+    if registered.put_aside:
+        raise failure_of(context, registered.put_aside)
+
+
+def _seconds_since(announcement: FileWritten | None) -> float | None:
+    if announcement is None or announcement.announced_at_ms is None:
+        return None
+    return time.time() - announcement.announced_at_ms / 1000
+
+
+def seconds_to_read(size: int) -> int:
+    """How long reading so many bytes may take on a slow storage; a checksum reads the whole file."""
+    return size // _SLOWEST_STORAGE
+
+
+def _announcement(config: AnnouncementConfig) -> FileWritten | None:
+    if not config.announcement:
+        return None
+    try:
+        return FileWritten.model_validate_json(config.announcement)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))} {detail['msg']}" for detail in error.errors()
+        )
+        raise PermanentError(
+            f"The announcement in the run's configuration is not one: {mistakes}.",
+            remedy="Leave it out to register the file without its message, or correct it.",
+        ) from None
+
+
+def _partition_path(partition_key: str, data_directory: str) -> Path:
+    """The file of a partition. A key may have been typed by a person."""
+    try:
+        path = canonical_path(partition_key, data_directory)
+    except ValueError as error:
+        raise PermanentError(str(error), remedy="Delete this partition and add the right path.") from None
+    if path != partition_key:
+        raise PermanentError(
+            f"The partition key {partition_key} is not spelled canonically.",
+            remedy=f"Delete this partition; the file's is {path}.",
+        )
+    return Path(path)

@@ -1,0 +1,111 @@
+"""Doing the same with each file of a run: of the one file of most runs, or of the many of a backfill's.
+
+A run of one file fails as a whole, at the op that failed, and is retried. In a batch run a file that
+fails is deferred with its reason while the others go on; in the end it gets a run of its own
+(``past_files.deferred_files``), so that every failed file is looked at, retried and repaired in the same way.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.dagster_internals import DagsterEvent, DagsterEventBatchMetadata
+from scicat_dagster.errors import IngestionError, bounded
+from scicat_dagster.orchestration.failures.policy import explained
+from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PARTITION_TAG, RETRY_RUN_TAG
+
+T = TypeVar("T")
+
+R = TypeVar("R")
+
+
+class PutAside(BaseModel):
+    """Why a file of a run of many was not registered."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    remedy: str
+
+
+class PerFile(BaseModel, Generic[T]):
+    """What was made of a run's files so far, by partition key, and why nothing was made of the others."""
+
+    model_config = ConfigDict(frozen=True)
+
+    made: dict[str, T]
+    put_aside: dict[str, PutAside] = {}
+
+
+def is_run_of_many(context: dg.OpExecutionContext) -> bool:
+    """Whether the run is about a range of files; asked without looking at the partitions in the database."""
+    return PARTITION_TAG not in context.run.tags
+
+
+def each_file(
+    context: dg.OpExecutionContext,
+    kind: type[PerFile[T]],
+    pauses: Sequence[float],
+    files: PerFile[R],
+    work: Callable[[str, R], T],
+) -> PerFile[T]:
+    """Call ``work`` with each file's key and what is known of it; what was deferred before stays so.
+
+    ``kind`` is what comes out, as Dagster checks it; ``pauses`` are as for ``explained``.
+    """
+    if is_run_of_many(context):
+        return _of_many(kind, files, work)
+    with explained(context, pauses):
+        return kind(made={key: work(key, known) for key, known in files.made.items()})
+
+
+def _of_many(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R], T]) -> PerFile[T]:
+    made: dict[str, T] = {}
+    put_aside = dict(files.put_aside)
+    for key, known in files.made.items():
+        try:
+            made[key] = work(key, known)
+        except IngestionError as error:
+            put_aside[key] = PutAside(reason=error.what, remedy=error.remedy)
+        except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others
+            put_aside[key] = PutAside(
+                reason=bounded(f"Unexpected {type(error).__name__}: {error}"),
+                remedy="See the traceback in the run that this file gets, and report it.",
+            )
+    return kind(made=made, put_aside=put_aside)
+
+
+def log_materializations(
+    context: dg.OpExecutionContext, materializations: Sequence[dg.AssetMaterialization]
+) -> None:
+    """As ``context.log_event`` with each, but as one batch.
+
+    Dagster stores as many of a batch at once as ``DAGSTER_EVENT_BATCH_SIZE`` in its environment says, and one
+    by one without it.
+    """
+    step, batch = context.get_step_execution_context(), str(uuid.uuid4())
+    for number, materialization in enumerate(materializations, start=1):
+        place = DagsterEventBatchMetadata(batch, is_end=number == len(materializations))
+        DagsterEvent.asset_materialization(step, materialization, place)
+
+
+def failure_of(context: dg.OpExecutionContext, put_aside: Mapping[str, PutAside]) -> dg.Failure:
+    """The failure of a run of many, which is not retried: its other files are registered."""
+    context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: "false"})
+    return dg.Failure(
+        description=f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered. Each "
+        "gets a run of its own, which says why and is retried.",
+        metadata={
+            "reason": f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered.",
+            "what to do": "Look at the runs of these files.",
+            FILES_PUT_ASIDE: dg.MetadataValue.json(
+                {key: why.model_dump() for key, why in put_aside.items()},
+            ),
+        },
+        allow_retries=False,
+    )

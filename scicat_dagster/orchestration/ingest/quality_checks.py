@@ -1,0 +1,126 @@
+"""The asset checks of ``raw_dataset``: how the UI shows the verdicts of ``quality``.
+
+They are evaluated within the run that registers a file, where everything is at hand; executed by hand they
+look at the latest files again.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import dagster as dg
+
+from scicat_dagster.dagster_internals import AssetCheckExecutionRecordStatus
+from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.rebuild import build_again, extract_again
+from scicat_dagster.errors import IngestionError
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.metadata import notices_table
+from scicat_dagster.orchestration.tags import RAW_DATASET
+from scicat_dagster.usecases.quality import QUESTIONS, Verdict, judge
+
+_MOST_FINDINGS = 200
+_LATEST_FILES = 20
+_SAID_AGAIN_SECONDS = 60
+
+_SPECS = [dg.AssetCheckSpec(name, asset=RAW_DATASET, description=text) for name, text in QUESTIONS.items()]
+
+
+def news(
+    facility: Facility, instance: dg.DagsterInstance, registered: Mapping[str, BuiltDataset]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The verdicts on datasets that were just registered, by pid, that say anything new.
+
+    That all is well is said once a minute by each process: in a burst it would be a fifth of a run's events.
+    For ``facility.finding_seconds`` after a finding it is not said at all, because the next file, of another
+    instrument, would hide what a person should see. Executed by hand, a check says what it finds now.
+    """
+    now = time.monotonic()
+    for evaluation in evaluations(facility, registered):
+        question = evaluation.check_name
+        if evaluation.passed:
+            if now - facility.found_good_at.get(question, -math.inf) < _SAID_AGAIN_SECONDS:
+                continue
+            facility.found_good_at[question] = now
+            if _is_finding_in_sight(instance, question, facility.finding_seconds):
+                continue
+        yield evaluation
+
+
+def _is_finding_in_sight(instance: dg.DagsterInstance, question: str, seconds: float) -> bool:
+    latest = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(RAW_DATASET, question))
+    return (
+        latest is not None
+        and latest.status is AssetCheckExecutionRecordStatus.FAILED
+        and time.time() - latest.create_timestamp < seconds
+    )
+
+
+def evaluations(
+    facility: Facility, registered: Mapping[str, BuiltDataset]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """All verdicts on registered datasets, by pid."""
+    for verdict in judge(registered, facility.catalogue, facility.settings.scicat.api_endpoints):
+        yield dg.AssetCheckEvaluation(
+            asset_key=RAW_DATASET,
+            check_name=verdict.question,
+            passed=verdict.is_good,
+            # The file is in the catalogue: a person should look, but nothing is broken.
+            severity=dg.AssetCheckSeverity.WARN,
+            description=_words(verdict),
+            metadata=_shown(verdict, registered.values()),
+        )
+
+
+def _words(verdict: Verdict) -> str:
+    if verdict.unanswered:
+        return f"Nobody could tell: {verdict.unanswered}"
+    return f"{len(verdict.findings)} findings." if verdict.findings else QUESTIONS[verdict.question]
+
+
+def _shown(verdict: Verdict, built: Iterable[BuiltDataset]) -> dict[str, dg.MetadataValue]:
+    files = [dataset.data_file for dataset in built]
+    shown: dict[str, dg.MetadataValue] = {"files": dg.MetadataValue.int(len(files))}
+    if len(files) == 1:
+        shown["file"] = dg.MetadataValue.text(files[0])
+    if verdict.findings:
+        shown["findings"] = notices_table(verdict.findings[:_MOST_FINDINGS])
+    return shown
+
+
+@dg.multi_asset_check(
+    specs=_SPECS,
+    can_subset=True,
+    description=f"Looks at the {_LATEST_FILES} files again that were registered last. The run of each file "
+    "evaluates the same checks.",
+)
+def latest_files(
+    context: dg.AssetCheckExecutionContext, facility: dg.ResourceParam[Facility]
+) -> Iterator[dg.AssetCheckResult]:
+    registered = {}
+    records = context.instance.fetch_materializations(RAW_DATASET, limit=_LATEST_FILES).records
+    if records and records[0].run_id == context.run.run_id:
+        # A run that was started from the asset's page has evaluated them already.
+        return
+    for record in records:
+        materialization = record.asset_materialization
+        if materialization is not None and materialization.partition:
+            try:
+                metadata = extract_again(
+                    materialization.partition, facility.schemas(), facility.catalogue, facility.settings
+                )
+                built = build_again(metadata, facility.settings)
+            except IngestionError as error:
+                context.log.warning("%s: %s", materialization.partition, error)
+            else:
+                registered[str(materialization.metadata["pid"].value)] = built
+    for evaluation in evaluations(facility, registered):
+        if dg.AssetCheckKey(RAW_DATASET, evaluation.check_name) not in context.selected_asset_check_keys:
+            continue
+        yield dg.AssetCheckResult(
+            check_name=evaluation.check_name,
+            passed=evaluation.passed,
+            severity=evaluation.severity,
+            description=evaluation.description,
+            metadata=evaluation.metadata,
+        )

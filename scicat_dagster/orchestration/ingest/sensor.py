@@ -1,0 +1,127 @@
+"""The sensor that polls Kafka for announcements and requests one run per file.
+
+The rule is :func:`scicat_dagster.orchestration.ingest.tick.plan_tick`; the sensor polls, asks it, and wraps
+the answer. See https://docs.dagster.io/guides/automate/sensors.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import dagster as dg
+
+from scicat_dagster.config.models import KafkaSettings
+from scicat_dagster.errors import IngestionError
+from scicat_dagster.kafka.batch import Batch
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.kafka.messages import FileWritten, Rejected
+from scicat_dagster.kafka.producer import send
+from scicat_dagster.orchestration.configuration_versions import changes
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.ingest.assets import LAG_INTERVAL
+from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.ingest.kafka_checks import evaluations as kafka_evaluations
+from scicat_dagster.orchestration.ingest.rejected_messages import (
+    gap_event,
+    gap_in_words,
+    rejected_event,
+    superseded_event,
+)
+from scicat_dagster.orchestration.ingest.tick import TickPlan, plan_tick
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.tags import INGESTION, JOB_TAG, KAFKA_LAG, OWNERS
+
+MOST_MESSAGES_PER_TICK = 1000
+"""Bounds the partition keys of one request, each of which Dagster looks up (some 2 ms with SQLite)."""
+
+_CHANGED_LAG_INTERVAL = timedelta(seconds=30)
+
+
+@dg.sensor(
+    job=ingest_file,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    owners=OWNERS,
+    tags=INGESTION,
+    description="Reads wrdn messages from Kafka and requests one run of ingest_file per written file. Its "
+    "cursor is the position in each topic and partition; runs are identified by topic, partition, offset and "
+    "the topic's id, so that a tick which is repeated requests nothing twice.",
+)
+def wrdn_sensor(
+    context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
+) -> dg.SensorResult | dg.SkipReason:
+    if not facility.settings.kafka.topics:
+        return dg.SensorResult(
+            asset_events=list(changes(facility)), skip_reason="The configuration names no Kafka topics."
+        )
+    batch = facility.announcements.read(
+        Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=facility.wait_seconds
+    )
+    handling = facility.settings.ingestion.file_handling
+    plan = plan_tick(batch.messages, batch.cursor, handling.data_directory)
+    batch = batch.first(plan.taken)
+    summary = _summary(batch, plan)
+    context.log.info(summary)
+    try:
+        _send_dead_letters(facility.settings.kafka, plan.rejected)
+    except IngestionError as error:
+        # They are kept in Dagster all the same; a tick that fails would read the same messages again.
+        context.log.warning("The dead letters were not sent. %s", error)
+    return dg.SensorResult(
+        run_requests=list(plan.requests.values()),
+        dynamic_partitions_requests=_partitions(list(plan.requests)),
+        asset_events=[
+            *(rejected_event(rejected) for rejected in plan.rejected),
+            *(superseded_event(written) for written in plan.superseded if _is_of_another_job(written, plan)),
+            *(gap_event(gap) for gap in batch.gaps),
+            *_lag_events(facility, batch.lag()),
+            *kafka_evaluations(facility, batch.unreadable, batch.lag()),
+            *changes(facility),
+        ],
+        cursor=batch.cursor.model_dump_json(),
+        skip_reason=None if plan.requests else summary,
+    )
+
+
+def _send_dead_letters(settings: KafkaSettings, rejected: Sequence[Rejected]) -> None:
+    if settings.dead_letter_topic and rejected:
+        send(settings, settings.dead_letter_topic, [message.value for message in rejected])
+
+
+def _summary(batch: Batch, plan: TickPlan) -> str:
+    parts = [f"{len(batch.messages)} messages, {len(plan.requests)} files to register"]
+    if plan.rejected:
+        parts.append(f"{len(plan.rejected)} rejected (see the asset rejected_messages)")
+    parts += [
+        f"{later.position} repeats {later.file_path}: only the last message of a tick counts"
+        for later in plan.superseded
+    ]
+    if plan.ignored:
+        foreign = ", ".join(f"{count} {schema}" for schema, count in sorted(plan.ignored.items()))
+        parts.append(f"foreign: {foreign}")
+    parts += [f"topic {topic} does not exist yet" for topic in batch.missing_topics]
+    parts += [f"topic {topic} cannot be read: {why}" for topic, why in batch.unreadable.items()]
+    parts += [f"{place} begins at {where}" for place, where in batch.begun_at.items()]
+    parts += [gap_in_words(gap) for gap in batch.gaps]
+    return "; ".join(parts)
+
+
+def _partitions(keys: Sequence[str]) -> list[dg.AddDynamicPartitionsRequest]:
+    return [nexus_files.build_add_request(keys)] if keys else []
+
+
+def _is_of_another_job(superseded: FileWritten, plan: TickPlan) -> bool:
+    """Whether it is more than the same message once more, as a producer that tries again sends it."""
+    return plan.requests[superseded.file_path].tags[JOB_TAG] != superseded.job_id
+
+
+def _lag_events(facility: Facility, lag: dict[str, int]) -> list[dg.AssetMaterialization]:
+    """The lag, if it is time to say it: few events while nothing happens, enough of them to plot a burst."""
+    now = time.monotonic()
+    interval = LAG_INTERVAL if lag == facility.reported_lag else _CHANGED_LAG_INTERVAL
+    if now - facility.lag_reported_at < interval.total_seconds():
+        return []
+    facility.lag_reported_at, facility.reported_lag = now, lag
+    topics = {f"messages waiting in {topic}": dg.MetadataValue.int(count) for topic, count in lag.items()}
+    total = dg.MetadataValue.int(sum(lag.values()))
+    return [dg.AssetMaterialization(KAFKA_LAG, metadata={"messages waiting": total, **topics})]

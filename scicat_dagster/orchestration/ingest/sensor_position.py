@@ -1,0 +1,107 @@
+"""Where the sensor that reads Kafka goes on: passing a message over by hand.
+
+The sensor moves its own cursor; this is for a message that it can neither read nor reject.
+"""
+
+from __future__ import annotations
+
+import time
+
+import dagster as dg
+
+from scicat_dagster.dagster_internals import InstigatorState, InstigatorType, SensorInstigatorData, TickStatus
+from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.kafka.cursor import Cursor
+from scicat_dagster.kafka.messages import Position
+from scicat_dagster.orchestration.ingest.rejected_messages import position_metadata
+from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES
+
+_TRIES = 20
+_PAUSE_SECONDS = 1.0
+
+
+def skip(instance: dg.DagsterInstance, position: Position) -> None:
+    """Let the sensor go on behind a message, and keep a note of that in ``rejected_messages``.
+
+    Raises
+    ------
+    PermanentError
+        The sensor is not at this message, or has never run.
+    TransientError
+        A tick that was under way moved the cursor back each time.
+    """
+    cursor = _cursor(_state(instance))
+    at = cursor.offsets.get(position.topic, {}).get(position.partition)
+    if at != position.offset:
+        raise PermanentError(
+            f"The sensor is not at {position}: "
+            + (f"it goes on at offset {at} there." if at is not None else "it does not read this partition."),
+            remedy="Give the position at which it goes on; only one message is passed over at a time.",
+        )
+    instance.report_runless_asset_event(_skipped(position))
+    for _ in range(_TRIES):
+        _move(instance, position)
+        # A tick that was under way meanwhile stores where it was itself.
+        _wait_for_tick(instance)
+        now = _cursor(_state(instance)).offsets.get(position.topic, {}).get(position.partition, 0)
+        if now > position.offset:
+            return
+    raise TransientError(
+        "A tick that was under way moved the sensor back each time.",
+        remedy="Turn the sensor off in Dagster under Automation, repeat this, and turn it on again.",
+    )
+
+
+def _move(instance: dg.DagsterInstance, position: Position) -> None:
+    state = _state(instance)
+    data = state.instigator_data
+    cursor = _cursor(state).moved({(position.topic, position.partition): position.offset + 1})
+    assert isinstance(data, SensorInstigatorData)  # noqa: S101 - _cursor has looked
+    instance.update_instigator_state(state.with_data(data._replace(cursor=cursor.model_dump_json())))
+
+
+def _wait_for_tick(instance: dg.DagsterInstance) -> None:
+    """Wait until no tick is under way that began before now."""
+    for _ in range(int(60 / _PAUSE_SECONDS)):
+        state = _state(instance)
+        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+        if not ticks or ticks[0].status is not TickStatus.STARTED:
+            return
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _state(instance: dg.DagsterInstance) -> InstigatorState:
+    states = [
+        state
+        for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        if state.name == wrdn_sensor.name and isinstance(state.instigator_data, SensorInstigatorData)
+    ]
+    if not states:
+        raise PermanentError(
+            f"{wrdn_sensor.name} has never run in this instance.",
+            remedy="See that DAGSTER_HOME is the running installation's.",
+        )
+    return max(states, key=_last_tick)
+
+
+def _last_tick(state: InstigatorState) -> float:
+    data = state.instigator_data
+    return (data.last_tick_timestamp or 0.0) if isinstance(data, SensorInstigatorData) else 0.0
+
+
+def _cursor(state: InstigatorState) -> Cursor:
+    data = state.instigator_data
+    return Cursor.parse(data.cursor if isinstance(data, SensorInstigatorData) else None)
+
+
+def _skipped(position: Position) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        REJECTED_MESSAGES,
+        description=f"{position}: passed over by hand",
+        metadata={
+            "reason": dg.MetadataValue.text("It was passed over by hand, without being read."),
+            "what to do": dg.MetadataValue.text("Find the file that was meant and backfill it."),
+            **position_metadata(position),
+        },
+    )

@@ -1,0 +1,1 @@
+"""For those who run the service: health, measures, reports, notifications, reingest and retention."""

@@ -1,0 +1,133 @@
+"""Forgetting old files: Dagster is the workshop, the catalogue is the record.
+
+A file that is registered, older than the configuration says, and not being worked on loses its partition key
+and its runs with their logs. Nothing is taken from the catalogue or from disk, and a file that failed is
+never forgotten. Without this every run would pay for all the files there ever were.
+"""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from scicat_dagster.config.models import RetentionSettings
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
+from scicat_dagster.orchestration.tags import OWNERS, PARTITION_TAG, RAW_DATASET, UPKEEP, kinds
+
+MOST_FILES = 5000
+"""In one run of the job: it is done in minutes, and the next one goes on."""
+
+_PAGE = 1000
+
+
+@dg.op(
+    tags=kinds("dagster"),
+    description="Forget the files that are registered and older than retention.days.",
+)
+def forget_old_files(context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility]) -> None:
+    days = facility.settings.retention.days
+    if not days:
+        context.log.info("retention.days is 0: nothing is ever forgotten.")
+        return
+    files, runs = forget(context.instance, datetime.now(UTC) - timedelta(days=days))
+    context.add_output_metadata({"forgotten files": files, "deleted runs": runs})
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=UPKEEP,
+    run_tags={},
+    description="Forget the partitions, runs and logs of files that were registered long ago.",
+)
+def forget_files() -> None:
+    forget_old_files()
+
+
+def forget_schedule(settings: RetentionSettings) -> dg.ScheduleDefinition:
+    """When to forget; on from the start where the configuration says how old is old."""
+    status = dg.DefaultScheduleStatus.RUNNING if settings.days else dg.DefaultScheduleStatus.STOPPED
+    return dg.ScheduleDefinition(
+        name="forget",
+        job=forget_files,
+        cron_schedule=settings.cron,
+        default_status=status,
+        owners=OWNERS,
+        tags=UPKEEP,
+        description="Forgets the partitions, runs and logs of files that are registered and older than "
+        "retention.days. Failed files are kept.",
+    )
+
+
+def forget(instance: dg.DagsterInstance, before: datetime) -> tuple[int, int]:
+    """Forget the files that were last registered before; how many, and how many runs went with them."""
+    files = runs = 0
+    for path, of_file in forgettable(instance, before):
+        # The key first: what a crash leaves is then found again by its materialization.
+        instance.delete_dynamic_partition(str(nexus_files.name), path)
+        for run_id in of_file:
+            _delete(instance, run_id)
+        files, runs = files + 1, runs + len(of_file)
+    return files, runs
+
+
+def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
+    # What its ops handed to each other; Dagster never removes it.
+    folder = Path(instance.storage_directory()) / run_id
+    if folder.exists():
+        shutil.rmtree(folder)
+    instance.delete_run(run_id)
+
+
+def forgettable(
+    instance: dg.DagsterInstance, before: datetime, most: int = MOST_FILES
+) -> Iterator[tuple[str, list[str]]]:
+    """Files that were last registered before, and the runs that can go with each."""
+    latest = dict(
+        instance.get_latest_storage_id_by_partition(RAW_DATASET, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    )
+    # Also of a backfill that has not come to them yet.
+    in_flight = files_in_flight(instance)
+    found = 0
+    for record in _materializations(instance, before):
+        path = record.partition_key or ""
+        if latest.get(path) != record.storage_id or path in in_flight:
+            continue
+        runs = list(instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: path})))
+        if not all(run.is_finished for run in runs):
+            continue
+        if runs and runs[0].status is not dg.DagsterRunStatus.SUCCESS:
+            # Registered once, and failed since: somebody has to look at it.
+            continue
+        found += 1
+        yield path, [run.run_id for run in runs] + _run_of_many(instance, record, latest)
+        latest.pop(path)
+        if found == most:
+            return
+
+
+def _materializations(instance: dg.DagsterInstance, before: datetime) -> Iterator[dg.EventLogRecord]:
+    cursor = None
+    wanted = dg.AssetRecordsFilter(RAW_DATASET, before_timestamp=before.timestamp())
+    while True:
+        page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor, ascending=True)
+        yield from page.records
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def _run_of_many(
+    instance: dg.DagsterInstance, record: dg.EventLogRecord, latest: dict[str, int]
+) -> list[str]:
+    """The backfill's run that registered the file, if this was the last file that is known by it."""
+    run = instance.get_run_by_id(record.run_id)
+    if run is None or PARTITION_TAG in run.tags:
+        return []
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    others = {entry.get_dagster_event().partition for entry in events} - {record.partition_key}
+    return [] if others & latest.keys() else [run.run_id]

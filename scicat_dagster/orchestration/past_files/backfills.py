@@ -1,0 +1,60 @@
+"""Backfills of past files: their partitions, and the backfill that Dagster's daemon carries out.
+
+See https://docs.dagster.io/guides/build/partitions-and-backfills/backfilling-data.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from scicat_dagster.dagster_internals import (
+    AssetGraph,
+    AssetGraphSubset,
+    AssetKeyPartitionKey,
+    PartitionBackfill,
+    make_new_backfill_id,
+)
+from scicat_dagster.orchestration.ingest.assets import raw_dataset
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.past_files.in_flight import in_parts
+from scicat_dagster.orchestration.past_files.requests import tags_of
+from scicat_dagster.orchestration.tags import RAW_DATASET
+
+MOST_FILES_IN_A_BACKFILL = 10_000
+"""Dagster writes a backfill's list of partitions down after each 25 runs."""
+
+_KEYS_AT_ONCE = 1000
+
+
+def add_partitions(instance: dg.DagsterInstance, paths: Iterable[str]) -> None:
+    """Add the partitions of files, leaving alone those that are there."""
+    for part in in_parts(list(dict.fromkeys(paths)), _KEYS_AT_ONCE):
+        instance.add_dynamic_partitions(nexus_files.name or "", part)
+
+
+def start_backfills(instance: dg.DagsterInstance, paths: Sequence[str], requester: str) -> list[str]:
+    """Let Dagster's daemon register files in backfills of ``raw_dataset``; the answer is their ids.
+
+    They are what *Materialize* on the partitions page makes. Each is stored at once and whole, so that an
+    interruption leaves files without a backfill, which the next call finds, and never half a backfill.
+    """
+    add_partitions(instance, paths)
+    graph = AssetGraph.from_assets([raw_dataset])
+    ids = []
+    parts = list(in_parts(paths, MOST_FILES_IN_A_BACKFILL))
+    for number, part in enumerate(parts, 1):
+        wanted = {AssetKeyPartitionKey(RAW_DATASET, path) for path in part}
+        backfill = PartitionBackfill.from_asset_graph_subset(
+            backfill_id=make_new_backfill_id(),
+            backfill_timestamp=datetime.now(UTC).timestamp(),
+            tags=tags_of(requester),
+            dynamic_partitions_store=instance,
+            asset_graph_subset=AssetGraphSubset.from_asset_partition_set(wanted, graph),
+            title=f"{len(part)} past files" + (f", part {number} of {len(parts)}" if len(parts) > 1 else ""),
+            description="Files on disk that the catalogue did not hold.",
+            run_config=None,
+        )
+        instance.add_backfill(backfill)
+        ids.append(backfill.backfill_id)
+    return ids

@@ -1,0 +1,81 @@
+"""What a run of many files leaves behind: each file that it did not register gets a run of its own.
+
+So a failed file is looked at, retried and repaired in one way, whether it was announced or backfilled. A run
+whose process died without reporting an error leaves all that it did not register.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.past_files.requests import tags_of
+from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PAST_FILES
+
+_FIRST_TAG = "dagster/asset_partition_range_start"
+_LAST_TAG = "dagster/asset_partition_range_end"
+
+
+@dg.run_failure_sensor(
+    request_job=ingest_file,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    tags=PAST_FILES,
+    description="Requests a run for each file that a backfill's run of many files did not register.",
+)
+def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    run = context.dagster_run
+    if _FIRST_TAG not in run.tags:
+        yield dg.SkipReason("A run of one file stands for itself.")
+        return
+    if run.tags.get("dagster/will_retry") == "true":
+        yield dg.SkipReason("The run itself is retried.")
+        return
+    for path in leftovers(context.instance, run):
+        yield dg.RunRequest(
+            run_key=f"{run.run_id}:{path}",
+            partition_key=path,
+            run_config=run.run_config,
+            # Those of a backfill come after those that are announced now.
+            tags=tags_of("leftovers"),
+        )
+
+
+def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """The files that a failed run of many did not register, without those whose partition was deleted since:
+    requesting one would fail the tick, again and again.
+    """
+    existing = instance.get_dynamic_partitions(str(nexus_files.name))
+    left = _put_aside(instance, run)
+    if left is None:
+        registered = set(_partitions_of(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION))
+        left = [path for path in _files_of(instance, run, existing) if path not in registered]
+    wanted = set(left)
+    return [path for path in existing if path in wanted]
+
+
+def _put_aside(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str] | None:
+    """What the run itself says; None where its process died without saying anything."""
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        said = entry.get_dagster_event().step_failure_data.user_failure_data
+        if said is not None and FILES_PUT_ASIDE in said.metadata:
+            files = said.metadata[FILES_PUT_ASIDE].value
+            return list(files) if isinstance(files, dict) else []
+    return None
+
+
+def _files_of(instance: dg.DagsterInstance, run: dg.DagsterRun, existing: Sequence[str]) -> list[str]:
+    """The files that a run is about: those it planned or, where it was killed before that, its range."""
+    planned = _partitions_of(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    if planned:
+        return planned
+    places = {path: place for place, path in enumerate(existing)}
+    first, last = places.get(run.tags[_FIRST_TAG]), places.get(run.tags[_LAST_TAG])
+    # Without its ends nobody knows what the range was; its files are found by the next sweep.
+    return [] if first is None or last is None else list(existing[first : last + 1])
+
+
+def _partitions_of(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEventType) -> list[str]:
+    events = (entry.get_dagster_event() for entry in instance.all_logs(run.run_id, of_type=kind))
+    return [event.partition for event in events if event.partition is not None]

@@ -1,0 +1,104 @@
+"""The job ``discover_files``: the same comparison from the launchpad; it only adds partitions."""
+
+from datetime import datetime
+
+import dagster as dg
+from pydantic import Field
+
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures.policy import explained
+from scicat_dagster.orchestration.past_files.backfills import add_partitions
+from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids
+from scicat_dagster.orchestration.past_files.sweep import LONGEST_SWEEP_TAGS, plan_sweep, roots_of
+from scicat_dagster.orchestration.past_files.tables import files_table, found_metadata, sweep_table
+from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, PRIORITY_TAG, kinds
+from scicat_dagster.usecases.discover import discover
+from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria, walk
+
+
+class DiscoverConfig(dg.Config):
+    """Where to look for files, and which ones count."""
+
+    roots: list[str] = Field(
+        default=[], description="Absolute folders; empty: those that the nightly sweep looks at."
+    )
+    since: str = Field(default="", description="Modified at this time or later, such as 2026-01-31.")
+    until: str = Field(default="", description="Modified before this time, such as 2026-02-28T12:00.")
+    instrument: list[str] = Field(
+        default=[], description="Only files with a folder of this name on their way; empty: all."
+    )
+    glob: list[str] = Field(default=list(DEFAULT_PATTERNS), description="Patterns of file names.")
+
+    def criteria(self) -> Criteria:
+        """The same for the domain.
+
+        Raises
+        ------
+        PermanentError
+            A time cannot be read.
+        """
+        return Criteria(
+            patterns=self.glob,
+            since=_time(self.since),
+            until=_time(self.until),
+            instruments=self.instrument,
+        )
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    tags=kinds("scicat"),
+    description="Walk folders, ask the catalogue which files it holds, and add partitions for the others.",
+)
+def find_missing_files(
+    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: DiscoverConfig
+) -> None:
+    instance = context.instance
+    instance.add_run_tags(context.run_id, LONGEST_SWEEP_TAGS)
+    with explained(context, facility.op_pauses):
+        roots = config.roots or roots_of(facility.settings)
+        entries = walk(roots, config.criteria(), facility.settings.ingestion.file_handling)
+        found = discover(entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths))
+    missing = [file.path for file in found.of("missing")]
+    add_partitions(instance, missing)
+    plan = plan_sweep(missing, files_in_flight(instance), set())
+    what_next = (
+        f"{len(plan.wanted)} files are not in the catalogue and have no run under way. To register them, "
+        "open Catalog → raw_dataset → Partitions → Materialize, choose the missing partitions only, and give "
+        f"the tag {PRIORITY_TAG}: -1, so that live files go first."
+    )
+    context.log.info(what_next)
+    context.add_output_metadata(
+        {
+            **found_metadata(found),
+            "in flight": len(plan.in_flight),
+            "what next": what_next,
+            "table": sweep_table(found, plan, ()),
+            "missing files": files_table(plan.wanted),
+        }
+    )
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=PAST_FILES,
+    run_tags={},
+    description="Find files on disk that the catalogue does not hold, and add a partition for each, so that "
+    "they can be registered from the partitions page of `raw_dataset`. Registers nothing itself.",
+)
+def discover_files() -> None:
+    find_missing_files()
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        # A time without an offset is this machine's.
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise PermanentError(
+            f"{text!r} is no time.", remedy="Write it like 2026-01-31 or 2026-01-31T12:00."
+        ) from None

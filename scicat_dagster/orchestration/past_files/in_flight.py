@@ -1,0 +1,100 @@
+"""Which files need no further run: one is not finished, or a backfill or request will start one."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from scicat_dagster.dagster_internals import (
+    NOT_FINISHED_STATUSES,
+    AssetGraph,
+    BulkActionsFilter,
+    BulkActionStatus,
+)
+from scicat_dagster.orchestration.ingest.assets import raw_dataset
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
+from scicat_dagster.orchestration.tags import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
+
+PAGE_SIZE = 500
+
+
+def files_in_flight(instance: dg.DagsterInstance) -> set[str]:
+    """The files that need no further run: one is not finished, or a backfill or request will start one."""
+    return (
+        files_with_unfinished_runs(instance)
+        | _in_backfills(instance)
+        | {file.path for file in requested_files(instance, sensor_position(instance))}
+    )
+
+
+def known_pids(instance: dg.DagsterInstance, paths: Sequence[str]) -> dict[str, str]:
+    """The pids under which runs of ours registered files, for those that the catalogue lists elsewhere."""
+    materialized = instance.get_materialized_partitions(RAW_DATASET)
+    partitions = [path for path in paths if path in materialized]
+    pids: dict[str, str] = {}
+    for part in in_parts(partitions, PAGE_SIZE):
+        wanted = dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=part)
+        cursor = None
+        while True:
+            page = instance.fetch_materializations(wanted, limit=PAGE_SIZE, cursor=cursor)
+            for record in page.records:
+                event = record.asset_materialization
+                pid = event.metadata.get("pid") if event else None
+                if event and event.partition and pid is not None:
+                    # The newest comes first.
+                    pids.setdefault(event.partition, str(pid.value))
+            if not page.has_more:
+                break
+            cursor = page.cursor
+    return pids
+
+
+def files_with_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:
+    unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
+    found: set[str] = set()
+    ranges: list[tuple[str, str]] = []
+    cursor = None
+    while True:
+        page = instance.get_runs(unfinished, limit=PAGE_SIZE, cursor=cursor)
+        found.update(run.tags[PARTITION_TAG] for run in page if PARTITION_TAG in run.tags)
+        ranges += [(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) for run in page if _is_of_many(run)]
+        if len(page) < PAGE_SIZE:
+            return found | _within(instance, ranges)
+        cursor = page[-1].run_id
+
+
+def _is_of_many(run: dg.DagsterRun) -> bool:
+    return RANGE_START_TAG in run.tags and RANGE_END_TAG in run.tags
+
+
+def _within(instance: dg.DagsterInstance, ranges: Sequence[tuple[str, str]]) -> set[str]:
+    """The files between the ends of these ranges, in the order in which Dagster has them."""
+    if not ranges:
+        return set()
+    keys = list(instance.get_dynamic_partitions(nexus_files.name or ""))
+    places = {key: place for place, key in enumerate(keys)}
+    found: set[str] = set()
+    for start, end in ranges:
+        found.update(keys[places.get(start, 0) : places.get(end, len(keys) - 1) + 1])
+    return found
+
+
+def _in_backfills(instance: dg.DagsterInstance) -> set[str]:
+    """The files for which a backfill has not yet started a run, or not yet seen the end of it."""
+    graph = AssetGraph.from_assets([raw_dataset])
+    found: set[str] = set()
+    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
+        if RAW_DATASET in (backfill.asset_selection or ()):
+            data = backfill.get_asset_backfill_data(graph)
+            left = data.target_subset - (data.materialized_subset | data.failed_and_downstream_subset)
+            found.update(
+                partition.partition_key
+                for partition in left.iterate_asset_partitions()
+                if partition.asset_key == RAW_DATASET and partition.partition_key is not None
+            )
+    return found
+
+
+def in_parts(items: Sequence[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

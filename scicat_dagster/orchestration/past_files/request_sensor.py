@@ -1,0 +1,54 @@
+"""The sensor that turns requests into runs, as many as there is room for."""
+
+import dagster as dg
+
+from scicat_dagster.dagster_internals import NOT_FINISHED_STATUSES
+from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.partitions import RECONCILE_SENSOR, nexus_files
+from scicat_dagster.orchestration.past_files.in_flight import files_with_unfinished_runs
+from scicat_dagster.orchestration.past_files.requests import Position, RequestedFile, requested_files, tags_of
+from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, REQUESTED_BY_TAG
+
+MOST_UNFINISHED = 200
+"""Of the runs that were requested here. Each one in the queue costs the queue's daemon time at each look."""
+
+
+@dg.sensor(
+    name=RECONCILE_SENSOR,
+    job=ingest_file,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    owners=OWNERS,
+    tags=PAST_FILES,
+    description="Turns the files that `reconciliation` and `scicat-dagster discover --run` request into "
+    f"runs, at most {MOST_UNFINISHED} at a time and after all live files. Its cursor is the last request "
+    "that is done.",
+)
+def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    unfinished = dg.RunsFilter(
+        statuses=NOT_FINISHED_STATUSES, tags={REQUESTED_BY_TAG: ["reconcile", "discover"]}
+    )
+    room = MOST_UNFINISHED - context.instance.get_runs_count(unfinished)
+    if room <= 0:
+        return dg.SkipReason(f"{MOST_UNFINISHED} requested files have runs that are not finished.")
+    position = Position.parse(context.cursor)
+    chosen: dict[str, RequestedFile] = {}
+    in_flight: set[str] | None = None
+    for file in requested_files(context.instance, position):
+        if len(chosen) == room:
+            break
+        if in_flight is None:
+            in_flight = files_with_unfinished_runs(context.instance)
+        position = file.after
+        if file.path not in in_flight:
+            chosen.setdefault(file.path, file)
+    if not chosen:
+        return dg.SensorResult(skip_reason="Nothing more is requested.", cursor=position.model_dump_json())
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(run_key=file.run_key, partition_key=file.path, tags=tags_of(file.requester))
+            for file in chosen.values()
+        ],
+        dynamic_partitions_requests=[nexus_files.build_add_request(list(chosen))],
+        cursor=position.model_dump_json(),
+    )

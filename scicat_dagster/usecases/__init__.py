@@ -1,0 +1,1 @@
+"""Beside ingestion: previewing a file, discovering files, reingesting, judging the quality of datasets."""

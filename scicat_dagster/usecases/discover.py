@@ -1,0 +1,205 @@
+"""Comparing files on disk with the catalogue: registered, changed or missing, and how many of each."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.models import DatasetRecord
+from scicat_dagster.usecases.walk import Entry, FoundFile, LeftOut, Refused, Unreadable
+
+_MOST_DATASETS = 500
+
+_MOST_FILES = 20_000
+"""Of the file lists that are read at once. Most datasets have few, some have tens of thousands."""
+
+State = Literal["registered", "changed", "missing"]
+
+
+class FileState(BaseModel):
+    """A file on disk and what the catalogue has of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    root: str
+    instrument: str
+    state: State
+    """``changed`` is registered, but with another size than it has now."""
+    size: int
+    modified: datetime
+    pid: str | None = None
+    registered_size: int | None = None
+
+
+class Count(BaseModel):
+    """How many files there are of an instrument below one root."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: str
+    instrument: str
+    on_disk: int
+    registered: int
+    changed: int
+    missing: int
+
+
+class Discovery(BaseModel):
+    """All that was found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: tuple[FileState, ...] = ()
+    unreadable: tuple[LeftOut, ...] = ()
+    refused: tuple[LeftOut, ...] = ()
+
+    def of(self, state: State) -> list[FileState]:
+        """The files in one state."""
+        return [file for file in self.files if file.state == state]
+
+    def counts(self) -> list[Count]:
+        """How many files there are in each state, by root and instrument."""
+        numbers: dict[tuple[str, str], dict[State, int]] = defaultdict(lambda: defaultdict(int))
+        for file in self.files:
+            numbers[file.root, file.instrument][file.state] += 1
+        return [
+            Count(
+                root=root,
+                instrument=instrument,
+                on_disk=sum(states.values()),
+                registered=states["registered"],
+                changed=states["changed"],
+                missing=states["missing"],
+            )
+            for (root, instrument), states in sorted(numbers.items())
+        ]
+
+
+def discover(
+    entries: Iterable[Entry],
+    catalogue: ScicatClient,
+    *,
+    known_pids: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
+    answered: Callable[[int, int], object] = lambda _done, _all: None,
+) -> Discovery:
+    """Ask the catalogue about all files of a walk.
+
+    Parameters
+    ----------
+    known_pids
+        Asked for the pids of files that were not found by their folders. What it says is checked.
+    answered
+        Told from time to time how many files are settled, and how many there are.
+
+    Raises
+    ------
+    PermanentError, TransientError
+        The catalogue could not answer, or does not know us; then nothing can be said about any file.
+    """
+    found: list[FoundFile] = []
+    unreadable: list[LeftOut] = []
+    refused: list[LeftOut] = []
+    for entry in entries:
+        match entry:
+            case FoundFile():
+                found.append(entry)
+            case Unreadable(path, reason):
+                unreadable.append(LeftOut(path=_printable(path), reason=reason))
+            case Refused(path, reason):
+                refused.append(LeftOut(path=_printable(path), reason=reason))
+    listed = _Listed(found, catalogue)
+    listed.look_in_folders(answered)
+    listed.look_up(known_pids(listed.missing()))
+    answered(len(found), len(found))
+    return Discovery(
+        files=tuple(listed.state(file) for file in found),
+        unreadable=tuple(unreadable),
+        refused=tuple(refused),
+    )
+
+
+def _printable(path: str) -> str:
+    """The path as text; bytes that are none are shown as such."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+class _Listed:
+    """What the catalogue lists of some files."""
+
+    def __init__(self, files: Sequence[FoundFile], catalogue: ScicatClient) -> None:
+        self._files = {file.path: file for file in files}
+        self._catalogue = catalogue
+        self._found: dict[str, tuple[str, int]] = {}
+
+    def look_in_folders(self, answered: Callable[[int, int], object]) -> None:
+        """Look for each file in the datasets of its folder, then of the folder above, and so on."""
+        folders = {path: posixpath.dirname(path) for path in self._files}
+        asked: set[str] = {"/"}
+        while folders:
+            new = sorted(set(folders.values()) - asked)
+            for datasets in _batches(self._catalogue.datasets_from(new)):
+                self._read(datasets)
+                answered(len(self._found), len(self._files))
+            asked.update(new)
+            folders = {
+                path: posixpath.dirname(folder)
+                for path, folder in folders.items()
+                if path not in self._found and folder != "/"
+            }
+
+    def look_up(self, pids: Mapping[str, str]) -> None:
+        """Look into datasets that somebody knows."""
+        for datasets in _batches(self._catalogue.datasets_called(sorted(set(pids.values())))):
+            self._read(datasets)
+
+    def missing(self) -> list[str]:
+        """The files that were not found so far."""
+        return [path for path in self._files if path not in self._found]
+
+    def state(self, file: FoundFile) -> FileState:
+        """What became known of a file."""
+        pid, size = self._found.get(file.path, (None, None))
+        state: State = "missing" if pid is None else "registered" if size == file.size else "changed"
+        return FileState(
+            path=file.path,
+            root=file.root,
+            instrument=file.instrument,
+            state=state,
+            size=file.size,
+            modified=datetime.fromtimestamp(file.modified, UTC),
+            pid=pid,
+            registered_size=size,
+        )
+
+    def _read(self, datasets: Sequence[DatasetRecord]) -> None:
+        folders = {record.pid: record.sourceFolder for record in datasets}
+        for block in self._catalogue.origdatablocks_of(list(folders)):
+            for listed in block.dataFileList:
+                path = posixpath.normpath(posixpath.join(folders[block.datasetId], listed.path))
+                file = self._files.get(path)
+                # Should several datasets list a file, one that has its present size counts.
+                if file is not None and (path not in self._found or listed.size == file.size):
+                    self._found[path] = (block.datasetId, int(listed.size))
+
+
+def _batches(records: Iterable[DatasetRecord]) -> Iterator[list[DatasetRecord]]:
+    """Datasets whose file lists together are not too long to be read at once."""
+    batch: list[DatasetRecord] = []
+    files = 0
+    for record in records:
+        number = 1 if record.numberOfFiles is None else record.numberOfFiles
+        if batch and (files + number > _MOST_FILES or len(batch) >= _MOST_DATASETS):
+            yield batch
+            batch, files = [], 0
+        batch.append(record)
+        files += number
+    if batch:
+        yield batch

@@ -1,0 +1,124 @@
+"""What would be posted for a file, without posting it: the whole way but its last step."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from scicat_dagster.config.loading import Configuration, load_configuration
+from scicat_dagster.config.models import Settings
+from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.ingestion import ExtractedMetadata
+from scicat_dagster.dataset.rebuild import build_again, extract_again
+from scicat_dagster.errors import IngestionError, Notice, TransientError
+from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.correction import Correction, compare
+from scicat_dagster.scicat.registration import registered_dataset
+
+
+class PreviewSchema(BaseModel):
+    """The schema that was chosen."""
+
+    id: str
+    name: str
+
+
+class PreviewError(BaseModel):
+    """Why the file could not be registered, and what a person can do."""
+
+    subject: str
+    reason: str
+    remedy: str
+
+
+class Preview(BaseModel):
+    """The answer of ``scicat-dagster preview``; facilities script it, so its keys stay as they are.
+
+    ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error.
+    ``difference`` is None where the file is not registered; else how the catalogue's dataset differs.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    file: str
+    schema_: PreviewSchema | None = Field(default=None, serialization_alias="schema")
+    dataset: dict[str, JsonValue] | None = None
+    origdatablock: dict[str, JsonValue] | None = None
+    difference: Correction | None = None
+    warnings: list[Notice] = []
+    errors: list[PreviewError] = []
+
+    def as_text(self) -> str:
+        """The same for a person."""
+        lines = [f"file           {self.file}"]
+        if self.schema_:
+            lines.append(f"schema         {self.schema_.name} ({self.schema_.id})")
+        for title, body in (("dataset", self.dataset), ("origdatablock", self.origdatablock)):
+            if body is not None:
+                lines += ["", title, json.dumps(body, indent=2, ensure_ascii=False)]
+        if self.difference is not None:
+            lines += [
+                "",
+                f"It is registered as {self.difference.pid}. Differences, and what `reingest` does:",
+            ]
+            lines += [f"  {change.field}: {change.in_words()}" for change in self.difference.changes]
+        lines += ["", *(f"warning: {notice.subject}: {notice.reason}" for notice in self.warnings)]
+        lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
+        lines.append("It could not be registered." if self.errors else "It could be registered.")
+        return "\n".join(lines)
+
+
+def preview_file(file: Path, config: Path, environment: Mapping[str, str]) -> Preview:
+    """Run the ingestion pipeline without the registration. Failures are in ``errors``; nothing is written."""
+    # Not resolved: a symbolic link is the path that a message would name.
+    preview = Preview(file=os.path.abspath(file))  # noqa: PTH100
+    try:
+        configuration = load_configuration(config, environment)
+    except IngestionError as error:
+        preview.errors.append(_error("configuration", error))
+        return preview
+    client = ScicatClient(configuration.settings.scicat)
+    try:
+        _fill(preview, configuration, client)
+    except IngestionError as error:
+        preview.errors.append(_error("file", error))
+    finally:
+        client.close()
+    return preview
+
+
+def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) -> None:
+    settings = configuration.settings
+    preview.warnings += [Notice(subject="configuration", reason=text) for text in configuration.warnings]
+    schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
+    metadata = extract_again(preview.file, schemas, client, settings)
+    preview.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
+    built = build_again(metadata, settings)
+    preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
+    preview.warnings += built.notices
+    preview.difference = _difference(preview, built, metadata, client, settings)
+
+
+def _difference(
+    preview: Preview,
+    built: BuiltDataset,
+    metadata: ExtractedMetadata,
+    client: ScicatClient,
+    settings: Settings,
+) -> Correction | None:
+    try:
+        registered = registered_dataset(built, client, settings.ingestion)
+    except TransientError as error:
+        # The bodies are right all the same.
+        preview.warnings.append(Notice(subject="difference", reason=f"Nobody can say now. {error.what}"))
+        return None
+    return None if registered is None else compare(built, metadata.schema_, registered)
+
+
+def _error(subject: str, error: IngestionError) -> PreviewError:
+    return PreviewError(subject=subject, reason=error.what, remedy=error.remedy)

@@ -1,0 +1,180 @@
+"""Walking folders for data files: which count, and what had to be left out, with the reason."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.config.models import FileHandlingSettings
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.files.paths import canonical_path
+
+DEFAULT_PATTERNS = ("*.nxs", "*.hdf", "*.h5", "*.hdf5")
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Which files are wanted. Those modified at ``since`` or later, and before ``until``."""
+
+    patterns: Sequence[str] = DEFAULT_PATTERNS
+    """Of their names, as in a shell: a name that begins with a dot has to be asked for with the dot."""
+    since: datetime | None = None
+    until: datetime | None = None
+    instruments: Sequence[str] = ()
+    """Names of folders, one of which has to be on the way to the file; upper and lower case are the same.
+    Schemas know the instrument by the file's content, and opening each file would take days.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file on disk. ``modified`` is in seconds since 1970."""
+
+    path: str
+    root: str
+    instrument: str
+    """The first folder below the data directory, or else below the root: where most facilities have it."""
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A folder or file that could not be looked at, so that nobody knows what it holds."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that is left out on purpose, although it looks like what is wanted."""
+
+    path: str
+    reason: str
+
+
+class LeftOut(BaseModel):
+    """A place that was not looked at, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    reason: str
+
+
+Entry = FoundFile | Unreadable | Refused
+
+
+def walk(roots: Iterable[str], criteria: Criteria, handling: FileHandlingSettings) -> Iterator[Entry]:
+    """The wanted files below some folders, each once, and what could not be looked at.
+
+    Symbolic links below a root are not followed, because one file must not be registered under two paths,
+    nor a loop be walked for ever; those that look like what is wanted are ``Refused``. Left out without a
+    word are folders whose name begins with a dot (storage keeps its snapshots in such), and the ingestor's.
+
+    Raises
+    ------
+    PermanentError
+        A root is none that files may be registered from.
+    """
+    walks: list[_Walk] = []
+    # Sorted, so that a root comes before those within it.
+    for root in sorted({_checked(root, handling.data_directory) for root in roots}):
+        if not any(root.startswith(f"{walk.root}/") for walk in walks):
+            walks.append(_Walk(root, criteria, handling))
+    return (entry for walk in walks for entry in walk.entries())
+
+
+def _checked(root: str, data_directory: str) -> str:
+    try:
+        return canonical_path(root.rstrip("/"), data_directory)
+    except ValueError as error:
+        raise PermanentError(
+            f"{root!r} cannot be searched for files. {error}",
+            remedy="Name absolute folders in ingestion.file_handling.data_directory.",
+        ) from None
+
+
+class _Walk:
+    """One root being walked."""
+
+    def __init__(self, root: str, criteria: Criteria, handling: FileHandlingSettings) -> None:
+        self.root = root
+        self._base = posixpath.normpath(handling.data_directory or root)
+        self._patterns = tuple(criteria.patterns)
+        self._instruments = {name.casefold() for name in criteria.instruments}
+        self._since = float("-inf") if criteria.since is None else criteria.since.timestamp()
+        self._until = float("inf") if criteria.until is None else criteria.until.timestamp()
+        own = PurePosixPath(handling.ingestor_files_directory)
+        # What is left of `../ingestor` is how the path of each of our folders ends.
+        self._own = "/" + "/".join(part for part in own.parts if part not in {"..", "/"})
+
+    def entries(self) -> Iterator[Entry]:
+        folders = [self.root]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
+            except OSError as error:
+                yield Unreadable(folder, _in_words(error))
+                continue
+            below = []
+            instrument = self._instrument(folder)
+            wanted = self._is_wanted(folder)
+            for entry in entries:
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry)
+                    elif entry.is_symlink():
+                        if wanted and (entry.is_dir() or self._matches(entry.name)):
+                            yield Refused(entry.path, "It is a symbolic link.")
+                    elif wanted and self._matches(entry.name):
+                        yield from self._file(entry, instrument)
+                except OSError as error:
+                    yield Unreadable(entry.path, _in_words(error))
+            folders += [entry.path for entry in reversed(below) if not self._is_left_out(entry)]
+
+    def _file(self, entry: os.DirEntry[str], instrument: str) -> Iterator[FoundFile | Refused]:
+        if not entry.is_file(follow_symlinks=False):
+            yield Refused(entry.path, "It is no regular file.")
+            return
+        status = entry.stat(follow_symlinks=False)
+        if not self._since <= status.st_mtime < self._until:
+            return
+        try:
+            path = canonical_path(entry.path)
+        except ValueError as error:
+            yield Refused(entry.path, str(error))
+        else:
+            yield FoundFile(path, self.root, instrument, status.st_size, status.st_mtime)
+
+    def _matches(self, name: str) -> bool:
+        return any(
+            fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
+            for pattern in self._patterns
+        )
+
+    def _is_left_out(self, entry: os.DirEntry[str]) -> bool:
+        return entry.name.startswith(".") or (self._own != "/" and entry.path.endswith(self._own))
+
+    def _is_wanted(self, folder: str) -> bool:
+        return not self._instruments or any(
+            part.casefold() in self._instruments for part in PurePosixPath(folder).parts
+        )
+
+    def _instrument(self, folder: str) -> str:
+        parts = PurePosixPath(folder).relative_to(self._base).parts
+        return parts[0] if parts else posixpath.basename(folder)
+
+
+def _in_words(error: OSError) -> str:
+    return f"{error.strerror or error}."
