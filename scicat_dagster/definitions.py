@@ -13,12 +13,12 @@ from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.assets import configuration as configuration_asset
 from scicat_dagster.orchestration.ingest.assets import kafka_lag, rejected_messages, with_freshness
+from scicat_dagster.orchestration.ingest.io_manager import JsonBetweenOps
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.ingest.kafka_checks import kafka_topics
 from scicat_dagster.orchestration.ingest.quality_checks import latest_files
 from scicat_dagster.orchestration.ingest.retry_sensor import retry_later_sensor
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
-from scicat_dagster.orchestration.io_manager import JsonBetweenOps
 from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor
 from scicat_dagster.orchestration.operations.failure_report import (
     every_morning,

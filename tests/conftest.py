@@ -1,3 +1,3 @@
-"""What every test may use: brokers and a database. Fixtures of one folder only live in that folder."""
+"""What every test may use: brokers, a database, examples, a small facility. Fixtures of one folder are there."""
 
-pytest_plugins = ["tests.brokers", "tests.databases"]
+pytest_plugins = ["tests.brokers", "tests.databases", "tests.examples", "tests.small_facility"]

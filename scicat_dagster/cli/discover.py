@@ -134,8 +134,8 @@ def _found(
 def _register(missing: Sequence[str], instance: DagsterInstance, how: Literal["backfill", "run"]) -> None:
     from scicat_dagster.orchestration.past_files.backfills import add_partitions, start_backfills
     from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
+    from scicat_dagster.orchestration.past_files.plan import plan_sweep
     from scicat_dagster.orchestration.past_files.requests import request_events
-    from scicat_dagster.orchestration.past_files.sweep import plan_sweep
 
     plan = plan_sweep(missing, files_in_flight(instance), set())
     if plan.in_flight:

@@ -72,7 +72,7 @@ def skip(position: str) -> None:
     """
     from scicat_dagster.errors import IngestionError
     from scicat_dagster.kafka.messages import Position
-    from scicat_dagster.orchestration.ingest.sensor_position import skip as skip_message
+    from scicat_dagster.orchestration.operations.sensor_position import skip as skip_message
 
     try:
         wanted = Position.parse(position)

@@ -9,12 +9,12 @@ import json
 import math
 import uuid
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from scicat_dagster.config.models import DatasetSettings, FileHandlingSettings
-from scicat_dagster.dataset.fields import MANDATORY, RawDataset, filled_text, iso_date, number_as_text
+from scicat_dagster.dataset.fields import MANDATORY, RawDataset
 from scicat_dagster.errors import Notice, PermanentError
 from scicat_dagster.files.manifest import DataFile, FileDescription
 from scicat_dagster.schemas.conversion import convert
@@ -31,12 +31,6 @@ _COUNTED_BY_SERVER = frozenset({"size", "numberOfFiles"})
 _DEEPEST_VALUE = 64
 
 _NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
-
-Text = Annotated[str, BeforeValidator(number_as_text)]
-
-Filled = Annotated[Text, AfterValidator(filled_text)]
-
-Date = Annotated[str, AfterValidator(iso_date)]
 
 
 class BuiltDataset(BaseModel):

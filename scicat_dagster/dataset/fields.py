@@ -9,9 +9,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
-
-from scicat_dagster.dataset.build import Date, Filled, Text
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 MANDATORY = (
     "owner",
@@ -40,13 +38,13 @@ def _emails(text: str) -> str:
     return "; ".join(_email(part) for part in text.split(";"))
 
 
-def filled_text(text: str) -> str:
+def _filled(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")
     return text
 
 
-def iso_date(text: str) -> str:
+def _iso_date(text: str) -> str:
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -54,8 +52,13 @@ def iso_date(text: str) -> str:
     return text
 
 
-def number_as_text(value: object) -> object:
+def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_number_as_text)]
+Filled = Annotated[Text, AfterValidator(_filled)]
+Date = Annotated[str, AfterValidator(_iso_date)]
 
 
 class RawDataset(BaseModel):

@@ -1,6 +1,7 @@
 """Opening a file that may be a link, a pipe, a stub on tape or a hole, and the failure for each.
 
-Which of them is transient and which is permanent is decided here.
+Which failure of the storage is transient, and which is permanent or a missing right, is decided here; so is
+where an opened file may lie.
 """
 
 from __future__ import annotations
@@ -12,11 +13,41 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.files.paths import check_place, check_stored
-from scicat_dagster.files.readiness import SETTLED_SECONDS
-from scicat_dagster.files.storage_errors import who_forbids
+
+
+def who_forbids(path: Path) -> Path:
+    """The folder on the way to a path that lets nobody like us in, or else the path itself."""
+    for part in (*reversed(path.parents), path):
+        try:
+            part.lstat()
+        except PermissionError:
+            return part.parent
+        except OSError:
+            break
+    return path
+
+
+@contextmanager
+def storage_errors(doing: Literal["read", "make", "write"], path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        place = who_forbids(path)
+        if doing != "read" and place == path:
+            place = next(folder for folder in path.parents if folder.exists())
+        right = f"read {place}" if doing == "read" else f"write in {place}"
+        raise PermanentError(
+            f"No right to {doing} {path}.",
+            remedy=f"Give the account that runs Dagster the right to {right}, then re-execute the run.",
+        ) from error
+    except OSError as error:
+        raise TransientError(
+            f"{path} cannot be used: {error.strerror}.",
+            remedy="See that the storage is mounted and has room; it is tried again.",
+        ) from error
 
 
 class NotReadyError(TransientError):
@@ -99,3 +130,59 @@ def why_broken(path: Path, reason: str) -> TransientError | PermanentError:
     return PermanentError(
         what, remedy="Look at the file writer's log; put the right file in place, then re-execute the run."
     )
+
+
+_SMALL_BYTES = 1 << 30
+"""A file that is read in seconds may be as sparse as it likes."""
+
+_MOST_COMPRESSED = 1000
+"""Compression of file systems stays below it: lz4 reaches 255, and real data do not reach that."""
+
+
+def check_place(path: Path, opened: os.stat_result, data_directory: str) -> None:
+    """Make sure that an opened file is in the data directory, wherever symbolic links lead.
+
+    ``opened`` is the status of the open file: what its path leads to may be exchanged at any time.
+
+    Raises
+    ------
+    PermanentError
+        It lies outside the data directory.
+    TransientError
+        Its path leads to another file meanwhile.
+    """
+    if not data_directory:
+        return
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(data_directory)):
+        raise PermanentError(
+            f"{path} is a link to a file outside the data directory {data_directory}.",
+            remedy="Put the file itself into the data directory, or correct "
+            "`ingestion.file_handling.data_directory`.",
+        )
+    with storage_errors("read", path):
+        found = real.stat()
+    if (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino):
+        raise TransientError(f"{path} was replaced while it was opened.", remedy="It is tried again.")
+
+
+def check_stored(path: Path, status: os.stat_result) -> None:
+    """Refuse a sparse file, of which nearly nothing is on the disk: its checksum would take days.
+
+    File systems that compress may store a thousandth; some report no blocks at all, which says nothing.
+
+    Raises
+    ------
+    PermanentError
+        The file is large and less than a thousandth of it is stored.
+    """
+    stored = status.st_blocks * 512
+    if stored and status.st_size > _SMALL_BYTES and status.st_size > _MOST_COMPRESSED * stored:
+        raise PermanentError(
+            f"{path} is {status.st_size} bytes long, of which only {stored} are stored.",
+            remedy="If this is no mistake of the file writer, copy the file with `cp --sparse=never`.",
+        )
+
+
+SETTLED_SECONDS = 60.0
+"""A file that cannot be read as HDF5 and was not touched for so long will stay that way."""

@@ -12,11 +12,9 @@ from pydantic import JsonValue
 
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.files.checksums import file_checksum
-from scicat_dagster.files.manifest import DataFile, FileDescription, utc_text
-from scicat_dagster.files.paths import check_place, check_stored
+from scicat_dagster.files.access import check_place, check_stored, storage_errors
+from scicat_dagster.files.manifest import DataFile, FileDescription, file_checksum, utc_text
 from scicat_dagster.files.sidecars import plan_sidecars
-from scicat_dagster.files.storage_errors import storage_errors
 
 
 def describe_file(

@@ -32,9 +32,6 @@ from scicat_dagster.files.values import NexusValue
 
 MOST_ELEMENTS = 1_000_000
 
-MOST_BYTES = 16 * 1024 * 1024
-"""More than a catalogue's metadata can hold (its request limit is 16 MiB)."""
-
 MOST_ANSWERED_BYTES = 48 * 1024 * 1024
 """Of the JSON of all values of a file together; the border takes 64 MiB."""
 

@@ -9,8 +9,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scicat_dagster.files.hdf5 import MOST_BYTES
 from scicat_dagster.files.values import NexusValue, Scalar
+
+MOST_BYTES = 16 * 1024 * 1024
+"""More than a catalogue's metadata can hold (its request limit is 16 MiB)."""
+
 
 MOST_TEXTS = 50_000
 

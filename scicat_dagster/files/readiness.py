@@ -14,12 +14,6 @@ from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.reading import look_at
 from scicat_dagster.isolation import LIMITS, Limits
 
-QUIET_SECONDS = 0.5
-"""A file modified more recently is looked at twice, this far apart, before it counts as complete."""
-
-SETTLED_SECONDS = 60.0
-"""A file that cannot be read as HDF5 and was not touched for so long will stay that way."""
-
 
 def wait_until_complete(
     path: Path,

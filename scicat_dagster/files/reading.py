@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError, opened_file, status_of
 from scicat_dagster.files.identity import CompleteFile, complete_file, file_changed
-from scicat_dagster.files.readiness import QUIET_SECONDS
 from scicat_dagster.files.values import NexusValue
 from scicat_dagster.isolation import LIMITS, CrashedError, EndlessError, Limits, ask
+
+QUIET_SECONDS = 0.5
+"""A file modified more recently is looked at twice, this far apart, before it counts as complete."""
 
 
 class CrashingFileError(PermanentError):

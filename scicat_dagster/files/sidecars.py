@@ -18,9 +18,8 @@ from pydantic import JsonValue
 
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import Notice, PermanentError, TransientError
-from scicat_dagster.files.checksums import text_checksum
-from scicat_dagster.files.manifest import DataFile, FileDescription, Sidecar, utc_text
-from scicat_dagster.files.storage_errors import storage_errors
+from scicat_dagster.files.access import storage_errors
+from scicat_dagster.files.manifest import DataFile, FileDescription, Sidecar, text_checksum, utc_text
 from scicat_dagster.limits import LONGEST_NAME_BYTES
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
-from scicat_dagster.orchestration.partitions import CONFIGURATION
+from scicat_dagster.orchestration.tags import CONFIGURATION
 
 VERSION = "version"
 NOTICES = "number of notices"

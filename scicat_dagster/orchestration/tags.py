@@ -50,31 +50,24 @@ RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 """On a run of many files, as of a backfill: the first and the last of them."""
 
-
 ROUND_TAG = "scicat/retry_round"
-
 
 PROCESS_TAG = "scicat/process"
 """On a run: the machine, the process that executes it, and when that process began."""
 
-
 GROUP_TAG = "scicat/worker_group"
 """On a run: the group of workers that one of its processes executes it."""
 
-
 FILES_PUT_ASIDE = "files put aside"
 """The metadata of a run's failure that holds them."""
-
 
 GROUP = "ingestion"
 
 KAFKA_LAG = dg.AssetKey("kafka_lag")
 
-
 REQUESTED_BY_TAG = "scicat/requested_by"
 
 PRIORITY_TAG = "dagster/priority"
-
 
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 
@@ -87,3 +80,16 @@ FAILURE_TAG = "scicat/failure"
 
 FAILED_RUN_TAG = "scicat/failed_run"
 """Which run the kind is about: a run that is re-executed carries the tags of its parent."""
+
+
+RECONCILIATION = dg.AssetKey("reconciliation")
+"""The asset whose observations request runs for past files."""
+
+RECONCILE_SENSOR = "reconcile_sensor"
+"""The sensor that turns these requests into runs; its cursor is the position in them."""
+
+REJECTED_MESSAGES = dg.AssetKey("rejected_messages")
+"""The asset whose observations are messages that led to no run."""
+
+CONFIGURATION = dg.AssetKey("configuration")
+"""The asset whose observations are the versions of the configuration file that came into force."""

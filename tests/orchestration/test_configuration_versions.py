@@ -17,7 +17,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.assets import configuration
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.operations.health import configuration_check
-from tests.orchestration.conftest import SmallFacility, instance_in
+from tests.small_facility import SmallFacility, instance_in
 
 
 def change(small: SmallFacility, **sections: Any) -> None:

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scicat_dagster.demo.catalogue import pages
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts
-from scicat_dagster.demo.catalogue.answers import (
+from scicat_dagster.demo.catalogue.content import documents, validation
+from scicat_dagster.demo.catalogue.content.answers import (
     ApiError,
     BadJsonError,
     JsonAnswer,
@@ -39,7 +40,6 @@ from scicat_dagster.demo.catalogue.answers import (
     unhandled_error,
     usual_error,
 )
-from scicat_dagster.demo.catalogue.content import documents, validation
 from scicat_dagster.demo.catalogue.content.dates import now, read_iso
 from scicat_dagster.demo.catalogue.dialects import Dialect
 from scicat_dagster.demo.catalogue.filters import Query, UnservedFilterError, equalities, read_query

@@ -22,8 +22,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scicat_dagster.demo.catalogue.answers import JsonAnswer, forbidden, unhandled_error, usual_error
 from scicat_dagster.demo.catalogue.app import API_PREFIX
+from scicat_dagster.demo.catalogue.content.answers import JsonAnswer, forbidden, unhandled_error, usual_error
 from scicat_dagster.demo.catalogue.store import Store
 
 LOGIN = "auth/login"

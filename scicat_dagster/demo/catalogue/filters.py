@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from scicat_dagster.demo.catalogue.answers import JsonObject, read_json
+from scicat_dagster.demo.catalogue.content.answers import JsonObject, read_json
 from scicat_dagster.demo.catalogue.content.dates import javascript_takes_for_date, read_iso
 
 DEFAULT_LIMIT = 100

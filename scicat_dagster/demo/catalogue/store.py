@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from scicat_dagster.demo.catalogue.answers import JsonObject
+from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.documents import new_instrument, new_proposal, new_sample
 
 _TABLES = """

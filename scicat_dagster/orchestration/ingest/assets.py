@@ -9,8 +9,16 @@ from typing import Any
 import dagster as dg
 
 from scicat_dagster.orchestration.ingest import ops
-from scicat_dagster.orchestration.partitions import CONFIGURATION, REJECTED_MESSAGES, nexus_files
-from scicat_dagster.orchestration.tags import GROUP, INGESTION, KAFKA_LAG, OVERSIGHT, OWNERS
+from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.tags import (
+    CONFIGURATION,
+    GROUP,
+    INGESTION,
+    KAFKA_LAG,
+    OVERSIGHT,
+    OWNERS,
+    REJECTED_MESSAGES,
+)
 
 MOST_FILES_IN_A_RUN = 200
 """Of a backfill: many share the cost of starting a run, and one that is killed does not repeat too much."""

@@ -1,7 +1,7 @@
-"""The ops of a run, one per step of the pipeline; what a step does is in ``scicat_dagster.dataset.ingestion``.
+"""The ops of a run, one per step of the pipeline; each step itself is in :mod:`scicat_dagster.dataset`.
 
 Between ops travel small pydantic models, so that a run can be re-executed from the op that failed, in
-another process. A run is about one file, or about the many of a backfill: ``each_file`` has the difference.
+another process. A run is about one file, or about the many of a backfill: ``per_file`` has the difference.
 """
 
 import time

@@ -13,7 +13,7 @@ import dagster as dg
 
 from scicat_dagster.kafka.batch import Gap
 from scicat_dagster.kafka.messages import FileWritten, Position, Rejected
-from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES
+from scicat_dagster.orchestration.tags import REJECTED_MESSAGES
 
 
 def position_metadata(position: Position) -> dict[str, dg.MetadataValue[Any]]:

@@ -3,8 +3,6 @@
 What is news is ``news``' business, the message and its channels :mod:`scicat_dagster.notifications`'.
 """
 
-import base64
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,9 +19,8 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, reason_of
 from scicat_dagster.orchestration.operations.health import Home, dagster_checks
 from scicat_dagster.orchestration.operations.news import DigestCursor, News, Told, news
-from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
-from scicat_dagster.orchestration.tags import OVERSIGHT, OWNERS, PARTITION_TAG
+from scicat_dagster.orchestration.tags import OVERSIGHT, OWNERS, PARTITION_TAG, REJECTED_MESSAGES
 
 MOST_LOOKED_UP = 200
 """New files whose reasons are read for one message: a tick has a minute."""
@@ -31,12 +28,6 @@ MOST_LOOKED_UP = 200
 _PROMISE = timedelta(hours=1)
 
 _MOST_REJECTED = 1000
-
-
-def short_name(path: str) -> str:
-    """Eight characters for a file in a cursor, which may not become long."""
-    digest_of_path = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=6).digest()
-    return base64.urlsafe_b64encode(digest_of_path).decode()
 
 
 @dataclass(frozen=True)

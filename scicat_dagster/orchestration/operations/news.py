@@ -1,5 +1,7 @@
 """What a channel has not been told yet: a pure function of what failed and what it was told."""
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.failures.failed_files import FailedFile
 from scicat_dagster.orchestration.failures.policy import LOGIN
-from scicat_dagster.orchestration.operations.digest_sensor import short_name
+
+
+def short_name(path: str) -> str:
+    """Eight characters for a file in a cursor, which may not become long."""
+    digest_of_path = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+    return base64.urlsafe_b64encode(digest_of_path).decode()
+
 
 PATIENCE = timedelta(hours=1)
 """How long a file may fail and be tried again by itself before anybody is told."""

@@ -16,8 +16,7 @@ from scicat_dagster.dagster_internals import (
     make_new_backfill_id,
 )
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
-from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.past_files.in_flight import in_parts
+from scicat_dagster.orchestration.partitions import in_parts, nexus_files
 from scicat_dagster.orchestration.past_files.requests import tags_of
 from scicat_dagster.orchestration.tags import RAW_DATASET
 

@@ -10,7 +10,8 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.past_files.backfills import add_partitions
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids
-from scicat_dagster.orchestration.past_files.sweep import LONGEST_SWEEP_TAGS, plan_sweep, roots_of
+from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of
+from scicat_dagster.orchestration.past_files.sweep import LONGEST_SWEEP_TAGS
 from scicat_dagster.orchestration.past_files.tables import files_table, found_metadata, sweep_table
 from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, PRIORITY_TAG, kinds
 from scicat_dagster.usecases.discover import discover

@@ -1,6 +1,6 @@
 """Which files need no further run: one is not finished, or a backfill or request will start one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -11,7 +11,7 @@ from scicat_dagster.dagster_internals import (
     BulkActionStatus,
 )
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import in_parts, nexus_files
 from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
 from scicat_dagster.orchestration.tags import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
 
@@ -93,8 +93,3 @@ def _in_backfills(instance: dg.DagsterInstance) -> set[str]:
                 if partition.asset_key == RAW_DATASET and partition.partition_key is not None
             )
     return found
-
-
-def in_parts(items: Sequence[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])

@@ -4,10 +4,10 @@ import dagster as dg
 
 from scicat_dagster.dagster_internals import NOT_FINISHED_STATUSES
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
-from scicat_dagster.orchestration.partitions import RECONCILE_SENSOR, nexus_files
+from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.in_flight import files_with_unfinished_runs
 from scicat_dagster.orchestration.past_files.requests import Position, RequestedFile, requested_files, tags_of
-from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, REQUESTED_BY_TAG
+from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, RECONCILE_SENSOR, REQUESTED_BY_TAG
 
 MOST_UNFINISHED = 200
 """Of the runs that were requested here. Each one in the queue costs the queue's daemon time at each look."""

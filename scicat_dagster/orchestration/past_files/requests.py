@@ -15,9 +15,8 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import InstigatorType, SensorInstigatorData
-from scicat_dagster.orchestration.partitions import RECONCILE_SENSOR, RECONCILIATION
-from scicat_dagster.orchestration.past_files.in_flight import in_parts
-from scicat_dagster.orchestration.tags import PRIORITY_TAG, REQUESTED_BY_TAG
+from scicat_dagster.orchestration.partitions import in_parts
+from scicat_dagster.orchestration.tags import PRIORITY_TAG, RECONCILE_SENSOR, RECONCILIATION, REQUESTED_BY_TAG
 
 _FILES_IN_AN_OBSERVATION = 500
 

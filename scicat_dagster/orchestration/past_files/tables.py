@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.orchestration.past_files.sweep import Plan
+from scicat_dagster.orchestration.past_files.plan import Plan
 from scicat_dagster.usecases.discover import Discovery
 from scicat_dagster.usecases.walk import LeftOut
 

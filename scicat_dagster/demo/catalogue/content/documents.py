@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from scicat_dagster.demo.catalogue.answers import JsonObject
+from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.dates import now, stored_form
 from scicat_dagster.demo.catalogue.content.units import with_si
 

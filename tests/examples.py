@@ -19,7 +19,7 @@ settings.load_profile("unit")
 @pytest.fixture
 def data_folder() -> Path:
     """The folder of real files that came from a facility."""
-    return Path(__file__).parents[1] / "data"
+    return Path(__file__).parent / "data"
 
 
 @pytest.fixture

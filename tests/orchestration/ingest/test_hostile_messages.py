@@ -31,7 +31,7 @@ from scicat_dagster.orchestration.ingest.tick import plan_tick
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import PARTITION_TAG
 from tests.databases import kept_connections
-from tests.orchestration.conftest import instance_in
+from tests.small_facility import instance_in
 
 TOPIC = "odin"
 GOOD = "/data/odin/good.hdf"

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 ASSET = dg.AssetKey("raw_dataset")
 PID = "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"

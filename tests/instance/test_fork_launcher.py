@@ -14,8 +14,8 @@ from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.tags import PARTITION_TAG, PROCESS_TAG
-from tests.orchestration.conftest import instance_in
-from tests.orchestration.waiting_runs import found, health, is_running, looping, started, wait_for, waiting
+from tests.instance.waiting_runs import found, health, is_running, looping, started, wait_for, waiting
+from tests.small_facility import instance_in
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ from dagster_celery.launcher import CeleryRunLauncher
 
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from tests.brokers import free_ports
-from tests.orchestration.conftest import instance_in
-from tests.orchestration.waiting_runs import (
+from tests.instance.waiting_runs import (
     found,
     health,
     is_running,
@@ -38,6 +37,7 @@ from tests.orchestration.waiting_runs import (
     wait_for,
     waiting,
 )
+from tests.small_facility import instance_in
 
 pytestmark = [
     pytest.mark.endtoend,

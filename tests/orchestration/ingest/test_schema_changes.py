@@ -16,7 +16,7 @@ from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, create_app
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Plan, Scripted
 from scicat_dagster.orchestration.facility import Facility
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 NAME = "schema_version"
 

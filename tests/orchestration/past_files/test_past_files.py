@@ -18,15 +18,16 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from scicat_dagster.cli import main
 from scicat_dagster.definitions import build_definitions
-from scicat_dagster.orchestration import discovery
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.past_files.backfills import MOST_FILES_IN_A_BACKFILL, start_backfills
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
+from scicat_dagster.orchestration.past_files.plan import Plan, plan_sweep
 from scicat_dagster.orchestration.past_files.request_sensor import MOST_UNFINISHED, reconcile_sensor
 from scicat_dagster.orchestration.past_files.requests import request_events, tags_of
-from scicat_dagster.orchestration.past_files.sweep import Plan, plan_sweep, reconciliation
+from scicat_dagster.orchestration.past_files.sweep import reconciliation
 from scicat_dagster.orchestration.tags import PRIORITY_TAG, REQUESTED_BY_TAG
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 HOURS = 3600
 
@@ -469,9 +470,9 @@ def test_a_second_backfill_of_the_same_files_is_not_started(
 
 
 def test_many_files_are_several_backfills(home: dg.DagsterInstance) -> None:
-    paths = [f"/data/{number}.nxs" for number in range(discovery.MOST_FILES_IN_A_BACKFILL + 1)]
+    paths = [f"/data/{number}.nxs" for number in range(MOST_FILES_IN_A_BACKFILL + 1)]
 
-    ids = discovery.start_backfills(home, paths, "discover")
+    ids = start_backfills(home, paths, "discover")
 
     assert sorted(len(files) for files in backfills(home).values()) == [1, len(paths) - 1]
     assert files_in_flight(home) == set(paths)

@@ -21,11 +21,18 @@ from scicat_dagster.notifications.message import MOST_LISTED, Condition
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
-from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor, not_well, short_name
-from scicat_dagster.orchestration.operations.news import MOST_REMEMBERED, PATIENCE, DigestCursor, Told, news
+from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor, not_well
+from scicat_dagster.orchestration.operations.news import (
+    MOST_REMEMBERED,
+    PATIENCE,
+    DigestCursor,
+    Told,
+    news,
+    short_name,
+)
 from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG
-from tests.orchestration.conftest import SmallFacility, instance_in
-from tests.unit.test_notifications import SECRET, Hook
+from tests.notifications.test_notifications import SECRET, Hook
+from tests.small_facility import SmallFacility, instance_in
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LONG_AGO = timedelta(days=2)

@@ -16,7 +16,7 @@ from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.ops import seconds_to_read
 from scicat_dagster.usecases.reingest import Reingestion
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 ASSET = dg.AssetKey("raw_dataset")
 PID = "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"

@@ -10,7 +10,7 @@ from celery import signals
 from dagster._core.launcher import LaunchRunContext
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
-from tests.orchestration.conftest import instance_in
+from tests.small_facility import instance_in
 
 
 @dg.job

@@ -15,7 +15,7 @@ from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import Position
 from scicat_dagster.orchestration.ingest.rejected_messages import position_metadata
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
-from scicat_dagster.orchestration.partitions import REJECTED_MESSAGES
+from scicat_dagster.orchestration.tags import REJECTED_MESSAGES
 
 _TRIES = 20
 _PAUSE_SECONDS = 1.0

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from tests.databases import kept_connections
-from tests.orchestration.conftest import instance_in
+from tests.small_facility import instance_in
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import yaml
 from pydantic import BaseModel
 
 from scicat_dagster.demo.catalogue.faults import FaultKind, Scripted
+from scicat_dagster.orchestration.ingest.io_manager import JsonBetweenOps
 from scicat_dagster.orchestration.ingest.ops import AnnouncedFile, Prepared, ReadFile
 from scicat_dagster.orchestration.ingest.per_file import PerFile
-from scicat_dagster.orchestration.io_manager import JsonBetweenOps
 from scicat_dagster.schemas.models import Schema
-from tests.orchestration.conftest import DATA, SmallFacility, instance_in
-from tests.orchestration.test_schema_changes import catalogue_with, execute
+from tests.orchestration.ingest.test_schema_changes import catalogue_with, execute
+from tests.small_facility import DATA, SmallFacility, instance_in
 
 
 class Anything(BaseModel):
@@ -102,7 +102,7 @@ def test_what_is_no_number_stays_so(tmp_path: Path) -> None:
 
 
 def all_schemas() -> list[Path]:
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     found = (
         path for folder in ("scicat_dagster", "tests") for path in (repository / folder).rglob("*.imsc.yml")
     )

@@ -26,7 +26,7 @@ from scicat_dagster.kafka.producer import send
 from scicat_dagster.limits import LARGEST_KEPT_BYTES
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event, rejections
 from tests.brokers import read_topic, unique_name
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 BROKEN = b"\x10\x00\x00\x00wrdn\xff\xfe"
 

@@ -13,7 +13,7 @@ from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.operations.retention import forget, forget_schedule, forgettable
 from scicat_dagster.orchestration.past_files.backfills import start_backfills
 from scicat_dagster.orchestration.tags import RAW_DATASET
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 

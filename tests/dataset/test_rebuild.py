@@ -15,7 +15,7 @@ from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.quality_checks import latest_files
 from scicat_dagster.usecases.reingest import Reingestion
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 JOB = "4c9a7f5e-job-of-the-message"
 

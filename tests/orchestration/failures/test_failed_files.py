@@ -33,7 +33,7 @@ from scicat_dagster.orchestration.ingest.retry_sensor import (
 )
 from scicat_dagster.orchestration.operations.failure_report import failed_files_report
 from scicat_dagster.orchestration.tags import RAW_DATASET
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

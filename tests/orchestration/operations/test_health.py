@@ -53,7 +53,7 @@ from scicat_dagster.orchestration.operations.health import (
 )
 from scicat_dagster.orchestration.operations.measures import inventory_measures, measures
 from scicat_dagster.orchestration.tags import RAW_DATASET
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 CHECKS = (
     "kafka",

@@ -19,7 +19,7 @@ from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.ingest.tick import plan_tick
 from tests.brokers import Broker, KafkaCluster, read_topic, unique_name
 from tests.kafka.test_reader import make_anew
-from tests.orchestration.conftest import SmallFacility
+from tests.small_facility import SmallFacility
 
 
 def wrdn(path: object, job_id: str = "job", *, error: bool = False, metadata: str | None = None) -> bytes:

@@ -20,7 +20,7 @@ from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, Store
 from scicat_dagster.orchestration.facility import Facility
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent / "data"
 FILE_TIME = 1_730_000_000
 
 
