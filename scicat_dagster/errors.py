@@ -6,9 +6,11 @@ does with each kind is said once, in ``orchestration.failures``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import ErrorDetails
 
 from scicat_dagster.limits import LONGEST_TEXT
 
@@ -20,6 +22,25 @@ def bounded(text: str) -> str:
     return f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 
+def message_of(detail: ErrorDetails) -> str:
+    """What is wrong with a value that pydantic refused: the text of our own validator, or else pydantic's."""
+    cause = detail.get("ctx", {}).get("error")
+    return str(cause) if isinstance(cause, ValueError | AssertionError) else detail["msg"]
+
+
+class UnknownHereError(LookupError):
+    """Neither the file nor the schema is wrong: what was asked for cannot be known where we are."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a variable or field has no value."""
+
+    text: str
+    is_unknown: bool = False
+    """Whether it is only not known here, without SciCat or without an announcement."""
+
+
 class Notice(BaseModel):
     """Something that did not stop a file, but that a person should see: a variable or field that failed."""
 
@@ -28,6 +49,8 @@ class Notice(BaseModel):
     subject: Annotated[str, AfterValidator(bounded)]
     """What it is about, such as ``variables.pi_email`` or ``schema.contact_email``."""
     reason: Annotated[str, AfterValidator(bounded)]
+    is_unknown: bool = Field(default=False, exclude=True)
+    """As of a :class:`Reason`; stays in the process that looks at a file without SciCat."""
 
 
 class IngestionError(Exception):

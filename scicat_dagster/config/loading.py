@@ -19,7 +19,7 @@ from scicat_dagster.config.consistency import contradictions, doubtful_settings,
 from scicat_dagster.config.models import Settings
 from scicat_dagster.config.placeholders import fill_placeholders
 from scicat_dagster.config.yaml_file import UnreadableError, parse_yaml, read_text
-from scicat_dagster.errors import PermanentError
+from scicat_dagster.errors import PermanentError, message_of
 
 CONFIGURATION_VARIABLE = "SCICAT_INGESTOR_CONFIG"
 """The environment variable that holds the path of the configuration file."""
@@ -131,10 +131,6 @@ def _mistakes(error: ValidationError) -> list[str]:
     found = []
     for detail in error.errors(include_input=False, include_url=False):
         place = ".".join(str(part) for part in detail["loc"])
-        what = "is missing." if detail["type"] == "missing" else f"{_sentence(detail['msg'])}."
-        found.append(f"{place}: {what}")
+        what = "is missing" if detail["type"] == "missing" else message_of(detail).rstrip(".")
+        found.append(f"{place}: {what}.")
     return found
-
-
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").rstrip(".")

@@ -8,19 +8,21 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from scicat_dagster.config.models import DatasetSettings, FileHandlingSettings
 from scicat_dagster.dataset.fields import MANDATORY, RawDataset
-from scicat_dagster.errors import Notice, PermanentError
+from scicat_dagster.errors import Notice, PermanentError, Reason, message_of
 from scicat_dagster.files.manifest import DataFile, FileDescription
 from scicat_dagster.schemas.conversion import convert
 from scicat_dagster.schemas.models import V4_LIST_FIELDS, FieldAssignment, Schema
 from scicat_dagster.schemas.rendering import render
-from scicat_dagster.schemas.variables import Evaluation
+from scicat_dagster.schemas.variables import Evaluation, notice_of
 
 LARGEST_BODY_BYTES = 16 * 1024 * 1024
 """What a SciCat server accepts in one request; larger ones get a 500."""
@@ -31,6 +33,25 @@ _COUNTED_BY_SERVER = frozenset({"size", "numberOfFiles"})
 _DEEPEST_VALUE = 64
 
 _NAMESPACE = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
+
+
+class FieldsError(PermanentError):
+    """Mandatory fields cannot be built; ``reasons`` are by their names."""
+
+    def __init__(
+        self, what: str, *, remedy: str, reasons: Mapping[str, Reason], details: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(what, remedy=remedy, details=details)
+        self.reasons = reasons
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _fields_error, (self.what, self.remedy, self.reasons, self.details)
+
+
+def _fields_error(
+    what: str, remedy: str, reasons: Mapping[str, Reason], details: dict[str, str]
+) -> FieldsError:
+    return FieldsError(what, remedy=remedy, reasons=reasons, details=details)
 
 
 class BuiltDataset(BaseModel):
@@ -96,14 +117,15 @@ def build_dataset(
 
 def _high_level(
     schema: Schema, evaluation: Evaluation, notices: list[Notice]
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, Reason]]:
     """The fields that could be built, and why the others could not, by the API's names."""
     values: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Reason] = {}
     for key, item in schema.unusable_fields.items():
-        notices.append(_failed(key, item.machine_name, item.reason))
+        reason = Reason(item.reason)
+        notices.append(_failed(key, item.machine_name, reason))
         if item.field_type != "scientific_metadata":
-            reasons[item.machine_name] = item.reason
+            reasons[item.machine_name] = reason
     for key, assignment in schema.assignments.items():
         if assignment.field_type == "high_level":
             try:
@@ -111,12 +133,12 @@ def _high_level(
                 value = _plain(_converted(assignment, rendered.value))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 reasons[assignment.fills] = evaluation.why(error)
-                notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
+                notices.append(_failed(key, assignment.machine_name, reasons[assignment.fills]))
                 continue
             if assignment.fills == assignment.machine_name:
                 values[assignment.fills] = value
             else:
-                reasons[assignment.fills] = "its list is empty."
+                reasons[assignment.fills] = Reason("its list is empty.")
                 _fill_from_list(values, assignment, value, notices)
     return values, reasons
 
@@ -164,10 +186,8 @@ def _scientific_metadata(
     return entries
 
 
-def _failed(key: str, machine_name: str, reason: str) -> Notice:
-    return Notice(
-        subject=f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason=reason
-    )
+def _failed(key: str, machine_name: str, reason: Reason) -> Notice:
+    return notice_of(f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -204,7 +224,7 @@ def _pid(
     files: FileDescription,
     defaults: DatasetSettings,
     job_id_key: str,
-    reasons: dict[str, str],
+    reasons: dict[str, Reason],
 ) -> str | None:
     """The pid to send, or None where the server has to make it."""
     if not defaults.allow_dataset_pid:
@@ -215,11 +235,13 @@ def _pid(
         for item in schema.items.values()
     )
     if is_assigned and not given and not defaults.generate_dataset_pid:
-        reason = reasons.get("pid", "it is empty.")
-        raise PermanentError(
-            f"The schema {schema.name} assigns a pid that cannot be built: {reason}",
+        reason = reasons.get("pid", Reason("it is empty."))
+        what = f"The schema {schema.name} assigns a pid that cannot be built: {reason.text}"
+        raise FieldsError(
+            what,
             remedy="Correct the schema or the file, then re-execute all ops of the run, because the failed "
             "one has the old schema; without its pid a file could be registered twice.",
+            reasons={"pid": Reason(what, reason.is_unknown)},
         )
     if given and not defaults.generate_dataset_pid:
         pid = str(given)
@@ -229,33 +251,36 @@ def _pid(
     return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
 
 
-def _validated(values: dict[str, Any], reasons: dict[str, str], notices: list[Notice]) -> RawDataset:
+def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list[Notice]) -> RawDataset:
     """The dataset without the optional fields that the server would refuse, which are noted."""
     try:
         return RawDataset.model_validate(values)
     except ValidationError as error:
-        refused = {
-            str(detail["loc"][0]): detail["msg"].removeprefix("Value error, ")
-            for detail in error.errors(include_url=False)
-        }
-    missing = {name: reason for name, reason in refused.items() if name in {*MANDATORY, "type", "pid"}}
+        refused = {str(detail["loc"][0]): detail for detail in error.errors(include_url=False)}
+    missing = {
+        name: _why_missing(detail, reasons.get(name))
+        for name, detail in refused.items()
+        if name in {*MANDATORY, "type", "pid"}
+    }
     if missing:
-        raise PermanentError(
-            "Mandatory fields cannot be built: "
-            + " ".join(
-                f"{name}: {_why_missing(reason, reasons.get(name))}" for name, reason in missing.items()
-            ),
+        listed = " ".join(f"{name}: {reason.text}" for name, reason in missing.items())
+        raise FieldsError(
+            f"Mandatory fields cannot be built: {listed}",
             remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute all ops "
             "of the run, because the failed one has the old schema.",
+            reasons=missing,
         )
-    notices.extend(Notice(subject=f"dataset.{name}", reason=reason) for name, reason in refused.items())
+    notices.extend(
+        Notice(subject=f"dataset.{name}", reason=message_of(detail)) for name, detail in refused.items()
+    )
     return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
 
 
-def _why_missing(refused: str, not_built: str | None) -> str:
+def _why_missing(detail: ErrorDetails, not_built: Reason | None) -> Reason:
     if not_built is not None:
-        return f"{not_built.rstrip('.')}."
-    return "the schema does not assign it." if refused == "Field required" else f"{refused}."
+        return Reason(f"{not_built.text.rstrip('.')}.", not_built.is_unknown)
+    is_absent = detail["type"] == "missing"
+    return Reason("the schema does not assign it." if is_absent else f"{message_of(detail)}.")
 
 
 def _check_size(body: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from scicat_dagster.errors import Notice
 from scicat_dagster.files.reading import Read
 from scicat_dagster.files.values import Reader
 from scicat_dagster.schemas.models import SampleAttachment, Unusable
-from scicat_dagster.schemas.variables import Catalogue, Evaluation
+from scicat_dagster.schemas.variables import Catalogue, Evaluation, notice_of
 
 
 class SampleSource(Catalogue, Protocol):
@@ -41,7 +41,7 @@ def find_sample_id(
         if len(samples) != 1:
             raise LookupError(f"{len(samples)} samples of proposal {proposal_id} are named {name!r}.")
     except (LookupError, ValueError, TypeError) as error:
-        evaluation.notices.append(Notice(subject="sample_attachment", reason=str(error)))
+        evaluation.notices.append(notice_of("sample_attachment", evaluation.why(error)))
         return None
     return str(samples[0].get("sampleId"))
 

@@ -15,20 +15,25 @@ from pydantic import JsonValue
 
 from scicat_dagster.config.models import Settings
 from scicat_dagster.dataset import ingestion
-from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.build import BuiltDataset, FieldsError
 from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.rebuild import describe_again, extract_again
 from scicat_dagster.dataset.samples import SampleSource
 from scicat_dagster.diagnostics.report import FieldState, FileReport, Importance, Report
-from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
+from scicat_dagster.errors import (
+    IngestionError,
+    Notice,
+    PermanentError,
+    Reason,
+    TransientError,
+    UnknownHereError,
+)
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
+from scicat_dagster.schemas.models import FieldAssignment, Schema
 from scicat_dagster.usecases.preview import PreviewSchema
 
-_NOT_ASKED = "SciCat was not asked for"
-_FROM_MESSAGE = tuple(f"<{name}>" for name in BUILT_IN_VARIABLES if name.startswith("message_"))
 _GIVEN = {
     "contactEmail": "given@example.org",
     "sourceFolder": "/",
@@ -45,14 +50,14 @@ class UnaskedCatalogue:
 
         Raises
         ------
-        LookupError
+        UnknownHereError
             Always.
         """
-        raise LookupError(f"{_NOT_ASKED} {url}.")
+        raise UnknownHereError(f"SciCat was not asked for {url}.")
 
     def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
         """No samples; raises as :meth:`fetch`."""
-        raise LookupError(f"{_NOT_ASKED} the samples of proposal {proposal_id}.")
+        raise UnknownHereError(f"SciCat was not asked for the samples of proposal {proposal_id}.")
 
 
 def check_file(
@@ -94,7 +99,7 @@ def _without_checksums(settings: Settings) -> Settings:
 
 def _built(
     metadata: ExtractedMetadata, files: FileDescription, settings: Settings
-) -> tuple[BuiltDataset, dict[str, str]]:
+) -> tuple[BuiltDataset, dict[str, Reason]]:
     """The dataset, and why each mandatory field that it lacks cannot be built.
 
     Where some are lacking, each is tried with all others given, and the dataset is the one with all given.
@@ -115,9 +120,8 @@ def _built(
         try:
             ingestion.build(_with_given(metadata, set(fields) - {name}), files, settings)
         except PermanentError as error:
-            reasons[name] = error.what.removeprefix("Mandatory fields cannot be built: ").removeprefix(
-                f"{name}: "
-            )
+            built_otherwise = error.reasons if isinstance(error, FieldsError) else {}
+            reasons[name] = built_otherwise.get(name, Reason(error.what))
     if not reasons:
         raise refusal
     return built, reasons
@@ -144,18 +148,14 @@ def _with_given(metadata: ExtractedMetadata, names: set[str]) -> ExtractedMetada
 
 def _sort(found: FileReport, notices: Iterable[Notice]) -> None:
     for notice in notices:
-        (found.unknown if _is_unknown(notice.reason) else found.unresolved).append(notice)
+        (found.unknown if notice.is_unknown else found.unresolved).append(notice)
 
 
-def _is_unknown(reason: str) -> bool:
-    return _NOT_ASKED in reason or any(name in reason for name in _FROM_MESSAGE)
-
-
-def _state(name: str, importance: Importance, reason: str | None) -> FieldState:
+def _state(name: str, importance: Importance, reason: Reason | None) -> FieldState:
     if reason is None:
         return FieldState(field=name, importance=importance, state="filled")
-    state: Literal["missing", "unknown"] = "unknown" if _is_unknown(reason) else "missing"
-    return FieldState(field=name, importance=importance, state=state, reason=reason)
+    state: Literal["missing", "unknown"] = "unknown" if reason.is_unknown else "missing"
+    return FieldState(field=name, importance=importance, state=state, reason=reason.text)
 
 
 def _recommended(schema: Schema, built: BuiltDataset, settings: Settings) -> list[FieldState]:
@@ -173,15 +173,15 @@ def _recommended(schema: Schema, built: BuiltDataset, settings: Settings) -> lis
     return states
 
 
-def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> str:
+def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> Reason:
     subjects = {
         f"dataset.{name}",
         *(f"schema.{key} ({name})" for key, field in schema.items.items() if field.machine_name == name),
     }
-    reasons = [notice.reason for notice in built.notices if notice.subject in subjects]
-    if reasons:
-        return reasons[0]
-    return "its value is empty." if len(subjects) > 1 else "the schema does not assign it."
+    for notice in built.notices:
+        if notice.subject in subjects:
+            return Reason(notice.reason, notice.is_unknown)
+    return Reason("its value is empty." if len(subjects) > 1 else "the schema does not assign it.")
 
 
 def _add_rows(found: FileReport, report: Report) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
+from scicat_dagster.errors import message_of
 from scicat_dagster.nearest import suggestion
 
 
@@ -46,7 +46,7 @@ def unknown_key(key: str, known: frozenset[str]) -> Mistake:
 _UNION_TAGS = frozenset({"NXS", "SC", "VALUE"})
 
 
-def _sentence(detail: Any) -> str:
+def _sentence(detail: ErrorDetails) -> str:
     match detail["type"]:
         case "missing":
             return "is missing."
@@ -59,5 +59,5 @@ def _sentence(detail: Any) -> str:
             meant = suggestion(detail["input"], known) or f"; use one of {', '.join(known)}."
             return f"{detail['input']!r} is not known{meant}"
         case _:
-            message = detail["msg"].removeprefix("Value error, ")
+            message = message_of(detail)
             return message if message.endswith("?") else f"{message.rstrip('.')}."

@@ -32,6 +32,9 @@ from scicat_dagster.schemas.operators import OPERATORS, Arguments, canonical_nam
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.schemas.selection import Selector, read_selector
 
+MESSAGE_VARIABLES = ("message_job_id", "message_service_id", "message_metadata")
+"""Those of the built-in variables that only a file with an announcement has."""
+
 BUILT_IN_VARIABLES = (
     "ingestor_run_id",
     "data_file_path",
@@ -39,9 +42,7 @@ BUILT_IN_VARIABLES = (
     "now",
     "ingestor_files_directory",
     "ingestor_metadata_schema_id",
-    "message_job_id",
-    "message_service_id",
-    "message_metadata",
+    *MESSAGE_VARIABLES,
 )
 """Defined before a schema's own, which may take their place; the last three only when the file was announced
 by a message.

@@ -12,11 +12,18 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from scicat_dagster.errors import Notice
+from scicat_dagster.errors import Notice, Reason, UnknownHereError
 from scicat_dagster.files.reading import Read
 from scicat_dagster.files.values import Reader
 from scicat_dagster.schemas.conversion import convert
-from scicat_dagster.schemas.models import NexusVariable, Schema, ScicatVariable, Unusable, ValueVariable
+from scicat_dagster.schemas.models import (
+    MESSAGE_VARIABLES,
+    NexusVariable,
+    Schema,
+    ScicatVariable,
+    Unusable,
+    ValueVariable,
+)
 from scicat_dagster.schemas.operators import OPERATORS
 from scicat_dagster.schemas.rendering import UnresolvedError, Value, render, render_address
 
@@ -47,14 +54,17 @@ class Evaluation:
     values: dict[str, Value] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
 
-    def why(self, error: Exception) -> str:
-        """A failure in words; where it is a consequence of an earlier one, that one's words too."""
+    def why(self, error: Exception) -> Reason:
+        """Why something has no value; of a consequence of an earlier failure, that one's text, too."""
         if isinstance(error, UnresolvedError):
             for notice in self.notices:
                 if notice.subject == f"variables.{error.name}":
-                    return f"It needs <{error.name}>, which failed: {notice.reason}"
-            return f"It uses <{error.name}>, which is not defined before it."
-        return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+                    text = f"It needs <{error.name}>, which failed: {notice.reason}"
+                    return Reason(text, notice.is_unknown)
+            text = f"It uses <{error.name}>, which is not defined before it."
+            return Reason(text, error.name in MESSAGE_VARIABLES)
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        return Reason(text, isinstance(error, UnknownHereError))
 
 
 def evaluate_variables(
@@ -91,13 +101,17 @@ def evaluate_variables(
                     raise ValueError(variable.reason)
             value = Value(convert(found.value, variable.value_type), found.unit)
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            reason = evaluation.why(error)
-            evaluation.notices.append(Notice(subject=f"variables.{name}", reason=reason))
+            evaluation.notices.append(notice_of(f"variables.{name}", evaluation.why(error)))
             # The built-in one of this name is not what the schema means.
             evaluation.values.pop(name, None)
         else:
             evaluation.values[name] = value
     return evaluation
+
+
+def notice_of(subject: str, reason: Reason) -> Notice:
+    """The notice about something that has no value."""
+    return Notice(subject=subject, reason=reason.text, is_unknown=reason.is_unknown)
 
 
 def reads_of(schema: Schema) -> Iterator[Read]:

@@ -24,7 +24,7 @@ from pydantic import JsonValue, ValidationError
 
 from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.scicat.errors import RefusedError, explain, server_words, unreachable
+from scicat_dagster.scicat.errors import RefusedError, UnansweredError, explain, server_words, unreachable
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
 from scicat_dagster.scicat.queries import MOST_RECORDS, filter_text, parts_for_an_address
 from scicat_dagster.scicat.tokens import expiry_of
@@ -266,10 +266,11 @@ class ScicatClient:
                 for block in self._pages(endpoint, {"datasetId": {"$in": part}}, doing, OrigDatablockRecord):
                     answered.add(block.datasetId)
                     yield block
-            except IngestionError as error:
-                # Without an answer it is the network, and asking more often does not help.
-                if "status" not in error.details:
-                    raise
+            except UnansweredError:
+                # It is the network, and asking more often does not help.
+                raise
+            except IngestionError:
+                pass
             for pid in part:
                 if pid not in answered:
                     yield from self.origdatablocks(pid)
@@ -548,7 +549,7 @@ class ScicatClient:
             answer: JsonValue = response.json()
         except (ValueError, RecursionError):
             kind = response.headers.get("Content-Type", "no type")
-            raise TransientError(
+            raise UnansweredError(
                 f"SciCat answered {response.status_code} with {kind} instead of JSON when {doing}.",
                 remedy="See that scicat.host is the API's address, and what stands between here and it.",
             ) from None
@@ -588,8 +589,8 @@ def _parsed(answer: JsonValue, doing: str, kind: type[_Record]) -> _Record:
         raise _unexpected(doing) from None
 
 
-def _unexpected(doing: str) -> TransientError:
-    return TransientError(
+def _unexpected(doing: str) -> UnansweredError:
+    return UnansweredError(
         f"SciCat's answer is not what its API promises when {doing}.",
         remedy="See that scicat.host is the API's address and that its version is supported.",
     )

@@ -19,6 +19,10 @@ _LONGEST_QUOTE = 2000
 _LONGEST_NUMBER = 8
 
 
+class UnansweredError(TransientError):
+    """No answer came, or none that says what became of the request: it may still be carried out."""
+
+
 class RefusedError(PermanentError):
     """The server understood the request and refuses it."""
 
@@ -50,7 +54,6 @@ def server_words(response: requests.Response) -> str:
 def explain(response: requests.Response, doing: str) -> IngestionError:
     """The failure that an answer stands for; ``doing`` says what was asked, as in "creating the dataset"."""
     status = response.status_code
-    # The status in the details tells that the server has answered: nothing is under way any more.
     details = {"status": f"{status} {response.reason}", "answer": server_words(response)}
     what = f"SciCat answered {status} when {doing}: {details['answer']}"
     if 300 <= status < 400:
@@ -72,14 +75,14 @@ def explain(response: requests.Response, doing: str) -> IngestionError:
 
 def unreachable(
     error: requests.RequestException, doing: str, *, retry_after_seconds: float | None = None
-) -> TransientError:
+) -> UnansweredError:
     """The failure that a broken connection or a time-out stands for.
 
     ``retry_after_seconds`` is how long the request may still be under way, where it may have been sent.
     """
     is_late = isinstance(error, requests.Timeout) or isinstance(_reason(error), ReadTimeoutError)
     kind = "did not answer in time" if is_late else "cannot be reached"
-    return TransientError(
+    return UnansweredError(
         f"SciCat {kind} when {doing} ({type(error).__name__}).",
         remedy="It is tried again; look at the network and the SciCat server if it goes on.",
         retry_after_seconds=None if _was_never_sent(error) else retry_after_seconds,

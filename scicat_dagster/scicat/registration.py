@@ -23,7 +23,7 @@ from scicat_dagster.config.models import IngestionSettings
 from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ScicatClient
-from scicat_dagster.scicat.errors import RefusedError
+from scicat_dagster.scicat.errors import RefusedError, UnansweredError
 from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord, RegisteredDataset
 
 LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
@@ -228,7 +228,7 @@ def _create_first_block(body: dict[str, JsonValue], pid: str, client: ScicatClie
         found = _readable(pid, client)
         if found.listed.issuperset(_body_paths(body, found.record)):
             return
-        if "status" not in failure.details:
+        if isinstance(failure, UnansweredError):
             break
     raise failure
 

@@ -698,7 +698,7 @@ def test_a_redirect_is_refused_and_its_target_is_named(status: int, name: str) -
 NETRC_PROGRAM = """
 import sys
 from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.config.consistency import ScicatSettings
+from scicat_dagster.config.models import ScicatSettings
 host, token, *further = sys.argv[1:]
 client = ScicatClient(ScicatSettings.model_validate({"host": host, "token": token, "timeout": 20}))
 for url in further:

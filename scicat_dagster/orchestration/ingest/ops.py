@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scicat_dagster.dataset import ingestion
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
-from scicat_dagster.errors import PermanentError
+from scicat_dagster.errors import PermanentError, message_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
@@ -264,7 +264,7 @@ def _announcement(config: AnnouncementConfig) -> FileWritten | None:
         return FileWritten.model_validate_json(config.announcement)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{'.'.join(map(str, detail['loc']))} {detail['msg']}" for detail in error.errors()
+            f"{'.'.join(map(str, detail['loc']))} {message_of(detail)}" for detail in error.errors()
         )
         raise PermanentError(
             f"The announcement in the run's configuration is not one: {mistakes}.",
