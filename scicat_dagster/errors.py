@@ -53,6 +53,16 @@ class Notice(BaseModel):
     """As of a :class:`Reason`; stays in the process that looks at a file without SciCat."""
 
 
+class Problem(BaseModel):
+    """What went wrong, what a person can do, and facts that help to judge the case; no secret is in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: Annotated[str, AfterValidator(bounded)]
+    remedy: Annotated[str, AfterValidator(bounded)] = ""
+    details: dict[str, Annotated[str, AfterValidator(bounded)]] = {}
+
+
 class IngestionError(Exception):
     """A file (or the whole facility) cannot be registered now.
 
@@ -60,6 +70,11 @@ class IngestionError(Exception):
     ``remedy`` says what a person can do. Neither ever holds a secret. ``details`` are further facts that help
     to judge the case (a server's answer, two values that differ), as name and text.
     """
+
+    @property
+    def problem(self) -> Problem:
+        """The same without the traceback, to be stored or shown."""
+        return Problem(what=self.what, remedy=self.remedy, details=self.details)
 
     def __init__(self, what: str, *, remedy: str, details: dict[str, str] | None = None) -> None:
         super().__init__(bounded(what), bounded(remedy))

@@ -17,7 +17,7 @@ from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo.catalogue import Store
 from scicat_dagster.demo.catalogue.faults import FaultKind
 from scicat_dagster.demo.file_writer import MessageKind
-from scicat_dagster.orchestration.failures.failed_files import FailedFile, reason_of
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, problem_of
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.usecases.preview import preview_file
 
@@ -162,5 +162,5 @@ def account(
 
 def _reason(facility: Facility, failed: FailedFile) -> str:
     """Why it failed, without what is different for each file."""
-    reason, _ = reason_of(facility.instance, failed)
+    reason = problem_of(facility.instance, failed).what
     return re.sub(r"\S*/\S+|\d+", "…", reason)

@@ -17,19 +17,19 @@ def failures(*, as_json: bool) -> None:
 
     Exits with 1 when there is one.
     """
-    from scicat_dagster.orchestration.failures.failed_files import failed_files, reason_of
+    from scicat_dagster.orchestration.failures.failed_files import failed_files, problem_of
 
     with dagster_instance() as instance:
         rows = []
         for file in failed_files(instance):
-            reason, remedy = reason_of(instance, file)
+            problem = problem_of(instance, file)
             rows.append(
                 {
                     "file": file.path,
                     "since": file.since.isoformat(timespec="seconds"),
                     "kind": file.kind,
-                    "reason": reason,
-                    "remedy": remedy,
+                    "reason": problem.what,
+                    "remedy": problem.remedy,
                     "runs": file.runs,
                     "run_id": file.run_id,
                 }

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
-from scicat_dagster.orchestration.tags import CONFIGURATION
-
-VERSION = "version"
-NOTICES = "number of notices"
+from scicat_dagster.orchestration.tags import CONFIGURATION, CONFIGURATION_IN_FORCE
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,12 @@ def changes(facility: Facility) -> Iterator[dg.AssetObservation]:
         CONFIGURATION,
         description=" ".join(notice.reason for notice in notices) or f"The version {version} is in force.",
         metadata={
-            VERSION: dg.MetadataValue.text(version.hash),
+            "version": dg.MetadataValue.text(version.hash),
             "modified": dg.MetadataValue.timestamp(version.modified_at),
             "file": dg.MetadataValue.path(facility.configuration.path),
-            NOTICES: dg.MetadataValue.int(len(notices)),
+            CONFIGURATION_IN_FORCE: dg.MetadataValue.json(
+                {"hash": version.hash, "is_as_on_disk": not notices}
+            ),
             **({"what to know": notices_table(notices)} if notices else {}),
         },
     )
@@ -53,7 +53,7 @@ def reported_version(instance: dg.DagsterInstance) -> ReportedVersion | None:
     """What the code server reported last; None before its first tick."""
     for record in instance.fetch_observations(CONFIGURATION, limit=1).records:
         observation = record.asset_observation
-        if observation is not None and VERSION in observation.metadata:
-            said = {name: value.value for name, value in observation.metadata.items()}
-            return ReportedVersion(str(said[VERSION]), said[NOTICES] == 0, observation.description or "")
+        if observation is not None and CONFIGURATION_IN_FORCE in observation.metadata:
+            reported: Any = observation.metadata[CONFIGURATION_IN_FORCE].value
+            return ReportedVersion(**reported, description=observation.description or "")
     return None

@@ -3,51 +3,73 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import dagster as dg
 
 from scicat_dagster.config.loading import Version
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
-from scicat_dagster.errors import Notice
+from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
+from scicat_dagster.orchestration.tags import PID, PROBLEM
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.registration import Registration
 
 MOST_ROWS = 500
+"""Of a table: every event is kept in Dagster's database."""
+
+Metadata = Mapping[str, dg.MetadataValue]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | int]]) -> dg.TableMetadataValue:
+    """A table of at most :data:`MOST_ROWS` rows; a column whose first value is a number is one of numbers."""
+    shown = list(islice(rows, MOST_ROWS))
+    types = ["int" if shown and isinstance(value, int) else "string" for value in (shown or [columns])[0]]
+    return dg.MetadataValue.table(
+        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in shown],
+        schema=dg.TableSchema(
+            [dg.TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]
+        ),
+    )
+
+
+def problem_metadata(problem: Problem) -> dict[str, dg.MetadataValue[Any]]:
+    """What the UI shows of a problem, and the problem itself for those who read it back."""
+    return {
+        "reason": dg.MetadataValue.text(problem.what),
+        "what to do": dg.MetadataValue.text(problem.remedy),
+        **{name: dg.MetadataValue.text(text) for name, text in problem.details.items()},
+        PROBLEM: dg.MetadataValue.json(problem.model_dump(mode="json")),
+    }
 
 
 def difference_table(changes: Sequence[Change]) -> dg.TableMetadataValue:
     """The differences between a dataset in the catalogue and its file."""
-    columns = ("field", "in the catalogue", "from the file", "what", "why")
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                dict(
-                    zip(
-                        columns,
-                        (
-                            change.field,
-                            shortened(change.in_catalogue),
-                            shortened(change.from_file),
-                            change.kind,
-                            change.reason,
-                        ),
-                        strict=True,
-                    )
-                )
+    return table(
+        ("field", "in the catalogue", "from the file", "what", "why"),
+        (
+            (
+                change.field,
+                shortened(change.in_catalogue),
+                shortened(change.from_file),
+                change.kind,
+                change.reason,
             )
-            for change in changes[:MOST_ROWS]
-        ],
-        schema=dg.TableSchema([dg.TableColumn(name, "string") for name in columns]),
+            for change in changes
+        ),
     )
+
+
+def notices_table(notices: Iterable[Notice]) -> dg.TableMetadataValue:
+    """A table of what did not stop the file but should be seen."""
+    return table(("what", "why"), ((notice.subject, notice.reason) for notice in notices))
 
 
 _LARGEST_SHOWN = 256 * 1024
 """Every run's events are kept in Dagster's database; larger datasets are to be looked at in the catalogue."""
-
-Metadata = Mapping[str, dg.MetadataValue]
 
 
 def dataset_metadata(
@@ -65,7 +87,7 @@ def dataset_metadata(
     """
     notices = (*built.notices, *registration.notices)
     shown: dict[str, dg.MetadataValue] = {
-        "pid": dg.MetadataValue.text(registration.pid),
+        PID: dg.MetadataValue.text(registration.pid),
         "SciCat": dg.MetadataValue.url(page),
         "schema": dg.MetadataValue.text(metadata.schema_.name),
         "schema id": dg.MetadataValue.text(metadata.schema_.id),
@@ -86,14 +108,6 @@ def dataset_metadata(
             round(seconds_since_announcement, 3)
         )
     return shown
-
-
-def notices_table(notices: Sequence[Notice]) -> dg.MetadataValue:
-    """A table of what did not stop the file but should be seen."""
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord({"what": notice.subject, "why": notice.reason}) for notice in notices],
-        schema=dg.TableSchema([dg.TableColumn("what", "string"), dg.TableColumn("why", "string")]),
-    )
 
 
 def _created(registration: Registration) -> str:

@@ -58,8 +58,28 @@ PROCESS_TAG = "scicat/process"
 GROUP_TAG = "scicat/worker_group"
 """On a run: the group of workers that one of its processes executes it."""
 
-FILES_PUT_ASIDE = "files put aside"
-"""The metadata of a run's failure that holds them."""
+# Metadata that programs read back: JSON of a model, beside the labels that people read.
+
+PROBLEM = "problem"
+"""Of a failure: a :class:`scicat_dagster.errors.Problem`."""
+
+DEFERRED_FILES = "deferred_files"
+"""Of the failure of a batch run: a problem for each file that it deferred, by partition key."""
+
+REJECTED_MESSAGE = "rejected_message"
+"""Of an observation of ``rejected_messages``: the message."""
+
+LAG_BY_TOPIC = "lag_by_topic"
+"""Of a materialization of ``kafka_lag``: the number of unread messages."""
+
+REQUESTED_FILES = "requested_files"
+"""Of an observation of ``reconciliation``: what is requested, and by whom."""
+
+CONFIGURATION_IN_FORCE = "configuration_in_force"
+"""Of an observation of ``configuration``: which version that is."""
+
+PID = "pid"
+"""Of a materialization of ``raw_dataset``."""
 
 GROUP = "ingestion"
 

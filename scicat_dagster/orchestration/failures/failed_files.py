@@ -14,10 +14,11 @@ from typing import Any
 
 import dagster as dg
 
+from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PARTITION_TAG, RAW_DATASET, ROUND_TAG
+from scicat_dagster.orchestration.tags import DEFERRED_FILES, PARTITION_TAG, PROBLEM, RAW_DATASET, ROUND_TAG
 
 MOST_ROUNDS = 24
 """Of requesting a file anew: some five days. After that it needs manual intervention."""
@@ -76,32 +77,33 @@ def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> l
     return sorted(found, key=lambda file: file.since)
 
 
-def reason_of(instance: dg.DagsterInstance, file: FailedFile) -> tuple[str, str]:
+def problem_of(instance: dg.DagsterInstance, file: FailedFile) -> Problem:
     """Why the latest run of a file failed, and what a person can do."""
     if file.kind == "cancelled":
-        return "The run was cancelled.", "Re-execute the run, or delete the partition to dismiss the file."
+        return Problem(
+            what="The run was cancelled.",
+            remedy="Re-execute the run, or delete the partition to dismiss the file.",
+        )
     for entry in instance.all_logs(file.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = entry.get_dagster_event().step_failure_data
         if data.user_failure_data is not None:
-            said = {name: value.value for name, value in data.user_failure_data.metadata.items()}
-            own = _deferred(said, file.path)
-            reason = own.get("reason") or said.get("reason") or data.user_failure_data.description or ""
-            return str(reason), str(own.get("remedy") or said.get("what to do") or "")
+            said: dict[str, Any] = {
+                name: value.value for name, value in data.user_failure_data.metadata.items()
+            }
+            # A batch run has one for each of its files.
+            problem = (said.get(DEFERRED_FILES) or {}).get(file.path) or said.get(PROBLEM)
+            if problem is not None:
+                return Problem.model_validate(problem)
+            return Problem(what=data.user_failure_data.description or "")
         if data.error is not None:
-            return data.error.message.strip(), "Report this: it is a bug."
+            return Problem(what=data.error.message.strip(), remedy="Report this: it is a bug.")
     for entry in instance.all_logs(file.run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
-        return (
-            f"The run's process died without reporting an error: {entry.get_dagster_event().message}",
-            "See whether its process was killed, for instance for lack of memory; then re-execute the run.",
+        return Problem(
+            what=f"The run's process died without reporting an error: {entry.get_dagster_event().message}",
+            remedy="See whether its process was killed, for instance for lack of memory; then re-execute "
+            "the run.",
         )
-    return "The run ended without reporting an error.", "Re-execute the run."
-
-
-def _deferred(said: dict[str, Any], path: str) -> dict[str, Any]:
-    """What a batch run says about one of its files."""
-    files = said.get(FILES_PUT_ASIDE)
-    own = files.get(path) if isinstance(files, dict) else None
-    return own if isinstance(own, dict) else {}
+    return Problem(what="The run ended without reporting an error.", remedy="Re-execute the run.")
 
 
 def _attempts(instance: dg.DagsterInstance, now: datetime) -> dict[str, list[dg.RunRecord]]:

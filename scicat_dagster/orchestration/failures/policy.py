@@ -35,6 +35,7 @@ import dagster as dg
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError
 from scicat_dagster.files.identity import FileChangedError
+from scicat_dagster.orchestration.metadata import problem_metadata
 from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG, RETRY_RUN_TAG, RETRY_STRATEGY_TAG
 from scicat_dagster.scicat.client import LoginRefusedError
 
@@ -103,11 +104,6 @@ def _tag(context: dg.OpExecutionContext, kind: str, retries: dict[str, str]) -> 
 def _failure(error: IngestionError, *, kind: str) -> dg.Failure:
     return dg.Failure(
         description=str(error),
-        metadata={
-            "reason": dg.MetadataValue.text(error.what),
-            "what to do": dg.MetadataValue.text(error.remedy),
-            "kind": dg.MetadataValue.text(kind),
-            **{name: dg.MetadataValue.text(text) for name, text in error.details.items()},
-        },
+        metadata={**problem_metadata(error.problem), "kind": dg.MetadataValue.text(kind)},
         allow_retries=False,
     )

@@ -28,7 +28,7 @@ from scicat_dagster.orchestration.ingest.per_file import (
     PerFile,
     each_file,
     failure_of,
-    is_run_of_many,
+    is_batch_run,
     log_materializations,
 )
 from scicat_dagster.orchestration.ingest.quality_checks import news
@@ -92,7 +92,7 @@ def wait_for_file(
 ) -> PerFile[AnnouncedFile]:
     handling = facility.settings.ingestion.file_handling
     # A worker does not wait for one file of many: what is not ready gets a run of its own.
-    delays = () if is_run_of_many(context) else handling.retry_delays()
+    delays = () if is_batch_run(context) else handling.retry_delays()
 
     def wait(key: str, _: None) -> AnnouncedFile:
         announcement = _announcement(config)
@@ -102,7 +102,7 @@ def wait_for_file(
         return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
 
     # Asking for all keys of a run costs the database some answers.
-    keys = context.partition_keys if is_run_of_many(context) else [context.partition_key]
+    keys = context.partition_keys if is_batch_run(context) else [context.partition_key]
     files = PerFile[None](made=dict.fromkeys(keys))
     announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
     context.add_output_metadata({"configuration": str(facility.configuration.version)})
@@ -170,7 +170,7 @@ def build_dataset(
 
     complete = PerFile[ReadFile](
         made={key: read for key, read in metadata.made.items() if key in files.made},
-        put_aside=metadata.put_aside | files.put_aside,
+        deferred=metadata.deferred | files.deferred,
     )
     prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
     tags = {
@@ -179,7 +179,7 @@ def build_dataset(
             str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
         },
     }
-    # Of a run of many only what they have in common.
+    # Of a batch run only what they have in common.
     common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
     cleaned = {name: tag_value(value) for name, value in common.items()}
     context.instance.add_run_tags(context.run_id, {name: value for name, value in cleaned.items() if value})
@@ -207,7 +207,7 @@ def register_dataset(
             context.log_event(would_be_posted(key, made.built, made.metadata.schema_, facility))
         return
 
-    files = [made.built for made in prepared.made.values()] if is_run_of_many(context) else []
+    files = [made.built for made in prepared.made.values()] if is_batch_run(context) else []
     new = unregistered(files, facility.catalogue, facility.settings.ingestion)
 
     def converge(_: str, made: Prepared) -> Registration:
@@ -231,7 +231,7 @@ def register_dataset(
     pids = {found.pid: prepared.made[key].built for key, found in registered.made.items()}
     for evaluation in news(facility, context.instance, pids):
         context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
-    if not is_run_of_many(context):
+    if not is_batch_run(context):
         key = context.partition_key
         yield dg.Output(None, metadata=shown(key, registered.made[key]))
         return
@@ -242,8 +242,8 @@ def register_dataset(
             for key, registration in registered.made.items()
         ],
     )
-    if registered.put_aside:
-        raise failure_of(context, registered.put_aside)
+    if registered.deferred:
+        raise failure_of(context, registered.deferred)
 
 
 def _seconds_since(announcement: FileWritten | None) -> float | None:

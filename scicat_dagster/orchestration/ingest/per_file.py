@@ -15,22 +15,14 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import DagsterEvent, DagsterEventBatchMetadata
-from scicat_dagster.errors import IngestionError, bounded
+from scicat_dagster.errors import IngestionError, Problem
 from scicat_dagster.orchestration.failures.policy import explained
-from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PARTITION_TAG, RETRY_RUN_TAG
+from scicat_dagster.orchestration.metadata import problem_metadata
+from scicat_dagster.orchestration.tags import DEFERRED_FILES, PARTITION_TAG, RETRY_RUN_TAG
 
 T = TypeVar("T")
 
 R = TypeVar("R")
-
-
-class PutAside(BaseModel):
-    """Why a file of a run of many was not registered."""
-
-    model_config = ConfigDict(frozen=True)
-
-    reason: str
-    remedy: str
 
 
 class PerFile(BaseModel, Generic[T]):
@@ -39,10 +31,10 @@ class PerFile(BaseModel, Generic[T]):
     model_config = ConfigDict(frozen=True)
 
     made: dict[str, T]
-    put_aside: dict[str, PutAside] = {}
+    deferred: dict[str, Problem] = {}
 
 
-def is_run_of_many(context: dg.OpExecutionContext) -> bool:
+def is_batch_run(context: dg.OpExecutionContext) -> bool:
     """Whether the run is about a range of files; asked without looking at the partitions in the database."""
     return PARTITION_TAG not in context.run.tags
 
@@ -58,26 +50,26 @@ def each_file(
 
     ``kind`` is what comes out, as Dagster checks it; ``pauses`` are as for ``explained``.
     """
-    if is_run_of_many(context):
-        return _of_many(kind, files, work)
+    if is_batch_run(context):
+        return _of_batch(kind, files, work)
     with explained(context, pauses):
         return kind(made={key: work(key, known) for key, known in files.made.items()})
 
 
-def _of_many(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R], T]) -> PerFile[T]:
+def _of_batch(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R], T]) -> PerFile[T]:
     made: dict[str, T] = {}
-    put_aside = dict(files.put_aside)
+    deferred = dict(files.deferred)
     for key, known in files.made.items():
         try:
             made[key] = work(key, known)
         except IngestionError as error:
-            put_aside[key] = PutAside(reason=error.what, remedy=error.remedy)
+            deferred[key] = error.problem
         except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others
-            put_aside[key] = PutAside(
-                reason=bounded(f"Unexpected {type(error).__name__}: {error}"),
+            deferred[key] = Problem(
+                what=f"Unexpected {type(error).__name__}: {error}",
                 remedy="See the traceback in the run that this file gets, and report it.",
             )
-    return kind(made=made, put_aside=put_aside)
+    return kind(made=made, deferred=deferred)
 
 
 def log_materializations(
@@ -94,17 +86,19 @@ def log_materializations(
         DagsterEvent.asset_materialization(step, materialization, place)
 
 
-def failure_of(context: dg.OpExecutionContext, put_aside: Mapping[str, PutAside]) -> dg.Failure:
-    """The failure of a run of many, which is not retried: its other files are registered."""
+def failure_of(context: dg.OpExecutionContext, deferred: Mapping[str, Problem]) -> dg.Failure:
+    """The failure of a batch run, which is not retried: its other files are registered."""
     context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: "false"})
+    problem = Problem(
+        what=f"{len(deferred)} of {len(context.partition_keys)} files could not be registered.",
+        remedy="Look at the runs of these files: each gets one of its own, which says why and is retried.",
+    )
     return dg.Failure(
-        description=f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered. Each "
-        "gets a run of its own, which says why and is retried.",
+        description=f"{problem.what} {problem.remedy}",
         metadata={
-            "reason": f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered.",
-            "what to do": "Look at the runs of these files.",
-            FILES_PUT_ASIDE: dg.MetadataValue.json(
-                {key: why.model_dump() for key, why in put_aside.items()},
+            **problem_metadata(problem),
+            DEFERRED_FILES: dg.MetadataValue.json(
+                {key: why.model_dump(mode="json") for key, why in deferred.items()},
             ),
         },
         allow_retries=False,

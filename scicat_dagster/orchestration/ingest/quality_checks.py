@@ -16,7 +16,7 @@ from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
-from scicat_dagster.orchestration.tags import RAW_DATASET
+from scicat_dagster.orchestration.tags import PID, RAW_DATASET
 from scicat_dagster.usecases.quality import QUESTIONS, Verdict, judge
 
 _MOST_FINDINGS = 200
@@ -113,7 +113,7 @@ def latest_files(
             except IngestionError as error:
                 context.log.warning("%s: %s", materialization.partition, error)
             else:
-                registered[str(materialization.metadata["pid"].value)] = built
+                registered[str(materialization.metadata[PID].value)] = built
     for evaluation in evaluations(facility, registered):
         if dg.AssetCheckKey(RAW_DATASET, evaluation.check_name) not in context.selected_asset_check_keys:
             continue

@@ -5,38 +5,61 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
+from scicat_dagster.errors import Problem
 from scicat_dagster.kafka.batch import Gap
 from scicat_dagster.kafka.messages import FileWritten, Position, Rejected
-from scicat_dagster.orchestration.tags import REJECTED_MESSAGES
+from scicat_dagster.orchestration.metadata import problem_metadata
+from scicat_dagster.orchestration.tags import PROBLEM, REJECTED_MESSAGE, REJECTED_MESSAGES
+
+_PAGE = 200
 
 
-def position_metadata(position: Position) -> dict[str, dg.MetadataValue[Any]]:
-    """Where in Kafka a message is, as the UI shows it and ``messages`` reads it."""
-    return {
-        "topic": dg.MetadataValue.text(position.topic),
-        "partition": dg.MetadataValue.int(position.partition),
-        "offset": dg.MetadataValue.int(position.offset),
-    }
+class RejectedMessage(BaseModel):
+    """A message that led to no file, as it is kept in Dagster's records."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    partition: int
+    offset: int
+    problem: Problem
+    value: Base64Bytes
+    """At most the beginning of it; ``length`` is that of all."""
+    length: int
+    reported_at: datetime | None = Field(default=None, exclude=True)
+
+    @property
+    def position(self) -> Position:
+        """Where in Kafka it is."""
+        return Position(self.topic, self.partition, self.offset)
 
 
 def rejected_event(rejected: Rejected) -> dg.AssetObservation:
-    """What the UI keeps of a rejected message, so that it can be looked at and sent again."""
-    position = rejected.position
+    """What Dagster keeps of a rejected message, so that it can be looked at and sent again."""
+    position, value = rejected.position, rejected.value or b""
+    problem = Problem(what=rejected.reason, remedy=rejected.remedy)
+    kept = RejectedMessage(
+        topic=position.topic,
+        partition=position.partition,
+        offset=position.offset,
+        problem=problem,
+        value=base64.b64encode(rejected.kept_value),
+        length=len(value),
+    )
     metadata = {
-        "reason": dg.MetadataValue.text(rejected.reason),
-        "what to do": dg.MetadataValue.text(rejected.remedy),
-        **position_metadata(position),
-        "message (base64)": dg.MetadataValue.text(base64.b64encode(rejected.kept_value).decode()),
-        "bytes in all": dg.MetadataValue.int(len(rejected.value or b"")),
+        **problem_metadata(problem),
+        **_position_metadata(position),
+        "bytes in all": dg.MetadataValue.int(len(value)),
+        REJECTED_MESSAGE: dg.MetadataValue.json(kept.model_dump(mode="json", exclude={"problem"})),
     }
-    if len(rejected.value or b"") > len(rejected.kept_value):
-        metadata["SHA-256 of all"] = dg.MetadataValue.text(hashlib.sha256(rejected.value or b"").hexdigest())
+    if len(value) > len(rejected.kept_value):
+        metadata["SHA-256 of all"] = dg.MetadataValue.text(hashlib.sha256(value).hexdigest())
     if rejected.file_path:
         metadata["file"] = dg.MetadataValue.text(rejected.file_path)
     return dg.AssetObservation(
@@ -45,14 +68,17 @@ def rejected_event(rejected: Rejected) -> dg.AssetObservation:
 
 
 def superseded_event(written: FileWritten) -> dg.AssetObservation:
-    """What the UI keeps of a message that another one for the same file came after, in one tick."""
+    """What Dagster keeps of a message that another one for the same file came after, in one tick."""
+    problem = Problem(
+        what="Another message for the same file came right after it.",
+        remedy="Nothing: the file has a run, with the later message.",
+    )
     return dg.AssetObservation(
         REJECTED_MESSAGES,
         description=f"{written.position}: another message for {written.file_path} came right after it",
         metadata={
-            "reason": dg.MetadataValue.text("Another message for the same file came right after it."),
-            "what to do": dg.MetadataValue.text("Nothing: the file has a run, with the later message."),
-            **position_metadata(written.position),
+            **problem_metadata(problem),
+            **_position_metadata(written.position),
             "file": dg.MetadataValue.text(written.file_path),
             "job id": dg.MetadataValue.text(written.job_id),
         },
@@ -60,42 +86,39 @@ def superseded_event(written: FileWritten) -> dg.AssetObservation:
 
 
 def gap_event(gap: Gap) -> dg.AssetObservation:
+    """What Dagster keeps of messages that Kafka deleted before they were read."""
+    problem = Problem(what=gap.reason, remedy="Find the files of that time on disk and backfill them.")
     return dg.AssetObservation(
         REJECTED_MESSAGES,
         description=gap_in_words(gap),
         metadata={
-            "reason": dg.MetadataValue.text(gap.reason),
-            "what to do": dg.MetadataValue.text("Find the files of that time on disk and backfill them."),
-            "topic": dg.MetadataValue.text(gap.topic),
-            "partition": dg.MetadataValue.int(gap.partition),
-            "offset": dg.MetadataValue.int(gap.expected),
+            **problem_metadata(problem),
+            **_position_metadata(Position(gap.topic, gap.partition, gap.expected)),
             "continued at": dg.MetadataValue.int(gap.continued_at),
             "lost messages": dg.MetadataValue.text("unknown") if gap.lost is None else gap.lost,
         },
     )
 
 
+def skipped_event(position: Position) -> dg.AssetObservation:
+    """What Dagster keeps of a message that a person skipped."""
+    problem = Problem(
+        what="It was skipped by hand, without being read.",
+        remedy="Find the file that was meant and backfill it.",
+    )
+    return dg.AssetObservation(
+        REJECTED_MESSAGES,
+        description=f"{position}: skipped by hand",
+        metadata={**problem_metadata(problem), **_position_metadata(position)},
+    )
+
+
 def gap_in_words(gap: Gap) -> str:
+    """A gap as a sentence."""
     place = f"{gap.topic}:{gap.partition}"
     if gap.lost is None:
         return f"{place}: messages from offset {gap.expected} on may never have been read. {gap.reason}"
     return f"{place}: {gap.lost} messages from offset {gap.expected} on were never read. {gap.reason}"
-
-
-_PAGE = 200
-
-
-@dataclass(frozen=True)
-class RejectedMessage:
-    """A message that led to no file, as it was reported."""
-
-    position: Position
-    reported_at: datetime
-    reason: str
-    remedy: str
-    value: bytes
-    """At most the beginning of it; ``length`` is that of all."""
-    length: int
 
 
 def rejections(instance: dg.DagsterInstance) -> Iterator[RejectedMessage]:
@@ -117,15 +140,17 @@ def rejections(instance: dg.DagsterInstance) -> Iterator[RejectedMessage]:
 def _message(record: dg.EventLogRecord) -> RejectedMessage | None:
     """None for an observation that is not about a message, but about messages that Kafka deleted."""
     observation = record.asset_observation
-    if observation is None or "message (base64)" not in observation.metadata:
+    if observation is None or REJECTED_MESSAGE not in observation.metadata:
         return None
-    said = {name: entry.value for name, entry in observation.metadata.items()}
-    value = base64.b64decode(str(said["message (base64)"]))
-    return RejectedMessage(
-        Position(str(said["topic"]), int(str(said["partition"])), int(str(said["offset"]))),
-        datetime.fromtimestamp(record.timestamp, UTC),
-        str(said["reason"]),
-        str(said["what to do"]),
-        value,
-        int(str(said.get("bytes in all", len(value)))),
-    )
+    kept: Any = observation.metadata[REJECTED_MESSAGE].value
+    problem = observation.metadata[PROBLEM].value
+    reported_at = datetime.fromtimestamp(record.timestamp, UTC)
+    return RejectedMessage.model_validate({**kept, "problem": problem, "reported_at": reported_at})
+
+
+def _position_metadata(position: Position) -> dict[str, dg.MetadataValue[Any]]:
+    return {
+        "topic": dg.MetadataValue.text(position.topic),
+        "partition": dg.MetadataValue.int(position.partition),
+        "offset": dg.MetadataValue.int(position.offset),
+    }

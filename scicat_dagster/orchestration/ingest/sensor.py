@@ -29,7 +29,7 @@ from scicat_dagster.orchestration.ingest.rejected_messages import (
 )
 from scicat_dagster.orchestration.ingest.tick import TickPlan, plan_tick
 from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.tags import INGESTION, JOB_TAG, KAFKA_LAG, OWNERS
+from scicat_dagster.orchestration.tags import INGESTION, JOB_TAG, KAFKA_LAG, LAG_BY_TOPIC, OWNERS
 
 MOST_MESSAGES_PER_TICK = 1000
 """Bounds the partition keys of one request, each of which Dagster looks up (some 2 ms with SQLite)."""
@@ -123,5 +123,6 @@ def _lag_events(facility: Facility, lag: dict[str, int]) -> list[dg.AssetMateria
         return []
     facility.lag_reported_at, facility.reported_lag = now, lag
     topics = {f"messages waiting in {topic}": dg.MetadataValue.int(count) for topic, count in lag.items()}
-    total = dg.MetadataValue.int(sum(lag.values()))
-    return [dg.AssetMaterialization(KAFKA_LAG, metadata={"messages waiting": total, **topics})]
+    total = {"messages waiting": dg.MetadataValue.int(sum(lag.values()))}
+    by_topic = {LAG_BY_TOPIC: dg.MetadataValue.json(lag)}
+    return [dg.AssetMaterialization(KAFKA_LAG, metadata={**total, **topics, **by_topic})]

@@ -16,7 +16,7 @@ from scicat_dagster.errors import IngestionError
 from scicat_dagster.notifications.channels import channels
 from scicat_dagster.notifications.message import Condition, Digest, FailedEntry, digest
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, reason_of
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
 from scicat_dagster.orchestration.operations.health import Home, dagster_checks
 from scicat_dagster.orchestration.operations.news import DigestCursor, News, Told, news
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
@@ -158,9 +158,14 @@ def _digest(instance: dg.DagsterInstance, facility: str, found: News) -> Digest:
 
 
 def _entry(instance: dg.DagsterInstance, file: FailedFile) -> FailedEntry:
-    reason, remedy = reason_of(instance, file)
+    problem = problem_of(instance, file)
     return FailedEntry(
-        file=file.path, since=file.since, kind=file.kind, reason=reason, what_to_do=remedy, runs=file.runs
+        file=file.path,
+        since=file.since,
+        kind=file.kind,
+        reason=problem.what,
+        what_to_do=problem.remedy,
+        runs=file.runs,
     )
 
 

@@ -2,10 +2,9 @@
 
 import dagster as dg
 
-from scicat_dagster.orchestration.failures.failed_files import failed_files, reason_of
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
+from scicat_dagster.orchestration.metadata import table
 from scicat_dagster.orchestration.tags import GROUP, OVERSIGHT, OWNERS
-
-MOST_ROWS = 500
 
 
 @dg.asset(
@@ -18,40 +17,23 @@ MOST_ROWS = 500
 )
 def failed_files_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     failed = failed_files(context.instance)
-    records = []
-    for file in failed[:MOST_ROWS]:
-        reason, remedy = reason_of(context.instance, file)
-        records.append(
-            dg.TableRecord(
-                {
-                    "file": file.path,
-                    "since": file.since.isoformat(timespec="seconds"),
-                    "kind": file.kind,
-                    "reason": reason,
-                    "what to do": remedy,
-                    "runs": file.runs,
-                }
-            )
-        )
     return dg.MaterializeResult(
         metadata={
             "failed files": len(failed),
             "waiting for a person": sum(file.waits_for_a_person for file in failed),
-            "table": dg.MetadataValue.table(records, schema=_SCHEMA),
+            "table": table(
+                ("file", "since", "kind", "reason", "what to do", "runs"),
+                (_row(context.instance, file) for file in failed),
+            ),
         }
     )
 
 
-_SCHEMA = dg.TableSchema(
-    [
-        dg.TableColumn("file", "string"),
-        dg.TableColumn("since", "string"),
-        dg.TableColumn("kind", "string"),
-        dg.TableColumn("reason", "string"),
-        dg.TableColumn("what to do", "string"),
-        dg.TableColumn("runs", "int"),
-    ]
-)
+def _row(instance: dg.DagsterInstance, file: FailedFile) -> tuple[str | int, ...]:
+    problem = problem_of(instance, file)
+    since = file.since.isoformat(timespec="seconds")
+    return file.path, since, file.kind, problem.what, problem.remedy, file.runs
+
 
 report_failures = dg.define_asset_job(
     "report_failures",

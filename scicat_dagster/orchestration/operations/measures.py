@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import time
+from typing import Any
 
 import dagster as dg
 from prometheus_client.core import Metric
@@ -13,7 +14,7 @@ from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.operations.health import Home
 from scicat_dagster.orchestration.operations.instigators import instigators, last_sign
-from scicat_dagster.orchestration.tags import KAFKA_LAG, RAW_DATASET
+from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, RAW_DATASET
 
 MEASURES_KEPT_SECONDS = 15.0
 
@@ -51,14 +52,12 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
         ),
     ]  # fmt: skip
     lag = instance.get_latest_materialization_event(KAFKA_LAG)
-    if lag is not None and lag.asset_materialization is not None:
-        metadata = lag.asset_materialization.metadata
-        prefix = "messages waiting in "
-        waiting = {
-            key.removeprefix(prefix): float(str(value.value))
-            for key, value in metadata.items()
-            if key.startswith(prefix)
-        }
+    if (
+        lag is not None
+        and lag.asset_materialization is not None
+        and (LAG_BY_TOPIC in lag.asset_materialization.metadata)
+    ):
+        waiting: Any = lag.asset_materialization.metadata[LAG_BY_TOPIC].value
         meaning = "Messages still to be read, as wrdn_sensor last said."
         found.append(gauge("kafka_lag_messages", meaning, waiting, label="topic"))
     ages = {}

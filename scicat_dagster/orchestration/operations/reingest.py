@@ -9,10 +9,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.policy import explained
-from scicat_dagster.orchestration.metadata import MOST_ROWS, difference_table
-from scicat_dagster.orchestration.tags import CORRECTION, OWNERS, RAW_DATASET, RETRY_RUN_TAG, kinds
+from scicat_dagster.orchestration.metadata import difference_table, problem_metadata, table
+from scicat_dagster.orchestration.tags import CORRECTION, OWNERS, PID, RAW_DATASET, RETRY_RUN_TAG, kinds
 from scicat_dagster.usecases.reingest import Reingested, Reingestion, counted, listed_files
 from scicat_dagster.usecases.walk import Criteria, Refused, Unreadable
 
@@ -99,7 +100,7 @@ def _show(context: dg.OpExecutionContext, facility: Facility, file: Reingested) 
                 partition=file.file,
                 description=f"{number} fields of the dataset: {what}",
                 metadata={
-                    "pid": file.pid,
+                    PID: file.pid,
                     "SciCat": dg.MetadataValue.url(facility.catalogue.dataset_page(file.pid)),
                     what: difference_table(file.changes),
                 },
@@ -113,12 +114,10 @@ def _summary(
     summary: dict[str, dg.MetadataValue | int] = {"files": len(done)}
     summary |= {str(state): number for state, number in counted(done).items()}
     for state in ("differs", "updated", "not registered"):
-        if found := [{"file": file.file} for file in done if file.state == state]:
-            summary[f"files: {state}"] = _table(found)
+        if found := [(file.file,) for file in done if file.state == state]:
+            summary[f"files: {state}"] = table(("file",), found)
     if left_out:
-        summary["not looked at"] = _table(
-            [{"file": place.path, "reason": place.reason} for place in left_out]
-        )
+        summary["left out"] = table(("file", "reason"), [(place.path, place.reason) for place in left_out])
     return summary
 
 
@@ -131,22 +130,17 @@ def _failure(
     """The failure of the run after all other files are done; a retry looks at every file again."""
     may_help = bool(unlooked) or any(file.is_transient for file in failed)
     context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: str(may_help).lower()})
-    reason = f"{len(failed)} files failed, and {len(unlooked)} places could not be looked at."
-    rows = [{"file": file.file, "reason": file.reason, "what to do": file.remedy} for file in failed]
+    problem = Problem(
+        what=f"{len(failed)} files failed, and {len(unlooked)} places could not be read.",
+        remedy="See the table; the other files are done, and comparing them again does no harm.",
+    )
+    rows = [(file.file, file.reason, file.remedy) for file in failed]
     return dg.Failure(
-        description=reason,
+        description=problem.what,
         metadata={
-            "reason": reason,
-            "what to do": "See the table; the other files are done, and looking at them again does no harm.",
-            **({"files that failed": _table(rows)} if rows else {}),
+            **problem_metadata(problem),
+            **({"files that failed": table(("file", "reason", "what to do"), rows)} if rows else {}),
             **summary,
         },
         allow_retries=False,
-    )
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(row)) for row in rows[:MOST_ROWS]],
-        schema=dg.TableSchema([dg.TableColumn(name, "string") for name in rows[0]]),
     )

@@ -13,9 +13,8 @@ from scicat_dagster.dagster_internals import InstigatorState, InstigatorType, Se
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import Position
-from scicat_dagster.orchestration.ingest.rejected_messages import position_metadata
+from scicat_dagster.orchestration.ingest.rejected_messages import skipped_event
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
-from scicat_dagster.orchestration.tags import REJECTED_MESSAGES
 
 _TRIES = 20
 _PAUSE_SECONDS = 1.0
@@ -39,7 +38,7 @@ def skip(instance: dg.DagsterInstance, position: Position) -> None:
             + (f"it goes on at offset {at} there." if at is not None else "it does not read this partition."),
             remedy="Give the position at which it goes on; only one message is passed over at a time.",
         )
-    instance.report_runless_asset_event(_skipped(position))
+    instance.report_runless_asset_event(skipped_event(position))
     for _ in range(_TRIES):
         _move(instance, position)
         # A tick that was under way meanwhile stores where it was itself.
@@ -93,15 +92,3 @@ def _last_tick(state: InstigatorState) -> float:
 def _cursor(state: InstigatorState) -> Cursor:
     data = state.instigator_data
     return Cursor.parse(data.cursor if isinstance(data, SensorInstigatorData) else None)
-
-
-def _skipped(position: Position) -> dg.AssetObservation:
-    return dg.AssetObservation(
-        REJECTED_MESSAGES,
-        description=f"{position}: passed over by hand",
-        metadata={
-            "reason": dg.MetadataValue.text("It was passed over by hand, without being read."),
-            "what to do": dg.MetadataValue.text("Find the file that was meant and backfill it."),
-            **position_metadata(position),
-        },
-    )

@@ -11,10 +11,7 @@ import dagster as dg
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.requests import tags_of
-from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PAST_FILES
-
-_FIRST_TAG = "dagster/asset_partition_range_start"
-_LAST_TAG = "dagster/asset_partition_range_end"
+from scicat_dagster.orchestration.tags import DEFERRED_FILES, PAST_FILES, RANGE_END_TAG, RANGE_START_TAG
 
 
 @dg.run_failure_sensor(
@@ -26,7 +23,7 @@ _LAST_TAG = "dagster/asset_partition_range_end"
 )
 def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     run = context.dagster_run
-    if _FIRST_TAG not in run.tags:
+    if RANGE_START_TAG not in run.tags:
         yield dg.SkipReason("A run of one file stands for itself.")
         return
     if run.tags.get("dagster/will_retry") == "true":
@@ -47,7 +44,7 @@ def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
     requesting one would fail the tick, again and again.
     """
     existing = instance.get_dynamic_partitions(str(nexus_files.name))
-    left = _put_aside(instance, run)
+    left = _deferred(instance, run)
     if left is None:
         registered = set(_partitions_of(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION))
         left = [path for path in _files_of(instance, run, existing) if path not in registered]
@@ -55,12 +52,12 @@ def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
     return [path for path in existing if path in wanted]
 
 
-def _put_aside(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str] | None:
+def _deferred(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str] | None:
     """What the run itself says; None where its process died without saying anything."""
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         said = entry.get_dagster_event().step_failure_data.user_failure_data
-        if said is not None and FILES_PUT_ASIDE in said.metadata:
-            files = said.metadata[FILES_PUT_ASIDE].value
+        if said is not None and DEFERRED_FILES in said.metadata:
+            files = said.metadata[DEFERRED_FILES].value
             return list(files) if isinstance(files, dict) else []
     return None
 
@@ -71,7 +68,7 @@ def _files_of(instance: dg.DagsterInstance, run: dg.DagsterRun, existing: Sequen
     if planned:
         return planned
     places = {path: place for place, path in enumerate(existing)}
-    first, last = places.get(run.tags[_FIRST_TAG]), places.get(run.tags[_LAST_TAG])
+    first, last = places.get(run.tags[RANGE_START_TAG]), places.get(run.tags[RANGE_END_TAG])
     # Without its ends nobody knows what the range was; its files are found by the next sweep.
     return [] if first is None or last is None else list(existing[first : last + 1])
 

@@ -13,7 +13,7 @@ from scicat_dagster.dagster_internals import (
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import in_parts, nexus_files
 from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
-from scicat_dagster.orchestration.tags import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
+from scicat_dagster.orchestration.tags import PARTITION_TAG, PID, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
 
 PAGE_SIZE = 500
 
@@ -39,7 +39,7 @@ def known_pids(instance: dg.DagsterInstance, paths: Sequence[str]) -> dict[str, 
             page = instance.fetch_materializations(wanted, limit=PAGE_SIZE, cursor=cursor)
             for record in page.records:
                 event = record.asset_materialization
-                pid = event.metadata.get("pid") if event else None
+                pid = event.metadata.get(PID) if event else None
                 if event and event.partition and pid is not None:
                     # The newest comes first.
                     pids.setdefault(event.partition, str(pid.value))

@@ -16,7 +16,13 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import InstigatorType, SensorInstigatorData
 from scicat_dagster.orchestration.partitions import in_parts
-from scicat_dagster.orchestration.tags import PRIORITY_TAG, RECONCILE_SENSOR, RECONCILIATION, REQUESTED_BY_TAG
+from scicat_dagster.orchestration.tags import (
+    PRIORITY_TAG,
+    RECONCILE_SENSOR,
+    RECONCILIATION,
+    REQUESTED_BY_TAG,
+    REQUESTED_FILES,
+)
 
 _FILES_IN_AN_OBSERVATION = 500
 
@@ -62,7 +68,10 @@ def request_events(paths: Sequence[str], requester: str) -> Iterator[dg.AssetObs
         yield dg.AssetObservation(
             RECONCILIATION,
             description=f"{len(part)} files requested by {requester}",
-            metadata={"files": dg.MetadataValue.json(part), "requested by": requester},
+            metadata={
+                "requested by": requester,
+                REQUESTED_FILES: dg.MetadataValue.json({"files": part, "requester": requester}),
+            },
         )
 
 
@@ -82,12 +91,11 @@ def requested_files(instance: dg.DagsterInstance, position: Position) -> Iterato
 
 
 def _files_of(event: dg.AssetObservation, storage_id: int, done: int) -> Iterator[RequestedFile]:
-    if "files" not in event.metadata:
+    if REQUESTED_FILES not in event.metadata:
         return
-    paths: Any = event.metadata["files"].value
-    requester = str(event.metadata["requested by"].value)
-    for number, path in enumerate(paths[done:], done + 1):
-        yield RequestedFile(path, requester, Position(event=storage_id, files=number))
+    requested: Any = event.metadata[REQUESTED_FILES].value
+    for number, path in enumerate(requested["files"][done:], done + 1):
+        yield RequestedFile(path, requested["requester"], Position(event=storage_id, files=number))
 
 
 def sensor_position(instance: dg.DagsterInstance) -> Position:

@@ -6,14 +6,16 @@ from typing import Any
 
 import dagster as dg
 
+from scicat_dagster.orchestration.metadata import table
 from scicat_dagster.orchestration.past_files.plan import Plan
 from scicat_dagster.usecases.discover import Discovery
 from scicat_dagster.usecases.walk import LeftOut
 
-_MOST_ROWS = 500
+_COUNTS = ("on disk", "registered", "changed", "missing", "in flight", "failed", "requested")
 
 
 def found_metadata(found: Discovery) -> dict[str, Any]:
+    """The counts of a comparison, and the files that need attention."""
     changed = [file.path for file in found.of("changed")]
     shown: dict[str, Any] = {
         "on disk": len(found.files),
@@ -33,53 +35,34 @@ def found_metadata(found: Discovery) -> dict[str, Any]:
 
 
 def sweep_table(found: Discovery, plan: Plan, requested: Sequence[str]) -> dg.TableMetadataValue:
+    """The counts by folder and instrument."""
     instruments = {file.path: (file.root, file.instrument) for file in found.files}
 
     def per_instrument(paths: Iterable[str]) -> Counter[tuple[str, str]]:
         return Counter(instruments[path] for path in paths)
 
     flying, failed, wanted = map(per_instrument, (plan.in_flight, plan.failed, requested))
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "root": count.root,
-                    "instrument": count.instrument,
-                    "on disk": count.on_disk,
-                    "registered": count.registered,
-                    "changed": count.changed,
-                    "missing": count.missing,
-                    "in flight": flying[count.root, count.instrument],
-                    "failed": failed[count.root, count.instrument],
-                    "requested": wanted[count.root, count.instrument],
-                }
+    return table(
+        ("root", "instrument", *_COUNTS),
+        (
+            (
+                count.root,
+                count.instrument,
+                count.on_disk,
+                count.registered,
+                count.changed,
+                count.missing,
+                *(number[count.root, count.instrument] for number in (flying, failed, wanted)),
             )
-            for count in found.counts()[:_MOST_ROWS]
-        ],
-        schema=dg.TableSchema(
-            [
-                dg.TableColumn("root", "string"),
-                dg.TableColumn("instrument", "string"),
-                *(
-                    dg.TableColumn(name, "int")
-                    for name in (
-                        "on disk", "registered", "changed", "missing", "in flight", "failed", "requested",
-                    )
-                ),
-            ]
+            for count in found.counts()
         ),
-    )  # fmt: skip
+    )
 
 
 def files_table(paths: Sequence[str]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table(
-        [dg.TableRecord({"file": path}) for path in paths[:_MOST_ROWS]],
-        schema=dg.TableSchema([dg.TableColumn("file", "string")]),
-    )
+    """The paths of files."""
+    return table(("file",), ((path,) for path in paths))
 
 
 def _places_table(places: Sequence[LeftOut]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table(
-        [dg.TableRecord({"place": place.path, "why": place.reason}) for place in places[:_MOST_ROWS]],
-        schema=dg.TableSchema([dg.TableColumn("place", "string"), dg.TableColumn("why", "string")]),
-    )
+    return table(("place", "why"), ((place.path, place.reason) for place in places))

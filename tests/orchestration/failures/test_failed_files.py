@@ -20,7 +20,7 @@ from scicat_dagster.orchestration.failures.failed_files import (
     PROMISE,
     FailedFile,
     failed_files,
-    reason_of,
+    problem_of,
 )
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.ingest.retry_sensor import (
@@ -80,7 +80,8 @@ def test_a_failed_file_is_listed_with_its_reason(small: SmallFacility, broken_sc
     (file,) = failed_files(small.instance)
     assert (file.path, file.kind, file.runs) == (str(small.file), "permanent", 1)
     assert file.run_id == result.run_id
-    reason, remedy = reason_of(small.instance, file)
+    problem = problem_of(small.instance, file)
+    reason, remedy = problem.what, problem.remedy
     assert "id: is missing" in reason
     assert "Correct the schema file" in remedy
 
@@ -211,7 +212,7 @@ def test_a_run_that_a_person_cancelled_is_listed_and_left_to_people(small: Small
     (file,) = failed_files(small.instance)
     assert file.kind == "cancelled"
     assert file.waits_for_a_person
-    assert "cancelled" in reason_of(small.instance, file)[0]
+    assert "cancelled" in problem_of(small.instance, file).what
 
 
 def test_a_run_that_was_interrupted_in_an_op_was_cancelled_and_is_not_a_bug(
@@ -222,7 +223,8 @@ def test_a_run_that_was_interrupted_in_an_op_was_cancelled_and_is_not_a_bug(
     small.instance.report_run_canceled(run)
 
     (file,) = failed_files(small.instance)
-    reason, remedy = reason_of(small.instance, file)
+    problem = problem_of(small.instance, file)
+    reason, remedy = problem.what, problem.remedy
     assert reason == "The run was cancelled."
     assert "bug" not in remedy
 

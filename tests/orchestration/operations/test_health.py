@@ -288,7 +288,7 @@ def test_prometheus_gets_what_dagster_knows(home: dg.DagsterInstance) -> None:
         home.add_run(dg.DagsterRun("ingest_file", status=status))
     sensor(home, (TickStatus.SKIPPED, now - 31))
     for waiting in (3, 17):
-        lag = {"messages waiting": waiting, "messages waiting in odin": waiting}
+        lag = {"lag_by_topic": dg.MetadataValue.json({"odin": waiting})}
         home.report_runless_asset_event(dg.AssetMaterialization(kafka_lag.key, metadata=lag))
     home.report_runless_asset_event(dg.AssetMaterialization(RAW_DATASET, partition="/data/a.hdf"))
 
