@@ -18,7 +18,7 @@ from pathlib import Path
 import dagster as dg
 
 from scicat_dagster.orchestration.failures.crashes import note_crash
-from scicat_dagster.orchestration.tags import PROCESS_TAG
+from scicat_dagster.orchestration.tags import NO_REASON, PROCESS_TAG, REASON_TAG
 
 NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 """Of a run: launched, and no process has begun to execute it."""
@@ -39,10 +39,13 @@ def at_work(
     instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str] | None = None
 ) -> Iterator[None]:
     """Let this process be known as the one that executes the run; ``tags`` are written with it."""
+    run = instance.get_run_by_id(run_id)
+    # A re-execution carries its parent's tags.
+    cleared = {REASON_TAG: NO_REASON} if run is not None and REASON_TAG in run.tags else {}
     before = _name(os.getpid())
     rename_process(_name_of_work(run_id))
     try:
-        instance.add_run_tags(run_id, {PROCESS_TAG: _identity(os.getpid()), **(tags or {})})
+        instance.add_run_tags(run_id, {PROCESS_TAG: _identity(os.getpid()), **cleared, **(tags or {})})
         yield
     finally:
         rename_process(before)

@@ -6,10 +6,39 @@ Whatever is written under one of them and read back elsewhere has its name here,
 from __future__ import annotations
 
 import warnings
+from pathlib import PurePosixPath
 
 import dagster as dg
 
-JOB_TAG = "scicat/job_id"
+from scicat_dagster.limits import tag_value
+
+# What people see of a run, in the order in which the UI sorts it.
+
+FILE_TAG = "file"
+"""On a run of one file: the file's name."""
+
+INSTRUMENT_TAG = "instrument"
+
+PROPOSAL_TAG = "proposal"
+
+REASON_TAG = "reason"
+"""On a failed run: why."""
+
+NO_REASON = "none"
+"""The reason of a run that re-executes a failed one and has not failed itself: tags cannot be removed."""
+
+# What only programs need. The UI does not show tags with Dagster's hidden prefix; they can be searched.
+
+_HIDDEN = ".dagster/scicat_"
+
+TOPIC_TAG = f"{_HIDDEN}topic"
+
+KAFKA_PARTITION_TAG = f"{_HIDDEN}kafka_partition"
+
+OFFSET_TAG = f"{_HIDDEN}offset"
+"""On a run that an announcement requested: where in Kafka that is."""
+
+JOB_TAG = f"{_HIDDEN}job_id"
 """On a run: the job of the file writer that wrote the file."""
 
 
@@ -21,8 +50,10 @@ warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.Beta
 OWNERS = ["team:data-catalogue"]
 """A facility may name itself here: ``team:...`` or an e-mail address."""
 
-# On assets, jobs, sensors and schedules. A job with tags gets `run_tags={}` as well: Dagster would otherwise
-# write the job's tags into the database for each run.
+PURPOSE_RUN_TAG = f"{_HIDDEN}purpose"
+"""On the runs of an asset job. Dagster gives them the visible tags of the job, unless they have their own."""
+
+# On assets, jobs, sensors and schedules.
 INGESTION = {"purpose": "ingestion"}
 
 PAST_FILES = {"purpose": "past-files"}
@@ -32,6 +63,11 @@ CORRECTION = {"purpose": "correction"}
 OVERSIGHT = {"purpose": "oversight"}
 
 UPKEEP = {"purpose": "upkeep"}
+
+
+def file_tags(partition_key: str) -> dict[str, str]:
+    """What people see of a run that was requested for a file."""
+    return {FILE_TAG: tag_value(PurePosixPath(partition_key).name)}
 
 
 def kinds(*names: str) -> dict[str, str]:
@@ -50,12 +86,12 @@ RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 """On a run of many files, as of a backfill: the first and the last of them."""
 
-ROUND_TAG = "scicat/retry_round"
+ROUND_TAG = f"{_HIDDEN}retry_round"
 
-PROCESS_TAG = "scicat/process"
+PROCESS_TAG = f"{_HIDDEN}process"
 """On a run: the machine, the process that executes it, and when that process began."""
 
-GROUP_TAG = "scicat/worker_group"
+GROUP_TAG = f"{_HIDDEN}worker_group"
 """On a run: the group of workers that one of its processes executes it."""
 
 # Metadata that programs read back: JSON of a model, beside the labels that people read.
@@ -85,7 +121,7 @@ GROUP = "ingestion"
 
 KAFKA_LAG = dg.AssetKey("kafka_lag")
 
-REQUESTED_BY_TAG = "scicat/requested_by"
+REQUESTED_BY_TAG = f"{_HIDDEN}requested_by"
 
 PRIORITY_TAG = "dagster/priority"
 
@@ -95,10 +131,10 @@ RETRY_STRATEGY_TAG = "dagster/retry_strategy"
 
 MAX_RETRIES_TAG = "dagster/max_retries"
 
-FAILURE_TAG = "scicat/failure"
+FAILURE_TAG = f"{_HIDDEN}failure"
 """On a failed run: the kind of its failure."""
 
-FAILED_RUN_TAG = "scicat/failed_run"
+FAILED_RUN_TAG = f"{_HIDDEN}failed_run"
 """Which run the kind is about: a run that is re-executed carries the tags of its parent."""
 
 

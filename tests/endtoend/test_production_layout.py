@@ -276,7 +276,7 @@ def test_files_that_no_library_survives_take_no_worker(layout: Layout, tmp_path:
         seconds=3 * REGISTERED_SECONDS,
     )
     (run,) = layout.runs_of(odd)
-    assert run.tags["scicat/instrument"] == "CODA"
+    assert run.tags["instrument"] == "CODA"
     for file in damaged:
         (run,) = layout.runs_of(file)
         assert kind_of(run) == "permanent"

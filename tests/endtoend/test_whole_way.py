@@ -115,7 +115,7 @@ def check_pages(facility: Processes, browser: webdriver.Chrome) -> None:
     pid = next(
         str(dataset["pid"])
         for dataset in facility.server.store.datasets()
-        if str(dataset["pid"]).endswith(run.tags["scicat/job_id"])
+        if str(dataset["pid"]).endswith(run.tags[".dagster/scicat_job_id"])
     )
     browser.get(f"{url}/runs/{run.run_id}")
 

@@ -35,8 +35,15 @@ import dagster as dg
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError
 from scicat_dagster.files.identity import FileChangedError
+from scicat_dagster.limits import tag_value
 from scicat_dagster.orchestration.metadata import problem_metadata
-from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG, RETRY_RUN_TAG, RETRY_STRATEGY_TAG
+from scicat_dagster.orchestration.tags import (
+    FAILED_RUN_TAG,
+    FAILURE_TAG,
+    REASON_TAG,
+    RETRY_RUN_TAG,
+    RETRY_STRATEGY_TAG,
+)
 from scicat_dagster.scicat.client import LoginRefusedError
 
 LOGIN = "login"
@@ -57,13 +64,13 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
     try:
         yield
     except FileChangedError as error:
-        _tag(context, "changed", {RETRY_STRATEGY_TAG: "ALL_STEPS"})
+        _tag(context, error, "changed", {RETRY_STRATEGY_TAG: "ALL_STEPS"})
         raise _failure(error, kind="changed") from error
     except LoginRefusedError as error:
-        _tag(context, LOGIN, {RETRY_RUN_TAG: "false"})
+        _tag(context, error, LOGIN, {RETRY_RUN_TAG: "false"})
         raise _failure(error, kind=LOGIN) from error
     except PermanentError as error:
-        _tag(context, "permanent", {RETRY_RUN_TAG: "false"})
+        _tag(context, error, "permanent", {RETRY_RUN_TAG: "false"})
         raise _failure(error, kind="permanent") from error
     except TransientError as error:
         waiting = isinstance(error, NotReadyError)
@@ -72,7 +79,7 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
         # Too long to keep a place meanwhile: the retry sensor comes after minutes.
         is_later = waiting or wanted > LONGEST_PAUSE_SECONDS
         # Said also when it is true, because the parent's tag may say otherwise.
-        _tag(context, kind, {RETRY_RUN_TAG: "false" if is_later else "true"})
+        _tag(context, error, kind, {RETRY_RUN_TAG: "false" if is_later else "true"})
         if context.retry_number < len(pauses) and wanted <= LONGEST_PAUSE_SECONDS:
             pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             pause = max(pause, wanted)
@@ -85,7 +92,7 @@ def repeat_whole_run(
     instance: dg.DagsterInstance, run_id: str, what: str, details: dict[str, str]
 ) -> dg.Failure:
     """The failure of a run that cannot use what its ops have stored: all of them are executed again."""
-    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id}
+    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id, REASON_TAG: tag_value(what)}
     instance.add_run_tags(run_id, {**tags, RETRY_RUN_TAG: "true", RETRY_STRATEGY_TAG: "ALL_STEPS"})
     remedy = "Re-execute the whole run, not from the failed op; Dagster's retry does so by itself."
     return _failure(TransientError(what, remedy=remedy, details=details), kind="transient")
@@ -96,8 +103,13 @@ def kind_of(run: dg.DagsterRun) -> str | None:
     return run.tags.get(FAILURE_TAG) if run.tags.get(FAILED_RUN_TAG) == run.run_id else None
 
 
-def _tag(context: dg.OpExecutionContext, kind: str, retries: dict[str, str]) -> None:
-    tags = {FAILURE_TAG: kind, FAILED_RUN_TAG: context.run_id, **retries}
+def _tag(context: dg.OpExecutionContext, error: IngestionError, kind: str, retries: dict[str, str]) -> None:
+    tags = {
+        FAILURE_TAG: kind,
+        FAILED_RUN_TAG: context.run_id,
+        REASON_TAG: tag_value(error.what),
+        **retries,
+    }
     context.instance.add_run_tags(context.run_id, tags)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
-from scicat_dagster.orchestration.tags import INGESTION, OWNERS
+from scicat_dagster.orchestration.tags import INGESTION, OWNERS, PURPOSE_RUN_TAG
 
 ingest_file = dg.define_asset_job(
     "ingest_file",
@@ -15,6 +15,6 @@ ingest_file = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     owners=OWNERS,
     tags=INGESTION,
-    run_tags={},
+    run_tags={PURPOSE_RUN_TAG: INGESTION["purpose"]},
     description="Register the NeXus file of one partition as a raw dataset in SciCat.",
 )

@@ -33,7 +33,7 @@ from scicat_dagster.orchestration.ingest.per_file import (
 )
 from scicat_dagster.orchestration.ingest.quality_checks import news
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
-from scicat_dagster.orchestration.tags import RAW_DATASET, kinds
+from scicat_dagster.orchestration.tags import FILE_TAG, INSTRUMENT_TAG, PROPOSAL_TAG, RAW_DATASET, kinds
 from scicat_dagster.scicat.cache import RememberedAnswers
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
 
@@ -174,10 +174,9 @@ def build_dataset(
     )
     prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
     tags = {
-        "scicat/instrument": {made.metadata.instrument for made in prepared.made.values()},
-        "scicat/proposal": {
-            str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
-        },
+        FILE_TAG: {Path(key).name for key in prepared.made},
+        INSTRUMENT_TAG: {made.metadata.instrument for made in prepared.made.values()},
+        PROPOSAL_TAG: {str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()},
     }
     # Of a batch run only what they have in common.
     common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}

@@ -11,7 +11,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
-from scicat_dagster.orchestration.tags import INGESTION, OWNERS, ROUND_TAG
+from scicat_dagster.orchestration.tags import INGESTION, OWNERS, ROUND_TAG, file_tags
 
 FIRST_PAUSE = timedelta(minutes=5)
 FIRST_SHORT_PAUSE = timedelta(minutes=1)
@@ -67,5 +67,5 @@ def _run_request(file: FailedFile) -> dg.RunRequest:
         run_key=f"{file.run_id}:{file.path}",
         partition_key=file.path,
         run_config=file.run_config,
-        tags={ROUND_TAG: str(file.round + 1)},
+        tags={ROUND_TAG: str(file.round + 1), **file_tags(file.path)},
     )

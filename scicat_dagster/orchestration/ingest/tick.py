@@ -11,7 +11,7 @@ from scicat_dagster.errors import bounded
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
 from scicat_dagster.limits import LARGEST_TICK_BYTES
-from scicat_dagster.orchestration.tags import JOB_TAG
+from scicat_dagster.orchestration.tags import JOB_TAG, KAFKA_PARTITION_TAG, OFFSET_TAG, TOPIC_TAG, file_tags
 
 _ROOM_FOR_AN_EVENT = 1000
 """Bytes of an observation beside its texts and the message."""
@@ -115,8 +115,9 @@ def _run_request(written: FileWritten, announcement: str, cursor: Cursor) -> dg.
         },
         tags={
             JOB_TAG: written.job_id,
-            "kafka/topic": written.topic,
-            "kafka/partition": str(written.partition),
-            "kafka/offset": str(written.offset),
+            TOPIC_TAG: written.topic,
+            KAFKA_PARTITION_TAG: str(written.partition),
+            OFFSET_TAG: str(written.offset),
+            **file_tags(written.file_path),
         },
     )

@@ -10,7 +10,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.past_files.requests import tags_of
+from scicat_dagster.orchestration.past_files.requests import tags_for
 from scicat_dagster.orchestration.tags import DEFERRED_FILES, PAST_FILES, RANGE_END_TAG, RANGE_START_TAG
 
 
@@ -35,7 +35,7 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
             partition_key=path,
             run_config=run.run_config,
             # Those of a backfill come after those that are announced now.
-            tags=tags_of("leftovers"),
+            tags=tags_for(path, "deferred"),
         )
 
 

@@ -6,7 +6,12 @@ from scicat_dagster.dagster_internals import NOT_FINISHED_STATUSES
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.in_flight import files_with_unfinished_runs
-from scicat_dagster.orchestration.past_files.requests import Position, RequestedFile, requested_files, tags_of
+from scicat_dagster.orchestration.past_files.requests import (
+    Position,
+    RequestedFile,
+    requested_files,
+    tags_for,
+)
 from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, RECONCILE_SENSOR, REQUESTED_BY_TAG
 
 MOST_UNFINISHED = 200
@@ -46,7 +51,9 @@ def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
         return dg.SensorResult(skip_reason="Nothing more is requested.", cursor=position.model_dump_json())
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(run_key=file.run_key, partition_key=file.path, tags=tags_of(file.requester))
+            dg.RunRequest(
+                run_key=file.run_key, partition_key=file.path, tags=tags_for(file.path, file.requester)
+            )
             for file in chosen.values()
         ],
         dynamic_partitions_requests=[nexus_files.build_add_request(list(chosen))],

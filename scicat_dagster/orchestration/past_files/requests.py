@@ -22,6 +22,7 @@ from scicat_dagster.orchestration.tags import (
     RECONCILIATION,
     REQUESTED_BY_TAG,
     REQUESTED_FILES,
+    file_tags,
 )
 
 _FILES_IN_AN_OBSERVATION = 500
@@ -30,6 +31,11 @@ _FILES_IN_AN_OBSERVATION = 500
 def tags_of(requester: str) -> dict[str, str]:
     """The tags of runs for past files: live announcements go first."""
     return {PRIORITY_TAG: "-1", REQUESTED_BY_TAG: requester}
+
+
+def tags_for(path: str, requester: str) -> dict[str, str]:
+    """The tags of a run for one past file."""
+    return {**tags_of(requester), **file_tags(path)}
 
 
 class Position(BaseModel):

@@ -96,10 +96,11 @@ def test_a_written_file_is_requested_as_one_run(announcements: Announcements) ->
     assert request.partition_key == str(file)
     assert request.run_key == f"{announcements.topic}:0:0"
     assert request.tags == {
-        "scicat/job_id": "job-1",
-        "kafka/topic": announcements.topic,
-        "kafka/partition": "0",
-        "kafka/offset": "0",
+        ".dagster/scicat_job_id": "job-1",
+        ".dagster/scicat_topic": announcements.topic,
+        ".dagster/scicat_kafka_partition": "0",
+        ".dagster/scicat_offset": "0",
+        "file": file.name,
     }
     assert added(result) == [str(file)]
 
@@ -143,7 +144,7 @@ def test_two_messages_for_one_file_in_a_tick_request_it_once_with_the_last(
     result = announcements.tick()
 
     assert added(result) == requested(result) == [str(file)]
-    assert (result.run_requests or [])[0].tags["scicat/job_id"] == "third"
+    assert (result.run_requests or [])[0].tags[".dagster/scicat_job_id"] == "third"
 
 
 @pytest.mark.parametrize(
