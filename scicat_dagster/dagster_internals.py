@@ -4,6 +4,13 @@ Dagster may change them in any release, which is why its version is bounded belo
 that is gone fails here, at import, and is replaced here. Ruff (TID251) refuses them anywhere else.
 """
 
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+from dagster import DagsterInstance
+
 # What Dagster's own commands and tasks call, which make a Dagster instance anew for each run.
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._config.config_schema import UserConfigSchema
@@ -23,7 +30,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
-from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._core.scheduler.instigation import (
     InstigatorState,
@@ -78,13 +85,56 @@ __all__ = [
     "ScheduleStorage",
     "SensorInstigatorData",
     "SqlEventLogStorageTable",
+    "SubmitRunContext",
     "TickStatus",
     "UserConfigSchema",
     "WorkerStatus",
     "_execute_run_command_body",
     "_resume_run_command_body",
+    "before_each_evaluation",
+    "hasten_sensor_daemon",
     "make_new_backfill_id",
     "pg_config",
     "setup_interrupt_handlers",
     "unpack_value",
 ]
+
+
+SENSOR_SECONDS = 0.5
+"""How often the sensor daemon evaluates which sensors are due."""
+
+
+def hasten_sensor_daemon() -> bool:
+    """Let the sensor daemon begin ticks every half second, where it is in this process.
+
+    A tick ends with the first message that it polls, and nobody polls until the next one begins; Dagster
+    begins one every five seconds. Where Dagster has no such constant any more, files wait longer and nothing
+    breaks.
+    """
+    daemon: Any = sys.modules.get("dagster._daemon.sensor")
+    if daemon is None or not hasattr(daemon, "MIN_INTERVAL_LOOP_TIME"):
+        return False
+    daemon.MIN_INTERVAL_LOOP_TIME = SENSOR_SECONDS
+    return True
+
+
+def before_each_evaluation(wait: Callable[[DagsterInstance], None]) -> bool:
+    """Have the daemon of the run queue call this before each evaluation, where it is in this process.
+
+    Where Dagster's daemon has no such step any more, this says so, and the queue is evaluated at fixed times.
+    """
+    module = sys.modules.get("dagster._daemon.run_coordinator.queued_run_coordinator_daemon")
+    daemon: Any = getattr(module, "QueuedRunCoordinatorDaemon", None)
+    evaluate = getattr(daemon, "run_iteration", None)
+    if evaluate is None:
+        return False
+
+    @wraps(evaluate)
+    def run_iteration(self: Any, context: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        wait(context.instance)
+        yield from evaluate(self, context, *args, **options)
+
+    # Once, however many instances a process opens.
+    if not hasattr(evaluate, "__wrapped__"):
+        daemon.run_iteration = run_iteration
+    return True

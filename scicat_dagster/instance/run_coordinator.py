@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import dagster as dg
+
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, ConfigurationError
-from scicat_dagster.dagster_internals import ConfigurableClassData, QueuedRunCoordinator, RunQueueConfig
+from scicat_dagster.dagster_internals import (
+    ConfigurableClassData,
+    QueuedRunCoordinator,
+    RunQueueConfig,
+    SubmitRunContext,
+    before_each_evaluation,
+    hasten_sensor_daemon,
+)
 from scicat_dagster.instance.login_gate import LoginGate
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
 
-_LOOK_SECONDS = 0.4
-"""The daemon rounds up to the next half second."""
+_EVALUATION_SECONDS = 0.4
+"""Between two evaluations of the queue where Dagster knows fixed times only; it rounds up to half seconds."""
+
+_IDLE_SECONDS = 0.5
+"""How long the daemon waits for a run to be submitted: those of other processes give no sign."""
+
+_BUSY_SECONDS = 0.1
+"""Between two evaluations while runs are queued: a place may have become free."""
+
+_submitted = threading.Event()
+"""Set by whichever thread of this process submits a run: sensors are evaluated in the daemon's process."""
 
 
 class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
@@ -29,8 +49,19 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
 
     @property
     def dequeue_interval_seconds(self) -> float:  # type: ignore[override]
-        """Twice a second, because a file waits for it; ``dagster.yaml`` can say whole seconds only."""
-        return _LOOK_SECONDS
+        """None, because the daemon waits for something to do before each evaluation.
+
+        Dagster would evaluate the queue at fixed times, for each of which a file waits.
+        """
+        # Only the daemon asks, when it starts.
+        hasten_sensor_daemon()
+        return 0.0 if before_each_evaluation(_wait_for_runs) else _EVALUATION_SECONDS
+
+    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
+        """Queue a run, and have the queue evaluated where its daemon is in this process."""
+        run = super().submit_run(context)
+        _submitted.set()
+        return run
 
     def get_run_queue_config(self) -> RunQueueConfig:
         """Dagster's, each time that it looks at the queue, with the limit that is in force.
@@ -60,6 +91,15 @@ class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
         coordinator = cls(inst_data=inst_data, **config_value)
         coordinator._has_own_limit = "max_concurrent_runs" in config_value
         return coordinator
+
+
+def _wait_for_runs(instance: dg.DagsterInstance) -> None:
+    """Wait for a run to be submitted, or for a place to become free."""
+    if instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])):
+        time.sleep(_BUSY_SECONDS)
+    else:
+        _submitted.wait(_IDLE_SECONDS)
+    _submitted.clear()
 
 
 @cache

@@ -25,7 +25,7 @@ class Facility:
 
     current: CurrentConfiguration
     wait_seconds: float = 4.0
-    """How long a tick waits for a first message: shorter than the sensor daemon's interval of 5 s."""
+    """How long a tick waits for a first message; the daemon waits as long for a tick when it is to end."""
     op_pauses: tuple[float, ...] = (2.0, 4.0, 8.0)
     """Seconds before each retry of an op: few and short, because a run keeps its place meanwhile."""
     finding_seconds: float = 3600.0

@@ -39,7 +39,8 @@ _CHANGED_LAG_INTERVAL = timedelta(seconds=30)
 
 @dg.sensor(
     job=ingest_file,
-    minimum_interval_seconds=1,
+    # As soon as the daemon comes round: nobody polls between two ticks.
+    minimum_interval_seconds=0,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
     tags=INGESTION,
