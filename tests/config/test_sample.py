@@ -12,7 +12,7 @@ from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.config.models import Settings
 from scicat_dagster.config.sample import sample_configuration
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "config.sample.yml"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "reference" / "config.sample.yml"
 
 
 def keys(model: type[BaseModel]) -> dict[str, Any]:
