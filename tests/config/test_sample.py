@@ -16,7 +16,7 @@ DOCUMENTED = Path(__file__).parents[2] / "docs" / "reference" / "config.sample.y
 
 
 def keys(model: type[BaseModel]) -> dict[str, Any]:
-    """The keys of a model, with those of its sections; None where a key is no section."""
+    """The keys of a model, with those of its sections; None where a key is not a section."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         section = field.annotation

@@ -179,7 +179,7 @@ def build_dataset(
             str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
         },
     }
-    # Of a run of many only what they have in common.
+    # Of a batch run only what they have in common.
     common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
     cleaned = {name: tag_value(value) for name, value in common.items()}
     context.instance.add_run_tags(context.run_id, {name: value for name, value in cleaned.items() if value})

@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class PutAside(BaseModel):
-    """Why a file of a run of many was not registered."""
+    """Why a file of a batch run was not registered."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -95,7 +95,7 @@ def log_materializations(
 
 
 def failure_of(context: dg.OpExecutionContext, put_aside: Mapping[str, PutAside]) -> dg.Failure:
-    """The failure of a run of many, which is not retried: its other files are registered."""
+    """The failure of a batch run, which is not retried: its other files are registered."""
     context.instance.add_run_tags(context.run_id, {RETRY_RUN_TAG: "false"})
     return dg.Failure(
         description=f"{len(put_aside)} of {len(context.partition_keys)} files could not be registered. Each "

@@ -18,7 +18,7 @@ from scicat_dagster.orchestration.tags import KAFKA_LAG, RAW_DATASET
 MEASURES_KEPT_SECONDS = 15.0
 
 INVENTORY_KEPT_SECONDS = 60.0
-"""The inventory costs a query for each failed file."""
+"""The failed files cost a query for each failed file."""
 
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
