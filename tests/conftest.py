@@ -1,3 +1,3 @@
-"""What every test may use: brokers, a database, examples, a small facility. A folder has its own."""
+"""What every test may use: brokers, a database, examples, a small facility. Folders have their own, too."""
 
 pytest_plugins = ["tests.brokers", "tests.databases", "tests.examples", "tests.small_facility"]
