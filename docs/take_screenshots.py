@@ -1,7 +1,7 @@
 """Make the pictures of the documentation from a real run of the demo: ``python docs/take_screenshots.py``.
 
 Some are taken while all is well, the others after two mishaps: a schema with a misspelt path, and a file that
-is no HDF5. Needs the `test` extra and Debian's chromium and chromium-driver.
+is not HDF5. Needs the `test` extra and Debian's chromium and chromium-driver.
 """
 
 from __future__ import annotations
@@ -139,11 +139,11 @@ def register_file(laptop: Laptop, number: int) -> None:
 
 
 def write_broken_file(laptop: Laptop) -> Path:
-    """A file that is no HDF5, long finished, and announced."""
+    """A file that is not HDF5, long finished, and announced."""
     plan = plan_file(SEED, BROKEN_NUMBER)
     path = plan.path(laptop.data_directory)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("This is no HDF5 file.\n")
+    path.write_text("This is not an HDF5 file.\n")
     os.utime(path, (time.time() - 3600, time.time() - 3600))
     topic = plan.proposal.instrument.topic
     message = written_message(plan, path)

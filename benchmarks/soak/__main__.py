@@ -120,7 +120,7 @@ def main(
     fault, or if the facility did not come to rest; with 2 if the soak itself failed.
     """
     signal.signal(signal.SIGTERM, _as_interrupt)
-    # A connection that a fault cuts off is no news.
+    # A connection that a fault cuts off is not news.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     began = time.monotonic()
     place = (directory or Path(tempfile.mkdtemp(prefix="soak-"))).absolute()

@@ -128,7 +128,7 @@ class Storm:
         path = file.file.path(self.facility.data_directory)
         path.parent.mkdir(parents=True, exist_ok=True)
         if file.fault is FileFault.NOT_HDF5:
-            path.write_text("This is no HDF5 file.\n" * 100)
+            path.write_text("This is not HDF5 file.\n" * 100)
         else:
             with h5py.File(path, "x") as content:
                 write_beginning(content, file.file)

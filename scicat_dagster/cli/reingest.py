@@ -57,7 +57,7 @@ def reingest(
 
     Each difference is shown as "in the catalogue → from the file". With --update the datasets are changed,
     and nothing but these differences. Left alone, but shown, are fields that people edit in SciCat
-    (datasetName, description, keywords, …), owner and access groups, values that are others each time (such
+    (datasetName, description, keywords, …), owner and access groups, non-deterministic values (such
     as <now>), and metadata that the schema does not define. A file that has changed since it was registered
     fails.
 

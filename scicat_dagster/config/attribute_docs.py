@@ -16,7 +16,7 @@ def attribute_docs(model: type) -> dict[str, str]:
     """The texts that stand below a class's own annotated attributes, by attribute, each as one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     if not isinstance(definition, ast.ClassDef):
-        raise TypeError(f"{model!r} is no class with a source of its own")
+        raise TypeError(f"{model!r} is not a class with a source of its own")
     return {
         attribute.target.id: " ".join(below.value.value.split())
         for attribute, below in pairwise(definition.body)

@@ -41,7 +41,9 @@ def contradictions(settings: Settings) -> list[str]:
         if not root.startswith("/")
     ]
     if settings.kafka.dead_letter_topic in settings.kafka.topics:
-        found.append("kafka.dead_letter_topic: is one of kafka.topics, so that it would be read for ever.")
+        found.append(
+            "kafka.dead_letter_topic: is one of kafka.topics, so that it would be read indefinitely."
+        )
     found += [
         f"kafka.options.{name}: cannot be set here{instead}."
         for name, instead in _OWN_KAFKA_OPTIONS.items()

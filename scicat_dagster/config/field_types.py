@@ -97,7 +97,7 @@ def cron_expression(text: str) -> str:
         for part in field.split(","):
             read = _CRON_PART.fullmatch(part)
             if read is None:
-                raise ValueError(f"holds {part!r} for the {name}, which is no number, range or step")
+                raise ValueError(f"holds {part!r} for the {name}, which is not a number, range or step")
             numbers = [int(number) for number in (read["first"], read["last"]) if number]
             if any(not lowest <= number <= highest for number in numbers) or numbers != sorted(numbers):
                 raise ValueError(f"holds {part!r} for the {name}, which goes from {lowest} to {highest}")

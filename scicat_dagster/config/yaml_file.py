@@ -31,7 +31,7 @@ _FIXED_WORDS: dict[type[yaml.YAMLError], str] = {
 
 
 class UnreadableError(ValueError):
-    """A file that is no YAML; the text says why, and where, but not what stands there."""
+    """A file that is not YAML; the text says why, and where, but not what stands there."""
 
 
 def read_yaml(path: Path) -> Any:

@@ -30,7 +30,7 @@ _EMAIL = re.compile(r"[^@\s;,]+@[^@\s;,.]+(\.[^@\s;,.]+)+")
 
 def _email(text: str) -> str:
     if not _EMAIL.fullmatch(text.strip()):
-        raise ValueError(f"{text!r} is no e-mail address")
+        raise ValueError(f"{text!r} is not an e-mail address")
     return text.strip()
 
 
@@ -48,7 +48,7 @@ def _iso_date(text: str) -> str:
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no ISO 8601 date") from None
+        raise ValueError(f"{text!r} is not an ISO 8601 date") from None
     return text
 
 

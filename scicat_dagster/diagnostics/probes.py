@@ -21,7 +21,7 @@ _SCICAT_SECONDS = 3.0
 
 
 def facility_checks(settings: Callable[[], FacilitySettings]) -> dict[str, Callable[[], Check]]:
-    """The checks of the servers and folders that the configuration names, as it is at each look."""
+    """The checks of the servers and folders that the configuration names, as it is at each evaluation."""
     return {
         "kafka": lambda: kafka_check(settings().kafka),
         "storage": lambda: storage_check(settings().ingestion.file_handling),

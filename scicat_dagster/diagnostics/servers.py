@@ -1,7 +1,7 @@
 """What the servers and folders that a configuration names are like now. Nothing is written, anywhere.
 
-A server that does not answer is no mistake of the configuration, as far as anybody can tell: it is reported
-as not checked.
+A server that does not answer is not a mistake of the configuration, as far as anybody can tell: it is
+reported as not checked.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def _check_directory(key: str, folder: Path, right: int, doing: str, report: Rep
     # Not pathlib's, which raises where there is no right to look.
     if not os.path.isdir(folder):  # noqa: PTH112
         report.add(
-            "directory", "mistake", f"{name} is no folder here.", "Mount it, or correct the configuration."
+            "directory", "mistake", f"{name} is not a folder here.", "Mount it, or correct the configuration."
         )
     elif not os.access(folder, right):
         report.add(

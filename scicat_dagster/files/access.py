@@ -83,7 +83,7 @@ def status_of(path: Path) -> os.stat_result:
 
 def _check_regular(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise PermanentError(f"{path} is no regular file.", remedy="Announce the NeXus file itself.")
+        raise PermanentError(f"{path} is not a regular file.", remedy="Announce the NeXus file itself.")
 
 
 def why_not_opened(path: Path, error: OSError, text: str = "") -> TransientError | PermanentError:
@@ -123,7 +123,7 @@ def _forbidden(path: Path) -> TransientError | PermanentError:
 def why_broken(path: Path, reason: str) -> TransientError | PermanentError:
     """Why a file that is there is not one that can be read."""
     status = status_of(path)
-    words = "is empty" if status.st_size == 0 else "is no complete HDF5 file"
+    words = "is empty" if status.st_size == 0 else "is not a complete HDF5 file"
     what = f"{path} {words} ({reason})."
     if time.time() - status.st_mtime < SETTLED_SECONDS:
         return NotReadyError(what, remedy="It is tried again, because it was written only just now.")
@@ -180,7 +180,7 @@ def check_stored(path: Path, status: os.stat_result) -> None:
     if stored and status.st_size > _SMALL_BYTES and status.st_size > _MOST_COMPRESSED * stored:
         raise PermanentError(
             f"{path} is {status.st_size} bytes long, of which only {stored} are stored.",
-            remedy="If this is no mistake of the file writer, copy the file with `cp --sparse=never`.",
+            remedy="If this is not a mistake of the file writer, copy the file with `cp --sparse=never`.",
         )
 
 

@@ -27,14 +27,14 @@ def describe_file(
     TransientError
         The file changed while it was read, or cannot be read now.
     PermanentError
-        There is no right to read it, it is no regular file, it lies outside the data directory, or nearly
+        There is no right to read it, it is not a regular file, it lies outside the data directory, or nearly
         nothing of it is on the disk.
     """
     with storage_errors("read", path), _opened(path) as file:
         before = os.fstat(file)
         if not stat.S_ISREG(before.st_mode):
             raise PermanentError(
-                f"{path} is no regular file.",
+                f"{path} is not a regular file.",
                 remedy="Announce the NeXus file itself, not a folder or device.",
             )
         check_place(path, before, settings.data_directory)

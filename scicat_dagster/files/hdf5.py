@@ -354,7 +354,7 @@ def _hard_linked(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.h5d.
 
     Nearly every name is such a link. h5py's own ways would look it up four times.
     """
-    # h5py leaves a name that is no UTF-8 as it is.
+    # h5py leaves a name that is not UTF-8 as it is.
     key = name.encode() if isinstance(name, str) else name
     try:
         if group.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:

@@ -36,8 +36,8 @@ def wait_until_complete(
     TransientError
         The storage failed.
     PermanentError
-        It is no regular file, must not be read, lies outside the data directory, makes libhdf5 crash or loop,
-        or is broken and has not changed for a minute.
+        It is not a regular file, must not be read, lies outside the data directory, makes libhdf5 crash or
+        loop, or is broken and has not changed for a minute.
     """
     for delay in delays:
         try:

@@ -76,7 +76,7 @@ class _Events(PostgresEventLogStorage):
             connection.execute(self.prepare_insert_event(event))
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """What a run of many files is going to materialize, stored together as what it then materializes.
+        """What a batch run is going to materialize, stored together as what it then materializes.
 
         Dagster does so with the latter only.
         """

@@ -23,7 +23,7 @@ class Gap:
 
 @dataclass
 class Batch:
-    """What one look at Kafka found, and where the next one begins."""
+    """What one poll of Kafka returned, and where the next one begins."""
 
     messages: list[KafkaMessage]
     cursor: Cursor

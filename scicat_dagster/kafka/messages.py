@@ -111,7 +111,7 @@ def read_message(message: KafkaMessage, data_directory: str = "") -> FileWritten
     if schema_id != WRDN:
         if _is_schema_id(schema_id):
             return Ignored(schema_id)
-        return _rejected(message, "It is no flatbuffer: it has no schema id.", "Look at what writes here.")
+        return _rejected(message, "It is not a flatbuffer: it has no schema id.", "Look at what writes here.")
     try:
         wrdn = deserialise_wrdn(value)
     except Exception as error:  # noqa: BLE001 - the decoder raises anything on broken bytes; all are rejected

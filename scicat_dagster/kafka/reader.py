@@ -73,7 +73,7 @@ class AnnouncementReader:
         self._unreadable: set[str] = set()
 
     def close(self) -> None:
-        """Close the connection; the next look opens another."""
+        """Close the connection; the next poll opens another."""
         with self._lock:
             if self._consumer is not None:
                 self._consumer.close()
@@ -123,7 +123,7 @@ class AnnouncementReader:
             partitions = sorted(metadata.topics[topic].partitions)
             if not partitions:
                 batch.missing_topics.append(topic)
-                # Remembered as known and empty: when it appears, it is read from its first message on.
+                # Stored as known and empty: when it appears, it is read from its first message on.
                 batch.cursor = batch.cursor.with_topic(topic)
                 continue
             there = {partition: ranges[topic, partition] for partition in partitions}
@@ -311,7 +311,7 @@ class AnnouncementReader:
             place = (str(message.topic()), int(message.partition() or 0))
             failure = message.error()
             if failure is not None:
-                # Seeked anew at the next look, from the cursor; what was read so far is good.
+                # Seeked anew at the next poll, from the cursor; what was read so far is good.
                 self._positions = {}
                 self._last_error = failure.str()
                 if message.topic() is None:

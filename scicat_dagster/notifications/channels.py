@@ -29,7 +29,7 @@ class Channel(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in ticks, and in what is remembered of it."""
+        """What it is called in ticks, and in what is stored of it."""
 
     def send(self, message: Digest) -> None:
         """Send the message.

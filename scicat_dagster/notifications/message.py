@@ -173,7 +173,7 @@ def _common(entry: FailedEntry) -> str:
 
 
 def _short(text: str) -> str:
-    # A path may hold bytes that are no text.
+    # A path may hold bytes that are not text.
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 

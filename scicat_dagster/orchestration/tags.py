@@ -84,7 +84,7 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 
 RANGE_END_TAG = "dagster/asset_partition_range_end"
-"""On a run of many files, as of a backfill: the first and the last of them."""
+"""On a batch run, as of a backfill: the first and the last of them."""
 
 ROUND_TAG = f"{_HIDDEN}retry_round"
 

@@ -55,10 +55,10 @@ def parse_collection(text: str) -> Any:
     except ValueError:
         pass
     try:
-        # Python's text may hold what is no JSON: bytes, sets, complex numbers.
+        # Python's text may hold what is not JSON: bytes, sets, complex numbers.
         return json.loads(json.dumps(ast.literal_eval(text.strip())))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ValueError(f"{_short(text)} is no list or dict") from None
+        raise ValueError(f"{_short(text)} is not a list or dict") from None
 
 
 def _nesting(text: str) -> int:
@@ -77,27 +77,27 @@ def _integer(value: Any) -> int:
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{_short(value)} is no integer") from None
+        raise ValueError(f"{_short(value)} is not an integer") from None
 
 
 def _float(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{_short(value)} is no number") from None
+        raise ValueError(f"{_short(value)} is not a number") from None
 
 
 def _list(value: Any) -> list[Any]:
     parsed = parse_collection(value) if isinstance(value, str) else value
     if not isinstance(parsed, list | tuple):
-        raise TypeError(f"{_short(value)} is no list")
+        raise TypeError(f"{_short(value)} is not a list")
     return list(parsed)
 
 
 def _dict(value: Any) -> dict[str, Any]:
     parsed = parse_collection(value) if isinstance(value, str) else value
     if not isinstance(parsed, dict):
-        raise TypeError(f"{_short(value)} is no dict")
+        raise TypeError(f"{_short(value)} is not a dict")
     return {str(key): inner for key, inner in parsed.items()}
 
 
@@ -118,16 +118,16 @@ def _date(value: Any) -> str:
         try:
             return datetime.fromtimestamp(value, UTC).isoformat()
         except (OverflowError, ValueError, OSError):
-            raise ValueError(f"{_short(value)} seconds since 1970 is no date") from None
+            raise ValueError(f"{_short(value)} seconds since 1970 is not a date") from None
     # YAML makes a date of an unquoted text that looks like one.
     if isinstance(value, date):
         value = value.isoformat()
     if not isinstance(value, str):
-        raise TypeError(f"{_short(value)} is no date")
+        raise TypeError(f"{_short(value)} is not a date")
     try:
         parsed = datetime.fromisoformat(value.strip())
     except ValueError:
-        raise ValueError(f"{_short(value)} is no ISO 8601 date") from None
+        raise ValueError(f"{_short(value)} is not an ISO 8601 date") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).isoformat()
 
 

@@ -82,7 +82,7 @@ def render_address(
 
 
 def references(template: Any, known: Collection[str]) -> Iterator[str]:
-    """The names that a template refers to, in order; text in angle brackets that is no reference is text."""
+    """The names that a template refers to, in order; other text in angle brackets is text."""
     if isinstance(template, str):
         for match in _REFERENCE.finditer(template):
             if match[1] in known or _looks_like_a_name(match[1]):

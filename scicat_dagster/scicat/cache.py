@@ -14,7 +14,7 @@ from scicat_dagster.scicat.client import ScicatClient
 
 
 class RememberedAnswers:
-    """Asks the catalogue once for each thing. Failures are not remembered."""
+    """Asks the catalogue once for each thing. Failures are not cached."""
 
     def __init__(self, client: ScicatClient) -> None:
         self._fetch = cache(client.fetch)

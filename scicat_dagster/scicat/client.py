@@ -371,7 +371,7 @@ class ScicatClient:
             new = {_key(record): record for record in page if _key(record) not in seen}
             yield from new.values()
             seen.update(new)
-            # Also where a server does not heed `skip` and answers with the same page for ever.
+            # Also where a server does not heed `skip` and answers with the same page indefinitely.
             if len(page) < MOST_RECORDS or not new:
                 return
 

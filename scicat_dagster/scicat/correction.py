@@ -115,7 +115,7 @@ def check_also(also: Collection[str]) -> None:
     Raises
     ------
     PermanentError
-        One of them is no such field.
+        One of them is not such a field.
     """
     for name in also:
         reason = FIXED.get(name)
@@ -127,7 +127,7 @@ def check_also(also: Collection[str]) -> None:
             raise PermanentError(
                 f"{name} cannot be brought up to date. {reason}",
                 remedy=f"Give one of {', '.join(sorted(EDITED_BY_PEOPLE | RIGHTS))}, or a field or "
-                f"{METADATA}.NAME whose value is another one each time.",
+                f"{METADATA}.NAME whose value is non-deterministic.",
             )
 
 
@@ -265,7 +265,7 @@ def _judged(change: Change, varying: Collection[str], also: Collection[str]) -> 
     if change.field in also or change.in_catalogue is None:
         return change
     if change.field in varying:
-        reason = "Its value is another one each time."
+        reason = "Its value is non-deterministic."
     elif change.field in EDITED_BY_PEOPLE:
         reason = "People edit it in SciCat."
     elif change.field in RIGHTS:
@@ -300,7 +300,7 @@ def _varying(schema: Schema) -> set[str]:
 
 
 def _holds(theirs: Any, ours: JsonValue) -> bool:
-    """Whether the server's value is ours, give or take what it adds to objects, such as their ``_id``."""
+    """Whether the server's value is ours, but for what it adds to objects, such as their ``_id``."""
     if isinstance(ours, dict):
         return isinstance(theirs, dict) and all(
             name in theirs and _holds(theirs[name], value) for name, value in ours.items()
@@ -395,12 +395,12 @@ def _body(built: BuiltDataset, record: DatasetRecord, correction: Correction) ->
 
 
 def _check_harmless(metadata: Mapping[str, Any], pid: str) -> None:
-    """Make sure that the server does not die of what it has once accepted; see ``registration``."""
+    """Make sure that the server does not crash at what it has once accepted; see ``registration``."""
     for key, entry in metadata.items():
         name = entry.get("human_name") if isinstance(entry, dict) else None
         if not key or entry is None or isinstance(name, list | dict):
             raise PermanentError(
-                f"The metadata of {pid} holds an entry {key!r} that the SciCat server dies of when it is "
+                f"The metadata of {pid} holds an entry {key!r} that the SciCat server crashes at when it is "
                 "sent back.",
                 remedy="Remove or repair this entry in SciCat's database, then try again.",
             )

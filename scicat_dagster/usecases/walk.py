@@ -77,8 +77,8 @@ def walk(roots: Iterable[str], criteria: Criteria, handling: FileHandlingSetting
     """The wanted files below some folders, each once, and what could not be looked at.
 
     Symbolic links below a root are not followed, because one file must not be registered under two paths,
-    nor a loop be walked for ever; those that look like what is wanted are ``Refused``. Left out without a
-    word are folders whose name begins with a dot (storage keeps its snapshots in such), and the ingestor's.
+    nor a loop be walked indefinitely; those that look like what is wanted are ``Refused``. Left out silently
+    are folders whose name begins with a dot (storage keeps its snapshots in such), and the ingestor's.
 
     Raises
     ------
@@ -145,7 +145,7 @@ class _Walk:
 
     def _file(self, entry: os.DirEntry[str], instrument: str) -> Iterator[FoundFile | Refused]:
         if not entry.is_file(follow_symlinks=False):
-            yield Refused(entry.path, "It is no regular file.")
+            yield Refused(entry.path, "It is not a regular file.")
             return
         status = entry.stat(follow_symlinks=False)
         if not self._since <= status.st_mtime < self._until:

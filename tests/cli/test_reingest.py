@@ -61,7 +61,7 @@ def test_without_update_the_differences_are_shown_and_nothing_is_changed(facilit
     assert f"differs         {facility.odin[0]}" in result.stdout
     assert "scientificMetadata.run_number  443503 → 1" in result.stdout
     assert "creationTime" in result.stdout
-    assert "left alone: Its value is another one each time." in result.stdout
+    assert "left alone: Its value is non-deterministic." in result.stdout
     assert f"up to date      {facility.dream[0]}" in result.stdout
     assert "--update does it" in result.stderr
     assert facility.store.datasets() == before

@@ -12,11 +12,11 @@ from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.config.models import Settings
 from scicat_dagster.config.sample import sample_configuration
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "config.sample.yml"
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "reference" / "config.sample.yml"
 
 
 def keys(model: type[BaseModel]) -> dict[str, Any]:
-    """The keys of a model, with those of its sections; None where a key is no section."""
+    """The keys of a model, with those of its sections; None where a key is not a section."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         section = field.annotation

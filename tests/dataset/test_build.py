@@ -276,7 +276,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), json_values, max_size=4), st.data())
 def test_no_entry_can_kill_the_server(values: dict[str, object], data: st.DataObject) -> None:
-    # A null entry, a human_name that is no text or an empty key ends the server's process.
+    # A null entry, a human_name that is not text or an empty key ends the server's process.
     kinds = st.sampled_from(["string", "list", "dict", "float", "none", "string[]", "date"])
     schema = Schema.model_validate(
         {
@@ -341,7 +341,7 @@ def test_a_field_that_cannot_be_built_is_noted_and_left_out(build: Build) -> Non
     assert [(notice.subject.partition(" ")[0], notice.reason) for notice in built.notices] == [
         ("variables.failed", "There is no dataset at /x."),
         ("schema.a", "It uses <gone>, which is not defined before it."),
-        ("schema.b", "'odin' is no integer"),
+        ("schema.b", "'odin' is not an integer"),
         ("schema.c", "It needs <failed>, which failed: There is no dataset at /x."),
     ]
 
@@ -414,9 +414,9 @@ def test_every_missing_field_is_named_with_its_own_reason(build: Build) -> None:
             notices=(Notice(subject="variables.pi", reason="There is no dataset at /pi."),),
         )
     what = caught.value.what
-    assert "contactEmail: 'a@localhost' is no e-mail address." in what
+    assert "contactEmail: 'a@localhost' is not an e-mail address." in what
     assert "sourceFolder: It uses <folder>, which is not defined before it." in what
-    assert "creationTime: 'yesterday' is no ISO 8601 date." in what
+    assert "creationTime: 'yesterday' is not an ISO 8601 date." in what
     assert "principalInvestigator: the schema does not assign it." in what
     assert "creationLocation: It needs <pi>, which failed: There is no dataset at /pi." in what
     assert "ownerGroup: the schema does not assign it." in what

@@ -127,7 +127,7 @@ def test_a_variable_and_a_field_that_fail_are_warnings_with_their_reasons(facili
         ("owner", None, "the schema does not assign it"),
         ("owner", "<lost>", "/entry/nowhere"),
         ("owner", "", "is empty"),
-        ("contactEmail", "ada", "is no e-mail address"),
+        ("contactEmail", "ada", "is not an e-mail address"),
         ("pid", "<lost>", "/entry/nowhere"),
         ("type", "derived", "raw"),
     ],

@@ -252,7 +252,7 @@ def test_a_data_directory_that_is_not_there_is_a_mistake(facility: Facility) -> 
 
     assert (
         "mistake",
-        f"ingestion.file_handling.data_directory: {facility.folder / 'no'} is no folder here.",
+        f"ingestion.file_handling.data_directory: {facility.folder / 'no'} is not a folder here.",
     ) in (found)
 
 

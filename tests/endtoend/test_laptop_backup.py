@@ -1,4 +1,4 @@
-"""The laptop's home is backed up by stopping and copying it; docs/operations.md says so."""
+"""The laptop's home is backed up by stopping and copying it; docs/how-to/operations.md says so."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def test_what_is_no_regular_file_is_not_described_and_not_waited_for(tmp_path: P
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path in (tmp_path, pipe, Path("/dev/null")):
-        with pytest.raises(PermanentError, match="no regular file"):
+        with pytest.raises(PermanentError, match="not a regular file"):
             describe_file(path, handling())
 
 

@@ -190,13 +190,13 @@ def test_there_is_one_more_look_than_there_are_delays(tmp_path: Path) -> None:
 
 
 def test_what_waiting_cannot_change_is_not_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(PermanentError, match="no regular file"):
+    with pytest.raises(PermanentError, match="not a regular file"):
         wait_until_complete(tmp_path, (1.0, 2.0), never_waits)
 
 
 def test_a_pipe_is_refused_and_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.nxs")
-    with pytest.raises(PermanentError, match="no regular file"):
+    with pytest.raises(PermanentError, match="not a regular file"):
         look_at(tmp_path / "run.nxs", never_waits)
 
 
@@ -233,7 +233,7 @@ def test_what_is_no_hdf5_file_is_given_a_minute(
     path = tmp_path / "run.hdf"
     path.write_bytes(content)
     aged(path, age)
-    with pytest.raises(kind, match="is empty" if not content else "no complete HDF5") as caught:
+    with pytest.raises(kind, match="is empty" if not content else "not a complete HDF5") as caught:
         look_at(path, nothing_happens)
     assert str(path) in caught.value.what
     assert caught.value.remedy
@@ -242,7 +242,7 @@ def test_what_is_no_hdf5_file_is_given_a_minute(
 def test_a_file_that_was_cut_off_is_not_complete(path: Path, aged: Age) -> None:
     os.truncate(path, path.stat().st_size // 2)
     aged(path, 90)
-    with pytest.raises(PermanentError, match="no complete HDF5"):
+    with pytest.raises(PermanentError, match="not a complete HDF5"):
         look_at(path, never_waits)
 
 
@@ -397,9 +397,9 @@ def test_an_array_where_a_scalar_was_meant_says_what_to_do(path: Path) -> None:
 
 
 def never_readable(file: Any, name: str, shape: tuple[int, ...], dtype: Any, **more: Any) -> None:
-    """A dataset whose first chunk is no gzip: whoever reads it gets an error, so it shows who reads."""
+    """A dataset whose first chunk is not gzip: whoever reads it gets an error, so it shows who reads."""
     dataset = file.create_dataset(name, shape, dtype=dtype, chunks=shape, compression="gzip", **more)
-    dataset.id.write_direct_chunk((0,) * len(shape), b"this is no gzip")
+    dataset.id.write_direct_chunk((0,) * len(shape), b"this is not gzip")
 
 
 @pytest.mark.parametrize("dtype", ["S10", "f8", "i4"])

@@ -29,7 +29,7 @@ def waiting() -> None:
 
 @dg.op(config_schema={"begun": str, "end": str})
 def loop(context: dg.OpExecutionContext) -> None:
-    """For ever within C, as a library that reads a damaged file does: no signal handler of Python's runs."""
+    """Loop in C indefinitely, as a library that reads a damaged file does: no Python signal handler runs."""
     Path(context.op_config["begun"]).write_text("")
     sum(itertools.repeat(0))
 

@@ -184,7 +184,7 @@ def test_seconds_since_1970_are_that_moment(seconds: int, milliseconds: int) -> 
 
 
 def test_a_date_that_yaml_has_read_already_is_a_date() -> None:
-    # `value: 2024-10-28T09:18:14Z` without quotes in a schema file is no text for YAML.
+    # `value: 2024-10-28T09:18:14Z` without quotes in a schema file is not a text for YAML.
     assert to(datetime(2024, 10, 28, 9, 18, 14, tzinfo=UTC), "date") == "2024-10-28T09:18:14+00:00"
     assert to(datetime(2024, 10, 28, tzinfo=UTC).date(), "date") == "2024-10-28T00:00:00+00:00"
 

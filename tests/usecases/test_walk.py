@@ -147,7 +147,7 @@ def test_what_looks_like_a_file_and_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "2.nxs").mkdir()
 
     assert list(walk([str(tmp_path)], Criteria(), FileHandlingSettings())) == [
-        Refused(str(tmp_path / "1.nxs"), "It is no regular file.")
+        Refused(str(tmp_path / "1.nxs"), "It is not a regular file.")
     ]
 
 

@@ -1,8 +1,8 @@
 """A middleware that lets the stand-in fail in the ways in which a real SciCat server and its network fail.
 
 Here belong: the kinds of fault, what each does to one request, and the two plans that say which request gets
-which: a script for tests, and seeded chance for long runs. A server that is not there at all is no matter of
-a middleware: stop the ``CatalogueServer`` and start it again; it keeps its port.
+which: a script for tests, and seeded chance for long runs. A server that does not listen at all cannot be
+made by a middleware: stop the ``CatalogueServer`` and start it again; it keeps its port.
 """
 
 import asyncio
@@ -342,7 +342,7 @@ class Faults:
             await send(message)
 
     async def _later(self, scope: Scope, receive: Receive) -> None:
-        """Keep the request until the client has gone, and then carry it out for nobody."""
+        """Keep the request until the client has gone, and then carry it out without an answer."""
         with self._none_kept:
             self._kept += 1
         try:

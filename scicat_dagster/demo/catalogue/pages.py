@@ -220,7 +220,7 @@ def _alarm(document: JsonObject, poisoned: dict[str, str]) -> _Safe | str:
     reason = poisoned.get(document["pid"])
     if reason is None:
         return ""
-    return _html("<p class=alarm>A real SciCat would have died of this dataset: {}.</p>", reason)
+    return _html("<p class=alarm>A real SciCat would have crashed at this dataset: {}.</p>", reason)
 
 
 def _page(title: str, content: _Safe, search: str = "", status: int = 200) -> Response:

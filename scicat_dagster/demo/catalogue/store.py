@@ -102,7 +102,7 @@ class Store:
 
         Args:
             document: The dataset.
-            poison: Why the real server would die of it, if it would.
+            poison: Why the real server would crash at it, if it would.
 
         Raises:
             AlreadyStoredError: The pid is taken.
@@ -134,7 +134,7 @@ class Store:
         Args:
             pid: Which dataset.
             change: From the stored document to the new one; what it raises leaves the dataset as it was.
-            poison: Why the real server would die of the change; an earlier reason stays.
+            poison: Why the real server would crash at the change; an earlier reason stays.
 
         Returns:
             The new document, or None where there is no such dataset.
@@ -390,7 +390,7 @@ class Store:
     def find(self, table: str, texts: Mapping[str, tuple[str, ...]]) -> Iterator[JsonObject]:
         """Documents of a table that may hold one of the texts at each of the paths, oldest first.
 
-        This narrows down what has to be read and is no exact answer: the caller still decides on each
+        This narrows down what has to be read and is not an exact answer: the caller still decides on each
         document.
 
         Args:

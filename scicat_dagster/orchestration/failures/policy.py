@@ -57,8 +57,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterator[None]:
     """Turn the domain's failures into Dagster's, with the reason and the remedy as metadata.
 
-    ``pauses`` are the seconds to wait before each retry of the op after a transient failure, give or take a
-    half, so that many files do not come back at once. A retry policy would lose the failure's metadata in
+    ``pauses`` are the seconds to wait before each retry of the op after a transient failure, with a jitter of
+    ±50 %, so that many files do not come back at once. A retry policy would lose the failure's metadata in
     the end, and could not wait as long as the server asks.
     """
     try:

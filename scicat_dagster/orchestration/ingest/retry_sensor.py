@@ -56,7 +56,7 @@ def retries(instance: dg.DagsterInstance, now: datetime) -> dg.SensorResult | dg
     if not wanted:
         permanent = sum(file.waits_for_a_person for file in failed)
         return dg.SkipReason(
-            f"{len(failed)} failed files: {permanent} wait for a person, none is due to be tried again."
+            f"{len(failed)} failed files: {permanent} need manual intervention, none is due for a retry."
         )
     return dg.SensorResult(run_requests=[_run_request(file) for file in wanted])
 

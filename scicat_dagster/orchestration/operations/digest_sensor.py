@@ -45,7 +45,7 @@ class Around:
         return self.rejected > 0 or {each.name for each in self.conditions} != told.conditions
 
     def told(self, told: Told) -> Told:
-        """What is to be remembered when it is told."""
+        """What is to be stored when it was sent."""
         names = frozenset(each.name for each in self.conditions)
         return told.model_copy(update={"conditions": names, "rejected": self.last_rejected})
 

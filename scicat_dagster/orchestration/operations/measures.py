@@ -19,7 +19,7 @@ from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, RAW_DATAS
 MEASURES_KEPT_SECONDS = 15.0
 
 INVENTORY_KEPT_SECONDS = 60.0
-"""The inventory costs a query for each failed file."""
+"""The failed files cost a query for each failed file."""
 
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,

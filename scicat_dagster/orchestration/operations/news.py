@@ -82,9 +82,9 @@ class News:
     still_failed: int
     repaired: int
     if_told: Told
-    """What is to be remembered when it is told."""
+    """What is to be stored when it was sent."""
     if_not: Told
-    """What is to be remembered when it is not."""
+    """What is to be stored when it was not sent."""
 
     @property
     def is_due(self) -> bool:

@@ -31,7 +31,7 @@ class ReingestConfig(dg.Config):
     also: list[str] = Field(
         default=[],
         description="Fields that are left alone otherwise, because people edit them, they decide who may see "
-        "the dataset, or their value is another one each time.",
+        "the dataset, or their value is non-deterministic.",
     )
     only_schema: str = Field(default="", description="Only files whose schema has this id or name.")
     instrument: list[str] = Field(

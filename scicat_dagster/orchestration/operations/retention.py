@@ -1,4 +1,4 @@
-"""Forgetting old files: Dagster is the workshop, the catalogue is the record.
+"""Retention of old files: Dagster is the workshop, the catalogue is the record.
 
 A file that is registered, older than the configuration says, and not being worked on loses its partition key
 and its runs with their logs. Nothing is taken from the catalogue or from disk, and a file that failed is

@@ -1,4 +1,4 @@
-"""What a run of many files leaves behind: each file that it did not register gets a run of its own.
+"""What a batch run defers: each file that it did not register gets a run of its own.
 
 So a failed file is looked at, retried and repaired in one way, whether it was announced or backfilled. A run
 whose process died without reporting an error leaves all that it did not register.
@@ -19,7 +19,7 @@ from scicat_dagster.orchestration.tags import DEFERRED_FILES, PAST_FILES, RANGE_
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     tags=PAST_FILES,
-    description="Requests a run for each file that a backfill's run of many files did not register.",
+    description="Requests a run for each file that a batch run of a backfill did not register.",
 )
 def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     run = context.dagster_run
@@ -40,7 +40,7 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
 
 
 def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
-    """The files that a failed run of many did not register, without those whose partition was deleted since:
+    """The files that a failed batch run did not register, without those whose partition was deleted since:
     requesting one would fail the tick, again and again.
     """
     existing = instance.get_dynamic_partitions(str(nexus_files.name))

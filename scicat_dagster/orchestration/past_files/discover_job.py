@@ -101,5 +101,5 @@ def _time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:
         raise PermanentError(
-            f"{text!r} is no time.", remedy="Write it like 2026-01-31 or 2026-01-31T12:00."
+            f"{text!r} is not a time.", remedy="Write it like 2026-01-31 or 2026-01-31T12:00."
         ) from None

@@ -15,7 +15,7 @@ from scicat_dagster.orchestration.past_files.requests import (
 from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, RECONCILE_SENSOR, REQUESTED_BY_TAG
 
 MOST_UNFINISHED = 200
-"""Of the runs that were requested here. Each one in the queue costs the queue's daemon time at each look."""
+"""Of the runs that were requested here. Each one in the queue costs the daemon time at each iteration."""
 
 
 @dg.sensor(

@@ -297,4 +297,4 @@ def test_nothing_is_requested_when_nothing_is_due(small: SmallFacility, broken_s
     result = retry_later_sensor(dg.build_sensor_context(instance=small.instance))
 
     assert isinstance(result, dg.SkipReason)
-    assert "1 wait for a person" in str(result.skip_message)
+    assert "1 need manual intervention" in str(result.skip_message)

@@ -1,4 +1,4 @@
-"""A run of many files, as a backfill makes it: each file stands for itself."""
+"""A batch run, as a backfill makes it: each file stands for itself."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_a_file_that_is_no_hdf5_file_fails_and_says_so(small: SmallFacility) -> 
     op, said = failure(small.ingest(small.facility(), other))
 
     assert op == "raw_dataset.wait_for_file"
-    assert "is no complete HDF5 file" in said["reason"]
+    assert "is not a complete HDF5 file" in said["reason"]
 
 
 def test_a_file_that_is_not_there_is_looked_for_again_and_then_left_for_later(small: SmallFacility) -> None:

@@ -28,7 +28,7 @@ def read_iso(text: str) -> datetime | None:
     """Read ISO 8601 text; without an offset it is UTC, as on a server whose clock runs on UTC.
 
     Returns:
-        The instant in UTC, or None where the text is no ISO 8601 date.
+        The instant in UTC, or None where the text is not an ISO 8601 date.
     """
     if not _STARTS_AS_ISO.match(text):
         return None
