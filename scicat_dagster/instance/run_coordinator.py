@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import dagster as dg
+
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, ConfigurationError
-from scicat_dagster.dagster_internals import ConfigurableClassData, QueuedRunCoordinator, RunQueueConfig
+from scicat_dagster.dagster_internals import ConfigurableClassData, RunQueueConfig
 from scicat_dagster.instance.login_gate import LoginGate
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
 
@@ -18,7 +20,7 @@ _LOOK_SECONDS = 0.4
 """The daemon rounds up to the next half second."""
 
 
-class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
+class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
     """The queued coordinator, limited to ``ingestion.max_offline_ingestors`` runs at once.
 
     A ``max_concurrent_runs`` given in ``dagster.yaml`` takes precedence; without a configuration file in the

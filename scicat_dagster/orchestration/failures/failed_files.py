@@ -17,7 +17,14 @@ import dagster as dg
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PARTITION_TAG, RAW_DATASET, ROUND_TAG
+from scicat_dagster.orchestration.tags import (
+    AUTO_RETRY_RUN_TAG,
+    FILES_PUT_ASIDE,
+    PARTITION_TAG,
+    RAW_DATASET,
+    ROUND_TAG,
+    WILL_RETRY_TAG,
+)
 
 MOST_ROUNDS = 24
 """Of requesting a file anew: some five days. After that it needs manual intervention."""
@@ -197,7 +204,7 @@ def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
     tags, age = latest.dagster_run.tags, now - _failed_at(latest)
     if PARTITION_TAG not in tags:
         return age <= BATCH_GRACE
-    promised = tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags
+    promised = tags.get(WILL_RETRY_TAG) == "true" and AUTO_RETRY_RUN_TAG not in tags
     # A daemon that is killed at the wrong moment forgets its promise.
     return promised and age <= PROMISE
 

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster.dagster_internals import DagsterEvent, DagsterEventBatchMetadata
+from scicat_dagster.dagster_internals import DagsterEventBatchMetadata
 from scicat_dagster.errors import IngestionError, bounded
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PARTITION_TAG, RETRY_RUN_TAG
@@ -91,7 +91,7 @@ def log_materializations(
     step, batch = context.get_step_execution_context(), str(uuid.uuid4())
     for number, materialization in enumerate(materializations, start=1):
         place = DagsterEventBatchMetadata(batch, is_end=number == len(materializations))
-        DagsterEvent.asset_materialization(step, materialization, place)
+        dg.DagsterEvent.asset_materialization(step, materialization, place)
 
 
 def failure_of(context: dg.OpExecutionContext, put_aside: Mapping[str, PutAside]) -> dg.Failure:

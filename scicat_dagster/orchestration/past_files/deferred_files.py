@@ -11,10 +11,13 @@ import dagster as dg
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.requests import tags_of
-from scicat_dagster.orchestration.tags import FILES_PUT_ASIDE, PAST_FILES
-
-_FIRST_TAG = "dagster/asset_partition_range_start"
-_LAST_TAG = "dagster/asset_partition_range_end"
+from scicat_dagster.orchestration.tags import (
+    FILES_PUT_ASIDE,
+    PAST_FILES,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    WILL_RETRY_TAG,
+)
 
 
 @dg.run_failure_sensor(
@@ -26,10 +29,10 @@ _LAST_TAG = "dagster/asset_partition_range_end"
 )
 def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     run = context.dagster_run
-    if _FIRST_TAG not in run.tags:
+    if RANGE_START_TAG not in run.tags:
         yield dg.SkipReason("A run of one file stands for itself.")
         return
-    if run.tags.get("dagster/will_retry") == "true":
+    if run.tags.get(WILL_RETRY_TAG) == "true":
         yield dg.SkipReason("The run itself is retried.")
         return
     for path in leftovers(context.instance, run):
@@ -71,7 +74,7 @@ def _files_of(instance: dg.DagsterInstance, run: dg.DagsterRun, existing: Sequen
     if planned:
         return planned
     places = {path: place for place, path in enumerate(existing)}
-    first, last = places.get(run.tags[_FIRST_TAG]), places.get(run.tags[_LAST_TAG])
+    first, last = places.get(run.tags[RANGE_START_TAG]), places.get(run.tags[RANGE_END_TAG])
     # Without its ends nobody knows what the range was; its files are found by the next sweep.
     return [] if first is None or last is None else list(existing[first : last + 1])
 
