@@ -13,6 +13,7 @@ import sqlalchemy
 from dagster_postgres.event_log.event_log import CHANNEL_NAME
 from sqlalchemy.pool import QueuePool
 
+from scicat_dagster.orchestration.ingest.per_file import log_materializations
 from tests.databases import kept_connections
 from tests.small_facility import instance_in
 
@@ -91,6 +92,27 @@ def test_what_a_run_of_many_partitions_will_do_and_does_is_stored_together(
     assert _commits(postgres_url, run.run_id, "ASSET_MATERIALIZATION") == {5: 1}
 
 
+@dg.op
+def speak_of_many(context: dg.OpExecutionContext) -> None:
+    spoken = [dg.AssetMaterialization("spoken", partition=str(number)) for number in range(5)]
+    log_materializations(context, spoken)
+
+
+@dg.job
+def speaking_of_many() -> None:
+    speak_of_many()
+
+
+def test_what_an_op_materializes_of_many_files_is_stored_together(
+    instance: dg.DagsterInstance, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "100")
+
+    run = speaking_of_many.execute_in_process(instance=instance)
+
+    assert _commits(postgres_url, run.run_id, "ASSET_MATERIALIZATION") == {5: 1}
+
+
 def _commits(url: str, run_id: str, kind: str) -> dict[int, int]:
     """How many transactions wrote how many of a run's events of this kind."""
     with psycopg2.connect(url.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
@@ -130,11 +152,14 @@ def test_another_pool_of_the_process_is_left_alone(instance: dg.DagsterInstance)
 
 
 def test_a_process_asks_once_which_tables_and_columns_there_are(instance: dg.DagsterInstance) -> None:
-    speaking.execute_in_process(instance=instance)
+    def work() -> None:
+        speaking.execute_in_process(instance=instance)
+        instance.add_dynamic_partitions("many", ["one"])
+
+    work()
 
     with _statements() as asked:
-        speaking.execute_in_process(instance=instance)
-        instance.get_run_records()
+        work()
 
     assert asked
     assert [statement for statement in asked if "pg_catalog" in statement] == []

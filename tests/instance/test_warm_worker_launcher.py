@@ -7,9 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 from celery import signals
-from dagster._core.launcher import LaunchRunContext
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
+from scicat_dagster.instance.run_process import at_work
+from tests.instance.waiting_runs import cancel, found, launch, monitor
 from tests.small_facility import instance_in
 
 
@@ -52,7 +53,7 @@ def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterIn
 
     signals.before_task_publish.connect(look)
     try:
-        instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+        launch(instance, run.run_id)
     finally:
         signals.before_task_publish.disconnect(look)
 
@@ -60,3 +61,22 @@ def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterIn
     assert task["known"] == task["task"]
     assert task["queue"] == "fast"
     assert task["priority"] == 3
+
+
+def test_dagsters_monitoring_fails_a_run_whose_process_is_gone(instance: dg.DagsterInstance) -> None:
+    run_id = instance.create_run_for_job(waiting, status=dg.DagsterRunStatus.STARTED).run_id
+
+    with at_work(instance, run_id):
+        monitor(instance)
+        assert found(instance, run_id).status is dg.DagsterRunStatus.STARTED
+    monitor(instance)
+
+    assert found(instance, run_id).status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_no_worker_has_is_cancelled_at_once(instance: dg.DagsterInstance) -> None:
+    run_id = instance.create_run_for_job(waiting, status=dg.DagsterRunStatus.STARTING).run_id
+
+    assert cancel(instance, run_id)
+
+    assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
