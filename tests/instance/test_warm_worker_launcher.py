@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from celery import signals
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from scicat_dagster.instance.run_process import at_work
@@ -39,13 +40,21 @@ def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterIn
     )
     published: list[dict[str, Any]] = []
 
-    def look(headers: dict[str, Any], routing_key: str, properties: dict[str, Any], **_: Any) -> None:
+    def look(
+        body: tuple[Any, dict[str, Any], Any],
+        headers: dict[str, Any],
+        routing_key: str,
+        properties: dict[str, Any],
+        **_: Any,
+    ) -> None:
         known = instance.get_run_by_id(run.run_id)
         assert known is not None
         published.append(
             {
                 "known": known.tags.get(DAGSTER_CELERY_TASK_ID_TAG),
                 "task": headers["id"],
+                "name": headers["task"],
+                "arguments": list(body[1]),
                 "queue": routing_key,
                 "priority": properties["priority"],
             }
@@ -59,6 +68,9 @@ def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterIn
 
     (task,) = published
     assert task["known"] == task["task"]
+    assert task["name"] == TASK_EXECUTE_JOB_NAME
+    # The parameter of the task in celery_app.
+    assert task["arguments"] == ["execute_job_args_packed"]
     assert task["queue"] == "fast"
     assert task["priority"] == 3
 
