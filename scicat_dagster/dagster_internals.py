@@ -7,7 +7,7 @@ tags, attributes of the instance and of the records that it returns.
 """
 
 # What Dagster's own commands and tasks call, which make a Dagster instance anew for each run.
-from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from dagster._cli.api import _execute_run_command_body
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
@@ -32,7 +32,7 @@ from dagster._core.storage.config import pg_config
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
-from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
+from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, unpack_value
 from dagster._utils.interrupts import setup_interrupt_handlers
 
@@ -62,7 +62,6 @@ __all__ = [
     "InstigatorType",
     "LaunchRunContext",
     "PartitionBackfill",
-    "ResumeRunArgs",
     "RunLauncher",
     "RunQueueConfig",
     "RunStorage",
@@ -73,7 +72,6 @@ __all__ = [
     "UserConfigSchema",
     "WorkerStatus",
     "_execute_run_command_body",
-    "_resume_run_command_body",
     "pg_config",
     "setup_interrupt_handlers",
     "unpack_value",

@@ -47,14 +47,12 @@ from scicat_dagster.dagster_internals import (
     InstigatorType,
     LaunchRunContext,
     PartitionBackfill,
-    ResumeRunArgs,
     RunQueueConfig,
     SensorInstigatorData,
     SqlEventLogStorageTable,
     TickStatus,
     WorkerStatus,
     _execute_run_command_body,
-    _resume_run_command_body,
     pg_config,
     setup_interrupt_handlers,
     unpack_value,
@@ -65,7 +63,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scicat_dagster"
 
 PRIVATE_IMPORTS = {
-    "dagster._cli.api": {"_execute_run_command_body", "_resume_run_command_body"},
+    "dagster._cli.api": {"_execute_run_command_body"},
     "dagster._config.config_schema": {"UserConfigSchema"},
     "dagster._core.definitions.assets.graph.asset_graph": {"AssetGraph"},
     "dagster._core.definitions.assets.graph.asset_graph_subset": {"AssetGraphSubset"},
@@ -84,14 +82,14 @@ PRIVATE_IMPORTS = {
     "dagster._core.storage.event_log": {"EventLogStorage", "SqlEventLogStorageTable"},
     "dagster._core.storage.runs": {"RunStorage"},
     "dagster._core.storage.schedules": {"ScheduleStorage"},
-    "dagster._grpc.types": {"ExecuteRunArgs", "ResumeRunArgs"},
+    "dagster._grpc.types": {"ExecuteRunArgs"},
     "dagster._serdes": {"ConfigurableClass", "ConfigurableClassData", "unpack_value"},
     "dagster._utils.interrupts": {"setup_interrupt_handlers"},
 }  # fmt: skip
 """What ``dagster_internals`` imports, and nothing else does."""
 
 LIBRARY_IMPORTS = {
-    "dagster_celery.config": {"TASK_EXECUTE_JOB_NAME", "TASK_RESUME_JOB_NAME"},
+    "dagster_celery.config": {"TASK_EXECUTE_JOB_NAME"},
     "dagster_celery.launcher": {"CeleryRunLauncher"},
     "dagster_celery.tags": {
         "DAGSTER_CELERY_QUEUE_TAG", "DAGSTER_CELERY_RUN_PRIORITY_TAG", "DAGSTER_CELERY_TASK_ID_TAG",
@@ -123,6 +121,7 @@ OVERRIDES = {
     "KeptConnections.schedule_storage": "property",
     "WarmWorkerLauncher._launch_celery_task_run": "self, run, task_signature, routing_key",
     "WarmWorkerLauncher.check_run_worker_health": "self, run",
+    "WarmWorkerLauncher.supports_resume_run": "property",
     "WarmWorkerLauncher.terminate": "self, run_id",
     "_Events.has_table": "self, table_name",
     "_Events.optimize_for_webserver": "self, statement_timeout, pool_recycle, max_overflow",
@@ -185,7 +184,6 @@ CALLS: list[tuple[Callable[..., Any], str]] = [
     (pg_config, ""),
     (pg_url_from_config, "config_value"),
     (_execute_run_command_body, "run_id, instance, write_stream_fn, *, set_exit_code_on_failure"),
-    (_resume_run_command_body, "run_id, instance, write_stream_fn, *, set_exit_code_on_failure"),
     (setup_interrupt_handlers, ""),
     (unpack_value, "val, *, as_type"),
     (CheckRunHealthResult, "status, msg"),
@@ -233,7 +231,6 @@ ATTRIBUTES: dict[type, str] = {
     LaunchRunContext: "dagster_run",
     MayHaveInstanceWeakref: "_instance",
     PartitionBackfill: "backfill_id asset_selection",
-    ResumeRunArgs: "run_id",
     RunQueueConfig: "max_concurrent_runs _replace",
     SensorInstigatorData: "cursor last_tick_timestamp _replace",
     TickStatus: "STARTED FAILURE",

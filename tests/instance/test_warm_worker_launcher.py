@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from celery import signals
+from dagster._check import CheckError
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
@@ -20,14 +21,16 @@ def waiting() -> None:
     """Handed over; nobody executes it here."""
 
 
+LAUNCHER = {
+    "module": "scicat_dagster.instance.warm_worker_launcher",
+    "class": "WarmWorkerLauncher",
+    "config": {"broker": "memory://", "backend": "cache+memory://"},
+}
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    launcher = {
-        "module": "scicat_dagster.instance.warm_worker_launcher",
-        "class": "WarmWorkerLauncher",
-        "config": {"broker": "memory://", "backend": "cache+memory://"},
-    }
-    with instance_in(tmp_path, run_launcher=launcher) as opened:
+    with instance_in(tmp_path, run_launcher=LAUNCHER) as opened:
         yield opened
 
 
@@ -92,3 +95,13 @@ def test_a_run_that_no_worker_has_is_cancelled_at_once(instance: dg.DagsterInsta
     assert cancel(instance, run_id)
 
     assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
+
+
+def test_a_setting_by_which_runs_would_be_resumed_is_refused(tmp_path: Path) -> None:
+    monitoring = {"enabled": True, "max_resume_run_attempts": 1}
+
+    with (
+        pytest.raises(CheckError, match="does not support resuming runs"),
+        instance_in(tmp_path, run_launcher=LAUNCHER, run_monitoring=monitoring),
+    ):
+        pass
