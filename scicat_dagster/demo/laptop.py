@@ -32,6 +32,7 @@ from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files, write_past_file
 from scicat_dagster.demo.measurement import plan_file, year_before
+from scicat_dagster.orchestration.tags import AUTO_RETRY_RUN_TAG, PARTITION_TAG, WILL_RETRY_TAG
 
 LOOPBACK = "127.0.0.1"
 SEED = 2026
@@ -132,13 +133,12 @@ class Laptop:
 
     def _failed(self) -> set[str]:
         runs = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-        return {run.tags["dagster/partition"] for run in runs if "dagster/partition" in run.tags}
+        return {run.tags[PARTITION_TAG] for run in runs if PARTITION_TAG in run.tags}
 
     def _to_be_retried(self) -> int:
         runs = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         return sum(
-            run.tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in run.tags
-            for run in runs
+            run.tags.get(WILL_RETRY_TAG) == "true" and AUTO_RETRY_RUN_TAG not in run.tags for run in runs
         )
 
 

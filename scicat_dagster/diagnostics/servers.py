@@ -73,7 +73,11 @@ def _partitions(settings: KafkaSettings) -> dict[str, int]:
     except KafkaException as error:
         admin.poll(0)
         servers = ", ".join(settings.bootstrap_servers)
-        refused = [each for each in said if each.code() == KafkaError._AUTHENTICATION]
+        refused = [
+            each
+            for each in said
+            if each.code() == KafkaError._AUTHENTICATION  # noqa: SLF001 - librdkafka names its own codes so
+        ]
         if refused:
             raise PermanentError(
                 f"Kafka at {servers} does not let us in: {refused[0].str()}.",

@@ -13,13 +13,13 @@ from typing import Any
 
 import dagster as dg
 from celery import Celery, current_task, signals
-from dagster_celery.config import TASK_EXECUTE_JOB_NAME, TASK_RESUME_JOB_NAME
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.launcher import CeleryRunLauncher
 
 import scicat_dagster.definitions as loaded_before_the_fork
-from scicat_dagster.dagster_internals import ExecuteRunArgs, ResumeRunArgs, unpack_value
+from scicat_dagster.dagster_internals import ExecuteRunArgs, unpack_value
 from scicat_dagster.errors import PermanentError
-from scicat_dagster.instance.run_execution import execute_run, resume_run
+from scicat_dagster.instance.run_execution import execute_run
 from scicat_dagster.instance.run_process import (
     NOT_BEGUN,
     at_work,
@@ -48,7 +48,6 @@ def worker_app(instance: dg.DagsterInstance) -> Celery:
         )
     application = launcher.celery
     application.task(_execute, name=TASK_EXECUTE_JOB_NAME, track_started=True)
-    application.task(_resume, name=TASK_RESUME_JOB_NAME, track_started=True)
     return application
 
 
@@ -72,12 +71,6 @@ def _delivered_again(instance: dg.DagsterInstance, run: dg.DagsterRun | None) ->
     if run is not None and is_on_this_machine(run):
         report_lost(instance, run.run_id)
     return 0
-
-
-def _resume(resume_job_args_packed: Any) -> int:
-    run_id = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs).run_id
-    with at_work(kept_instance(), run_id, _group()):
-        return resume_run(kept_instance(), run_id)
 
 
 def _group() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import dagster as dg
 
 from scicat_dagster.dagster_internals import (
+    PRELOADED_MODULES,
     CheckRunHealthResult,
     ConfigurableClass,
     ConfigurableClassData,
@@ -30,7 +31,7 @@ from scicat_dagster.instance.run_process import at_work, end_run, is_at_work, is
 from scicat_dagster.orchestration.failures.crashes import lost_run_health
 from scicat_dagster.orchestration.tags import PROCESS_TAG
 
-_LOADED = ["dagster._cli.api", "dagster._daemon.cli", "scicat_dagster.instance.fork_preload"]
+_LOADED = [*PRELOADED_MODULES, "scicat_dagster.instance.fork_preload"]
 
 
 class ForkLauncher(RunLauncher, ConfigurableClass):

@@ -16,7 +16,6 @@ from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, ConfigurationError
 from scicat_dagster.dagster_internals import (
     ConfigurableClassData,
-    QueuedRunCoordinator,
     RunQueueConfig,
     SubmitRunContext,
     before_each_evaluation,
@@ -38,7 +37,7 @@ _submitted = threading.Event()
 """Set by whichever thread of this process submits a run: sensors are evaluated in the daemon's process."""
 
 
-class FacilityRunCoordinator(QueuedRunCoordinator[Any]):
+class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
     """The queued coordinator, limited to ``ingestion.max_offline_ingestors`` runs at once.
 
     A ``max_concurrent_runs`` given in ``dagster.yaml`` takes precedence; without a configuration file in the

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dagster as dg
 
-from scicat_dagster.dagster_internals import _execute_run_command_body, _resume_run_command_body
+from scicat_dagster.dagster_internals import _execute_run_command_body
 
 
 def execute_run(instance: dg.DagsterInstance, run_id: str) -> int:
     """Execute a run; 1 if it failed."""
     return _execute_run_command_body(run_id, instance, _keep_to_itself, set_exit_code_on_failure=True)
-
-
-def resume_run(instance: dg.DagsterInstance, run_id: str) -> int:
-    """Go on with a run whose process is gone; 1 if it failed."""
-    return _resume_run_command_body(run_id, instance, _keep_to_itself, set_exit_code_on_failure=True)
 
 
 def _keep_to_itself(_event: dg.DagsterEvent) -> None:

@@ -10,20 +10,18 @@ import select
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import dagster as dg
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import pg_url_from_config
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import QueuePool
 
 from scicat_dagster.dagster_internals import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
     ConfigurableClass,
     ConfigurableClassData,
-    DagsterEventType,
     DagsterStorage,
-    EventLogEntry,
     EventLogStorage,
     RunStorage,
     ScheduleStorage,
@@ -48,6 +46,10 @@ class _Runs(PostgresRunStorage):
     _has_times = False
     _has_backfills = False
 
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
+        _refuse_closed_connections(self._engine)
+
     def has_run_stats_index_cols(self) -> bool:
         self._has_times = self._has_times or super().has_run_stats_index_cols()
         return self._has_times
@@ -62,28 +64,33 @@ class _Events(PostgresEventLogStorage):
 
     _tables: frozenset[str] = frozenset()
 
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
+        _refuse_closed_connections(self._engine)
+
     def has_table(self, table_name: str) -> bool:
         if table_name not in self._tables and super().has_table(table_name):
             self._tables |= {table_name}
         return table_name in self._tables
 
-    def store_event(self, event: EventLogEntry) -> None:
-        if event.dagster_event is None or event.dagster_event.event_type in _INDEXED:
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        if event.dagster_event is not None and event.dagster_event.event_type in _INDEXED:
             super().store_event(event)
             return
         # Without a NOTIFY, which doubles what is sent and to which no version of Dagster in use listens.
         with self.index_connection() as connection:
             connection.execute(self.prepare_insert_event(event))
 
-    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """What a batch run is going to materialize, stored together as what it then materializes.
 
         Dagster does so with the latter only.
         """
         told = [entry.get_dagster_event() for entry in events]
-        if {event.event_type for event in told} != {DagsterEventType.ASSET_MATERIALIZATION_PLANNED} or len(
-            {event.asset_key for event in told}
-        ) != 1:
+        is_planned = {event.event_type for event in told} == {
+            dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+        }
+        if not is_planned or len({event.asset_key for event in told}) != 1:
             super().store_event_batch(events)
             return
         insertion = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
@@ -91,6 +98,14 @@ class _Events(PostgresEventLogStorage):
             identifiers = [row[0] for row in connection.execute(insertion)]
             self._store_asset_event_tags(connection, events, identifiers)
             self._store_asset_event(connection, events[-1], identifiers[-1])
+
+
+class _Schedules(PostgresScheduleStorage):
+    """Dagster's, whose connections are looked at before they are used again."""
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
+        _refuse_closed_connections(self._engine)
 
 
 class KeptConnections(DagsterStorage, ConfigurableClass):
@@ -103,7 +118,7 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
         self._inst_data = inst_data
         self._runs = _Runs(postgres_url)
         self._events = _Events(postgres_url)
-        self._schedules = PostgresScheduleStorage(postgres_url)
+        self._schedules = _Schedules(postgres_url)
         super().__init__()  # type: ignore[no-untyped-call]
         for storage in (self._runs, self._events, self._schedules):
             # What Dagster's webserver does with its own.
@@ -141,26 +156,6 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
         """Where the ticks and cursors are."""
         return self._schedules
 
-    @property
-    def run_storage_data(self) -> ConfigurableClassData | None:
-        """For versions of Dagster that did not know a storage for everything; as Dagster's own has it."""
-        return self._older("PostgresRunStorage")
-
-    @property
-    def event_storage_data(self) -> ConfigurableClassData | None:
-        """As ``run_storage_data``."""
-        return self._older("PostgresEventLogStorage")
-
-    @property
-    def schedule_storage_data(self) -> ConfigurableClassData | None:
-        """As ``run_storage_data``."""
-        return self._older("PostgresScheduleStorage")
-
-    def _older(self, name: str) -> ConfigurableClassData | None:
-        if self._inst_data is None:
-            return None
-        return ConfigurableClassData("dagster_postgres", name, self._inst_data.config_yaml)
-
 
 def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Where the host is a folder, name the Unix socket in it as PostgreSQL's URLs do; Dagster would not."""
@@ -171,12 +166,16 @@ def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "postgres_db": {**server, "hostname": "", "params": {"host": folder}}}
 
 
-@event.listens_for(QueuePool, "checkout")
-def refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
-    """Make the pool open a connection anew that its server closed while nobody used it.
+def _refuse_closed_connections(engine: Engine) -> None:
+    """Make an engine's pool open a connection anew that its server closed while nobody used it.
 
-    An idle connection has nothing to read, but for its end; looking costs no round trip.
+    Dagster makes another engine whenever it optimizes a storage, so that this is asked for each time.
     """
+    event.listen(engine, "checkout", _refuse_if_closed)
+
+
+def _refuse_if_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    # An idle connection has nothing to read, but for its end; looking costs no round trip.
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):

@@ -39,6 +39,14 @@ class WarmWorkerLauncher(CeleryRunLauncher):
         super().__init__(*args, **settings)
         self._heartbeats = Heartbeats()
 
+    @property
+    def supports_resume_run(self) -> bool:
+        """It does not: Dagster's launcher names the task's argument in a way that its task refuses.
+
+        A run whose process is gone is retried from the op that failed, as with the other launcher.
+        """
+        return False
+
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a run is still at work, or else the heart of its group still beats."""
         if is_on_this_machine(run):

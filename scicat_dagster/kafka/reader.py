@@ -47,17 +47,22 @@ _NO_ID = "A" * 22
 
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 
-_NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError._NOENT})
+_NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError._NOENT})  # noqa: SLF001 - librdkafka names its own codes so
 
 _EVERYTHING = frozenset(
     {
-        KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE,
-        KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.REQUEST_TIMED_OUT, KafkaError._DESTROY,
+        KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka names its own codes so
+        KafkaError._TIMED_OUT, KafkaError._RESOLVE,  # noqa: SLF001 - librdkafka names its own codes so
+        KafkaError._AUTHENTICATION, KafkaError._SSL,  # noqa: SLF001 - librdkafka names its own codes so
+        KafkaError._DESTROY, KafkaError.REQUEST_TIMED_OUT,  # noqa: SLF001 - librdkafka names its own codes so
     }
 )  # fmt: skip
 """Failures that are not about one topic."""
 
-_NO_IDS = _MISSING | {KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE}
+_NO_IDS = _MISSING | {
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001 - librdkafka names its own codes so
+}
 
 
 class AnnouncementReader:

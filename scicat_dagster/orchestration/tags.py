@@ -125,6 +125,14 @@ REQUESTED_BY_TAG = f"{_HIDDEN}requested_by"
 
 PRIORITY_TAG = "dagster/priority"
 
+MAX_RUNTIME_TAG = dg.MAX_RUNTIME_SECONDS_TAG
+
+WILL_RETRY_TAG = "dagster/will_retry"
+"""On a failed run: ``true`` where Dagster is going to retry it by itself."""
+
+AUTO_RETRY_RUN_TAG = "dagster/auto_retry_run_id"
+"""On a failed run: the run that Dagster retried it with."""
+
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 
 RETRY_STRATEGY_TAG = "dagster/retry_strategy"

@@ -14,7 +14,17 @@ from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.tags import PARTITION_TAG, PROCESS_TAG
-from tests.instance.waiting_runs import found, health, is_running, looping, started, wait_for, waiting
+from tests.instance.waiting_runs import (
+    cancel,
+    found,
+    health,
+    is_running,
+    looping,
+    monitor,
+    started,
+    wait_for,
+    waiting,
+)
 from tests.small_facility import instance_in
 
 
@@ -64,6 +74,19 @@ def test_a_killed_process_is_missed(instance: dg.DagsterInstance, end: int, tmp_
     assert health(instance, run_id) is WorkerStatus.FAILED
 
 
+def test_dagsters_monitoring_fails_the_run_of_a_killed_process_and_no_other(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    (lost, process), (alive, _) = started(instance, tmp_path), started(instance, tmp_path)
+
+    os.kill(process, signal.SIGKILL)
+    instance.run_launcher.join(timeout=1)
+    monitor(instance)
+
+    assert found(instance, lost).status is dg.DagsterRunStatus.FAILURE
+    assert found(instance, alive).status is dg.DagsterRunStatus.STARTED
+
+
 def test_another_process_with_the_same_number_is_not_the_runs(
     instance: dg.DagsterInstance, end: int, tmp_path: Path
 ) -> None:
@@ -94,7 +117,7 @@ def test_a_run_that_is_cancelled_ends_with_its_process(
 ) -> None:
     run_id, process = started(instance, tmp_path, job)
 
-    assert instance.run_launcher.terminate(run_id)
+    assert cancel(instance, run_id)
 
     assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
     wait_for(lambda: not is_running(process), "the end of the process", seconds=10)

@@ -2,12 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg2
 import pytest
+import sqlalchemy
+from dagster_postgres.event_log.event_log import CHANNEL_NAME
+from sqlalchemy.pool import QueuePool
 
+from scicat_dagster.orchestration.ingest.per_file import log_materializations
 from tests.databases import kept_connections
 from tests.small_facility import instance_in
 
@@ -27,6 +33,16 @@ def speak(context: dg.OpExecutionContext) -> None:
 @dg.job
 def speaking() -> None:
     speak()
+
+
+@dg.op
+def whisper(context: dg.OpExecutionContext) -> None:
+    context.log.info("Nothing about an asset.")
+
+
+@dg.job
+def whispering() -> None:
+    whisper()
 
 
 def test_a_run_leaves_the_same_events_as_with_dagsters_own_storage(instance: dg.DagsterInstance) -> None:
@@ -76,6 +92,27 @@ def test_what_a_run_of_many_partitions_will_do_and_does_is_stored_together(
     assert _commits(postgres_url, run.run_id, "ASSET_MATERIALIZATION") == {5: 1}
 
 
+@dg.op
+def speak_of_many(context: dg.OpExecutionContext) -> None:
+    spoken = [dg.AssetMaterialization("spoken", partition=str(number)) for number in range(5)]
+    log_materializations(context, spoken)
+
+
+@dg.job
+def speaking_of_many() -> None:
+    speak_of_many()
+
+
+def test_what_an_op_materializes_of_many_files_is_stored_together(
+    instance: dg.DagsterInstance, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "100")
+
+    run = speaking_of_many.execute_in_process(instance=instance)
+
+    assert _commits(postgres_url, run.run_id, "ASSET_MATERIALIZATION") == {5: 1}
+
+
 def _commits(url: str, run_id: str, kind: str) -> dict[int, int]:
     """How many transactions wrote how many of a run's events of this kind."""
     with psycopg2.connect(url.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
@@ -87,16 +124,79 @@ def _commits(url: str, run_id: str, kind: str) -> dict[int, int]:
         return Counter(row[0] for row in cursor.fetchall())
 
 
+@pytest.mark.parametrize("is_webserver", [False, True], ids=["daemon", "webserver"])
 def test_connections_that_the_server_closed_are_made_anew(
-    instance: dg.DagsterInstance, postgres_url: str
+    instance: dg.DagsterInstance, postgres_url: str, is_webserver: bool
 ) -> None:
+    if is_webserver:
+        # As Dagster's webserver does when it starts: other pools than those of before.
+        instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=600, max_overflow=20)
+    instance.all_instigator_state()
     first = speaking.execute_in_process(instance=instance)
 
     _end_every_connection(postgres_url)
 
+    assert instance.all_instigator_state() == []
     second = speaking.execute_in_process(instance=instance)
     assert {first.run_id, second.run_id} <= set(instance.get_run_ids())
     assert _kinds(instance, first.run_id) == _kinds(instance, second.run_id)
+
+
+def test_another_pool_of_the_process_is_left_alone(instance: dg.DagsterInstance) -> None:
+    """Its connections need not be sockets."""
+    other = sqlalchemy.create_engine("sqlite://", poolclass=QueuePool)
+    for _ in range(2):
+        with other.connect() as connection:
+            assert connection.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
+    other.dispose()
+
+
+def test_a_process_asks_once_which_tables_and_columns_there_are(instance: dg.DagsterInstance) -> None:
+    def work() -> None:
+        speaking.execute_in_process(instance=instance)
+        instance.add_dynamic_partitions("many", ["one"])
+
+    work()
+
+    with _statements() as asked:
+        work()
+
+    assert asked
+    assert [statement for statement in asked if "pg_catalog" in statement] == []
+
+
+@contextmanager
+def _statements() -> Iterator[list[str]]:
+    """What any engine of the process sends."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+
+def test_nobody_is_notified_of_events_that_are_not_about_assets(
+    instance: dg.DagsterInstance, postgres_url: str
+) -> None:
+    listener = psycopg2.connect(postgres_url.replace("+psycopg2", ""))
+    listener.autocommit = True
+    with listener.cursor() as cursor:
+        cursor.execute(f"LISTEN {CHANNEL_NAME}")
+
+    whispering.execute_in_process(instance=instance)
+    listener.poll()
+    of_whispering = len(listener.notifies)
+    speaking.execute_in_process(instance=instance)
+    listener.poll()
+
+    # Those that are, are left to Dagster's own storage.
+    assert (of_whispering, len(listener.notifies)) == (0, 1)
+    listener.close()
 
 
 def test_operations_share_a_connection(instance: dg.DagsterInstance, postgres_url: str) -> None:

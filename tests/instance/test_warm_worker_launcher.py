@@ -7,9 +7,12 @@ from typing import Any
 import dagster as dg
 import pytest
 from celery import signals
-from dagster._core.launcher import LaunchRunContext
+from dagster._check import CheckError
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
+from scicat_dagster.instance.run_process import at_work
+from tests.instance.waiting_runs import cancel, found, launch, monitor
 from tests.small_facility import instance_in
 
 
@@ -18,14 +21,16 @@ def waiting() -> None:
     """Handed over; nobody executes it here."""
 
 
+LAUNCHER = {
+    "module": "scicat_dagster.instance.warm_worker_launcher",
+    "class": "WarmWorkerLauncher",
+    "config": {"broker": "memory://", "backend": "cache+memory://"},
+}
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    launcher = {
-        "module": "scicat_dagster.instance.warm_worker_launcher",
-        "class": "WarmWorkerLauncher",
-        "config": {"broker": "memory://", "backend": "cache+memory://"},
-    }
-    with instance_in(tmp_path, run_launcher=launcher) as opened:
+    with instance_in(tmp_path, run_launcher=LAUNCHER) as opened:
         yield opened
 
 
@@ -38,13 +43,21 @@ def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterIn
     )
     published: list[dict[str, Any]] = []
 
-    def look(headers: dict[str, Any], routing_key: str, properties: dict[str, Any], **_: Any) -> None:
+    def look(
+        body: tuple[Any, dict[str, Any], Any],
+        headers: dict[str, Any],
+        routing_key: str,
+        properties: dict[str, Any],
+        **_: Any,
+    ) -> None:
         known = instance.get_run_by_id(run.run_id)
         assert known is not None
         published.append(
             {
                 "known": known.tags.get(DAGSTER_CELERY_TASK_ID_TAG),
                 "task": headers["id"],
+                "name": headers["task"],
+                "arguments": list(body[1]),
                 "queue": routing_key,
                 "priority": properties["priority"],
             }
@@ -52,11 +65,43 @@ def test_a_run_knows_its_task_before_a_worker_can_have_it(instance: dg.DagsterIn
 
     signals.before_task_publish.connect(look)
     try:
-        instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+        launch(instance, run.run_id)
     finally:
         signals.before_task_publish.disconnect(look)
 
     (task,) = published
     assert task["known"] == task["task"]
+    assert task["name"] == TASK_EXECUTE_JOB_NAME
+    # The parameter of the task in celery_app.
+    assert task["arguments"] == ["execute_job_args_packed"]
     assert task["queue"] == "fast"
     assert task["priority"] == 3
+
+
+def test_dagsters_monitoring_fails_a_run_whose_process_is_gone(instance: dg.DagsterInstance) -> None:
+    run_id = instance.create_run_for_job(waiting, status=dg.DagsterRunStatus.STARTED).run_id
+
+    with at_work(instance, run_id):
+        monitor(instance)
+        assert found(instance, run_id).status is dg.DagsterRunStatus.STARTED
+    monitor(instance)
+
+    assert found(instance, run_id).status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_no_worker_has_is_cancelled_at_once(instance: dg.DagsterInstance) -> None:
+    run_id = instance.create_run_for_job(waiting, status=dg.DagsterRunStatus.STARTING).run_id
+
+    assert cancel(instance, run_id)
+
+    assert found(instance, run_id).status is dg.DagsterRunStatus.CANCELED
+
+
+def test_a_setting_by_which_runs_would_be_resumed_is_refused(tmp_path: Path) -> None:
+    monitoring = {"enabled": True, "max_resume_run_attempts": 1}
+
+    with (
+        pytest.raises(CheckError, match="does not support resuming runs"),
+        instance_in(tmp_path, run_launcher=LAUNCHER, run_monitoring=monitoring),
+    ):
+        pass

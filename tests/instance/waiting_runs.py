@@ -2,6 +2,7 @@
 
 import fcntl
 import itertools
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.launcher import LaunchRunContext, WorkerStatus
+from dagster._core.launcher import WorkerStatus
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from scicat_dagster.orchestration.tags import PROCESS_TAG
 
@@ -53,8 +57,26 @@ def launched(
         run_config={"ops": {op.name: {"config": {"begun": str(begun), "end": str(folder / "end")}}}},
         tags=tags,
     )
-    instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+    launch(instance, run.run_id)
     return run.run_id
+
+
+def launch(instance: dg.DagsterInstance, run_id: str) -> None:
+    """As Dagster's daemon does with a run whose turn it is."""
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
+        instance.launch_run(run_id, workspace.create_request_context())
+
+
+def monitor(instance: dg.DagsterInstance) -> None:
+    """Look once after all runs, as Dagster's daemon does."""
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
+        errors = execute_run_monitoring_iteration(workspace, logging.getLogger(__name__))
+        assert not any(errors)
+
+
+def cancel(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """As Dagster does when a person cancels a run."""
+    return instance.run_coordinator.cancel_run(run_id)
 
 
 def started(

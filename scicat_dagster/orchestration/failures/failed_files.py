@@ -18,7 +18,15 @@ from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.tags import DEFERRED_FILES, PARTITION_TAG, PROBLEM, RAW_DATASET, ROUND_TAG
+from scicat_dagster.orchestration.tags import (
+    AUTO_RETRY_RUN_TAG,
+    DEFERRED_FILES,
+    PARTITION_TAG,
+    PROBLEM,
+    RAW_DATASET,
+    ROUND_TAG,
+    WILL_RETRY_TAG,
+)
 
 MOST_ROUNDS = 24
 """Of requesting a file anew: some five days. After that it needs manual intervention."""
@@ -199,7 +207,7 @@ def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
     tags, age = latest.dagster_run.tags, now - _failed_at(latest)
     if PARTITION_TAG not in tags:
         return age <= BATCH_GRACE
-    promised = tags.get("dagster/will_retry") == "true" and "dagster/auto_retry_run_id" not in tags
+    promised = tags.get(WILL_RETRY_TAG) == "true" and AUTO_RETRY_RUN_TAG not in tags
     # A daemon that is killed at the wrong moment forgets its promise.
     return promised and age <= PROMISE
 

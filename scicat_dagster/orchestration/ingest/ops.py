@@ -33,7 +33,14 @@ from scicat_dagster.orchestration.ingest.per_file import (
 )
 from scicat_dagster.orchestration.ingest.quality_checks import news
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
-from scicat_dagster.orchestration.tags import FILE_TAG, INSTRUMENT_TAG, PROPOSAL_TAG, RAW_DATASET, kinds
+from scicat_dagster.orchestration.tags import (
+    FILE_TAG,
+    INSTRUMENT_TAG,
+    MAX_RUNTIME_TAG,
+    PROPOSAL_TAG,
+    RAW_DATASET,
+    kinds,
+)
 from scicat_dagster.scicat.cache import RememberedAnswers
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
 
@@ -110,7 +117,7 @@ def wait_for_file(
     longer = seconds_to_read(sum(found.file.size for found in announced.made.values()))
     if allowed and longer > _UNREMARKABLE_SECONDS:
         # Dagster's monitoring would take a run that reads a huge file for one that hangs.
-        context.instance.add_run_tags(context.run_id, {"dagster/max_runtime": str(allowed + longer)})
+        context.instance.add_run_tags(context.run_id, {MAX_RUNTIME_TAG: str(allowed + longer)})
     return announced
 
 

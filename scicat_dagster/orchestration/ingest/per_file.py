@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster.dagster_internals import DagsterEvent, DagsterEventBatchMetadata
+from scicat_dagster.dagster_internals import DagsterEventBatchMetadata
 from scicat_dagster.errors import IngestionError, Problem
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import problem_metadata
@@ -83,7 +83,7 @@ def log_materializations(
     step, batch = context.get_step_execution_context(), str(uuid.uuid4())
     for number, materialization in enumerate(materializations, start=1):
         place = DagsterEventBatchMetadata(batch, is_end=number == len(materializations))
-        DagsterEvent.asset_materialization(step, materialization, place)
+        dg.DagsterEvent.asset_materialization(step, materialization, place)
 
 
 def failure_of(context: dg.OpExecutionContext, deferred: Mapping[str, Problem]) -> dg.Failure:

@@ -20,7 +20,14 @@ from scicat_dagster.orchestration.failures.failed_files import FailedFile, faile
 from scicat_dagster.orchestration.operations.health import Home, dagster_checks
 from scicat_dagster.orchestration.operations.news import DigestCursor, News, Told, news
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
-from scicat_dagster.orchestration.tags import OVERSIGHT, OWNERS, PARTITION_TAG, REJECTED_MESSAGES
+from scicat_dagster.orchestration.tags import (
+    AUTO_RETRY_RUN_TAG,
+    OVERSIGHT,
+    OWNERS,
+    PARTITION_TAG,
+    REJECTED_MESSAGES,
+    WILL_RETRY_TAG,
+)
 
 MOST_LOOKED_UP = 200
 """New files whose reasons are read for one message: a tick has a minute."""
@@ -174,12 +181,12 @@ def _under_way(instance: dg.DagsterInstance, now: datetime) -> set[str]:
     runs = instance.get_runs(
         dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.FAILURE],
-            tags={"dagster/will_retry": "true"},
+            tags={WILL_RETRY_TAG: "true"},
             updated_after=now - _PROMISE,
         )
     )
     return files_in_flight(instance) | {
         run.tags[PARTITION_TAG]
         for run in runs
-        if PARTITION_TAG in run.tags and "dagster/auto_retry_run_id" not in run.tags
+        if PARTITION_TAG in run.tags and AUTO_RETRY_RUN_TAG not in run.tags
     }

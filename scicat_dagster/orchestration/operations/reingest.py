@@ -13,11 +13,19 @@ from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import difference_table, problem_metadata, table
-from scicat_dagster.orchestration.tags import CORRECTION, OWNERS, PID, RAW_DATASET, RETRY_RUN_TAG, kinds
+from scicat_dagster.orchestration.tags import (
+    CORRECTION,
+    MAX_RUNTIME_TAG,
+    OWNERS,
+    PID,
+    RAW_DATASET,
+    RETRY_RUN_TAG,
+    kinds,
+)
 from scicat_dagster.usecases.reingest import Reingested, Reingestion, counted, listed_files
 from scicat_dagster.usecases.walk import Criteria, Refused, Unreadable
 
-_LONGEST_RUN = {"dagster/max_runtime": str(24 * 3600)}
+_LONGEST_RUN = {MAX_RUNTIME_TAG: str(24 * 3600)}
 """Run monitoring ends other runs after minutes."""
 
 

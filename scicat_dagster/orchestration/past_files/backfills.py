@@ -3,6 +3,7 @@
 See https://docs.dagster.io/guides/build/partitions-and-backfills/backfilling-data.
 """
 
+import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -13,7 +14,6 @@ from scicat_dagster.dagster_internals import (
     AssetGraphSubset,
     AssetKeyPartitionKey,
     PartitionBackfill,
-    make_new_backfill_id,
 )
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import in_parts, nexus_files
@@ -45,7 +45,8 @@ def start_backfills(instance: dg.DagsterInstance, paths: Sequence[str], requeste
     for number, part in enumerate(parts, 1):
         wanted = {AssetKeyPartitionKey(RAW_DATASET, path) for path in part}
         backfill = PartitionBackfill.from_asset_graph_subset(
-            backfill_id=make_new_backfill_id(),
+            # As long as Dagster's own.
+            backfill_id=secrets.token_hex(4),
             backfill_timestamp=datetime.now(UTC).timestamp(),
             tags=tags_of(requester),
             dynamic_partitions_store=instance,

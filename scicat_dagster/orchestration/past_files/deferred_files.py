@@ -11,7 +11,13 @@ import dagster as dg
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.requests import tags_for
-from scicat_dagster.orchestration.tags import DEFERRED_FILES, PAST_FILES, RANGE_END_TAG, RANGE_START_TAG
+from scicat_dagster.orchestration.tags import (
+    DEFERRED_FILES,
+    PAST_FILES,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    WILL_RETRY_TAG,
+)
 
 
 @dg.run_failure_sensor(
@@ -26,7 +32,7 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
     if RANGE_START_TAG not in run.tags:
         yield dg.SkipReason("A run of one file stands for itself.")
         return
-    if run.tags.get("dagster/will_retry") == "true":
+    if run.tags.get(WILL_RETRY_TAG) == "true":
         yield dg.SkipReason("The run itself is retried.")
         return
     for path in leftovers(context.instance, run):

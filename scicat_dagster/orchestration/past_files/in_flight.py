@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from scicat_dagster.dagster_internals import (
-    NOT_FINISHED_STATUSES,
-    AssetGraph,
-    BulkActionsFilter,
-    BulkActionStatus,
-)
+from scicat_dagster.dagster_internals import AssetGraph, BulkActionsFilter, BulkActionStatus
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import in_parts, nexus_files
 from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
 from scicat_dagster.orchestration.tags import PARTITION_TAG, PID, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
 
 PAGE_SIZE = 500
+
+_FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+
+UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
+"""The statuses of a run that may still register its files, also those that a later Dagster adds."""
 
 
 def files_in_flight(instance: dg.DagsterInstance) -> set[str]:
@@ -50,7 +50,7 @@ def known_pids(instance: dg.DagsterInstance, paths: Sequence[str]) -> dict[str, 
 
 
 def files_with_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:
-    unfinished = dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
+    unfinished = dg.RunsFilter(statuses=UNFINISHED)
     found: set[str] = set()
     ranges: list[tuple[str, str]] = []
     cursor = None

@@ -2,10 +2,9 @@
 
 import dagster as dg
 
-from scicat_dagster.dagster_internals import NOT_FINISHED_STATUSES
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.partitions import nexus_files
-from scicat_dagster.orchestration.past_files.in_flight import files_with_unfinished_runs
+from scicat_dagster.orchestration.past_files.in_flight import UNFINISHED, files_with_unfinished_runs
 from scicat_dagster.orchestration.past_files.requests import (
     Position,
     RequestedFile,
@@ -30,9 +29,7 @@ MOST_UNFINISHED = 200
     "that is done.",
 )
 def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    unfinished = dg.RunsFilter(
-        statuses=NOT_FINISHED_STATUSES, tags={REQUESTED_BY_TAG: ["reconcile", "discover"]}
-    )
+    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={REQUESTED_BY_TAG: ["reconcile", "discover"]})
     room = MOST_UNFINISHED - context.instance.get_runs_count(unfinished)
     if room <= 0:
         return dg.SkipReason(f"{MOST_UNFINISHED} requested files have runs that are not finished.")

@@ -12,11 +12,11 @@ from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, k
 from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of, sweep_criteria
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.past_files.tables import found_metadata, sweep_table
-from scicat_dagster.orchestration.tags import GROUP, OWNERS, PAST_FILES
+from scicat_dagster.orchestration.tags import GROUP, MAX_RUNTIME_TAG, OWNERS, PAST_FILES
 from scicat_dagster.usecases.discover import discover
 from scicat_dagster.usecases.walk import walk
 
-LONGEST_SWEEP_TAGS = {"dagster/max_runtime": str(6 * 3600)}
+LONGEST_SWEEP_TAGS = {MAX_RUNTIME_TAG: str(6 * 3600)}
 """Run monitoring ends other runs after minutes."""
 
 

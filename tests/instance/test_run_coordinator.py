@@ -1,0 +1,106 @@
+"""What Dagster's daemon makes of our run queue; other tests follow the limit and the login gate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._daemon import sensor
+from dagster._daemon.controller import create_daemon_of_type
+from dagster._daemon.daemon import IntervalDaemon
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
+
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+from scicat_dagster.dagster_internals import SENSOR_SECONDS, SubmitRunContext
+from scicat_dagster.instance import run_coordinator
+from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
+from tests.small_facility import SmallFacility, instance_in
+
+COORDINATOR = {"module": FacilityRunCoordinator.__module__, "class": FacilityRunCoordinator.__name__}
+
+
+@pytest.fixture(autouse=True)
+def dagsters_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give Dagster back what a coordinator changes in the process of the daemon."""
+    monkeypatch.setattr(sensor, "MIN_INTERVAL_LOOP_TIME", sensor.MIN_INTERVAL_LOOP_TIME)
+    monkeypatch.setattr(QueuedRunCoordinatorDaemon, "run_iteration", QueuedRunCoordinatorDaemon.run_iteration)
+
+
+@dataclass
+class Context:
+    """What the daemon of the queue asks of its workspace while no run is launched."""
+
+    instance: Any
+
+
+def queue_daemon(instance: dg.DagsterInstance) -> QueuedRunCoordinatorDaemon:
+    daemon = create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
+    assert isinstance(daemon, QueuedRunCoordinatorDaemon)
+    return daemon
+
+
+def test_the_queue_is_evaluated_when_a_run_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that nothing but the submission ends the wait.
+    monkeypatch.setattr(run_coordinator, "_IDLE_SECONDS", 3600.0)
+    # No place for a run, so that none is launched.
+    none = {**COORDINATOR, "config": {"max_concurrent_runs": 0}}
+    with instance_in(tmp_path, run_coordinator=none) as instance:
+        daemon: Any = queue_daemon(instance)
+        evaluation = daemon.run_iteration(Context(instance))
+        evaluated = Thread(target=lambda: list(evaluation), daemon=True)
+        evaluated.start()
+        origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repository")
+        run = dg.DagsterRun("ingest_file", remote_job_origin=RemoteJobOrigin(origin, "ingest_file"))
+        instance.add_run(run)
+
+        instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
+
+        evaluated.join(60)
+        assert not evaluated.is_alive()
+
+
+def test_the_daemon_itself_does_not_pause(tmp_path: Path) -> None:
+    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
+        assert queue_daemon(instance).interval_seconds == 0
+
+
+def test_a_dagster_without_that_step_evaluates_the_queue_twice_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(QueuedRunCoordinatorDaemon, "run_iteration")
+    monkeypatch.delattr(IntervalDaemon, "run_iteration")
+    monkeypatch.delattr(sensor, "MIN_INTERVAL_LOOP_TIME")
+    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
+        coordinator = instance.run_coordinator
+        assert isinstance(coordinator, FacilityRunCoordinator)
+        assert 0 < coordinator.dequeue_interval_seconds <= 0.5
+
+
+def test_the_sensor_daemon_begins_ticks_twice_a_second(tmp_path: Path) -> None:
+    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
+        queue_daemon(instance)
+
+    # Where Dagster has no such constant any more, files wait for up to five seconds.
+    assert sensor.MIN_INTERVAL_LOOP_TIME == SENSOR_SECONDS
+
+
+def test_a_limit_in_dagster_yaml_takes_precedence(
+    small: SmallFacility, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small.facility(max_offline_ingestors=3)
+    monkeypatch.setenv(CONFIGURATION_VARIABLE, str(small.directory / "config.yml"))
+    limited = {**COORDINATOR, "config": {"max_concurrent_runs": 5}}
+    with instance_in(tmp_path / "home", run_coordinator=limited) as instance:
+        config = instance.get_concurrency_config().run_queue_config
+
+        assert config is not None
+        assert config.max_concurrent_runs == 5
