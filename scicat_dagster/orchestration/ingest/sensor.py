@@ -39,8 +39,8 @@ _CHANGED_LAG_INTERVAL = timedelta(seconds=30)
 
 @dg.sensor(
     job=ingest_file,
-    # As soon as the daemon comes round: nobody polls between two ticks.
-    minimum_interval_seconds=0,
+    # The least that Dagster knows, as nobody polls between two ticks; it takes 0 for 30.
+    minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
     tags=INGESTION,
