@@ -22,9 +22,12 @@ _SERVICE = (
     ("burst", "laptop"),
     ("lone", "production"),
     ("lone", "laptop"),
+    ("steady", "production"),
+    ("idle", "production"),
+    ("idle", "laptop"),
     ("backfill", "production"),
 )
-_FEW_FILES = {"burst": 50, "lone": 3, "backfill": 200}
+_FEW_FILES = {"burst": 50, "lone": 3, "steady": 10, "idle": 5, "backfill": 200}
 
 
 @click.command()

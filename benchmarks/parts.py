@@ -9,13 +9,12 @@ does, with a look at the stack every other millisecond. How fast the service is,
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from types import FrameType
@@ -23,27 +22,14 @@ from types import FrameType
 import click
 import dagster as dg
 
-from benchmarks.service import LAYOUTS, announce, facility, wait_for_blocks, write
+from benchmarks.service import LAYOUTS, announce, facility, processor_seconds, wait_for_blocks, write
 from benchmarks.soak.facility import Facility
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import PARTITION_TAG
 
 _WARM_UP = 20
 _LOOK_SECONDS = 0.002
-_TICKS = os.sysconf("SC_CLK_TCK")
 
-_PROCESSES = {
-    "celery --app": "workers",
-    "forkserver": "workers",
-    "api grpc": "code server",
-    "dagster-daemon": "daemon",
-    "dagster._daemon": "daemon",
-    "dagster-webserver": "webserver",
-    "postgres": "database",
-    "pgbouncer": "pooler",
-    "redis": "queue",
-}
-"""A word of the command line, and what to call the process."""
 
 _PARTS = {
     "/requests/": "HTTP to SciCat",
@@ -67,12 +53,12 @@ def by_process(running: Facility, first: int, files: int) -> Mapping[str, float]
     announce(running, write(running, first, _WARM_UP))
     wait_for_blocks(running, first + _WARM_UP)
     planned = write(running, first + _WARM_UP, files)
-    before = _processor_seconds(running)
+    before = processor_seconds(running)
     ours = time.process_time()
     announce(running, planned)
     wait_for_blocks(running, first + _WARM_UP + files)
     spent = defaultdict(float, {"stand-in for SciCat": time.process_time() - ours})
-    after = _processor_seconds(running)
+    after = processor_seconds(running)
     for pid, (name, seconds) in after.items():
         spent[name] += seconds - before.get(pid, (name, 0.0))[1]
     return {name: seconds / files for name, seconds in _most_first(spent)}
@@ -89,24 +75,6 @@ def kept_bytes(running: Facility) -> dict[str, int]:
 def _size(folder: Path) -> int:
     # As many bytes as the disk gives for it: small files take a block each.
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
-
-
-def _processor_seconds(running: Facility) -> dict[int, tuple[str, float]]:
-    """Name and CPU seconds so far of each process, with those of its children that have ended."""
-    named = {}
-    for pid, command in running.processes.found().items():
-        name = next((name for word, name in _PROCESSES.items() if word in command), None)
-        if name is not None:
-            named[pid] = name
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            counters = (process / "stat").read_text().rpartition(")")[2].split()
-            # A server process of the database is known by its parent: it has overwritten its environment.
-            name = named.get(int(process.name)) or named.get(int(counters[1]))
-            if name is not None:
-                found[int(process.name)] = (name, sum(map(int, counters[11:15])) / _TICKS)
-    return found
 
 
 class Sampler:

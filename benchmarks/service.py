@@ -1,8 +1,8 @@
 """How fast the whole service is: bursts, lone files and backfills through real processes.
 
-``python -m benchmarks.service burst|lone|backfill [--files N] [--layout production|laptop]`` prints one JSON
-object. Everything is on this machine, the catalogue is the demo's stand-in, the broker the in-memory one. The
-domain alone is measured by ``benchmarks.domain``.
+``python -m benchmarks.service burst|lone|steady|backfill|idle [--files N] [--layout production|laptop]``
+prints one JSON object. Everything is on this machine, the catalogue is the demo's stand-in, the broker the
+in-memory one. The domain alone is measured by ``benchmarks.domain``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,26 @@ _WARM_UP = 20
 _LOOK_SECONDS = 0.005
 _START_SECONDS = 120.0
 _LONGEST_SECONDS = 1800.0
-_PAUSE_SECONDS = (3.0, 13.0)
+_PAUSE_SECONDS = (1.0, 8.0)
 """Between lone files: nothing of the one before is under way, and the sensor's tick is at any moment."""
-_PROCESSES = 4
+_AT_ONCE = 4
 """How many files the loop without Dagster works on at once: as many as there are workers."""
+_STEADY_SECONDS = 1.0
+"""From one file to the next, on average, where they come at random times."""
+_IDLE_SECONDS = 60.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PROCESSES = {
+    "celery --app": "workers",
+    "forkserver": "workers",
+    "api grpc": "code server",
+    "dagster-daemon": "daemon",
+    "dagster._daemon": "daemon",
+    "dagster-webserver": "webserver",
+    "postgres": "database",
+    "pgbouncer": "pooler",
+    "redis": "queue",
+}
+"""A word of the command line, and what to call the process."""
 
 
 @contextmanager
@@ -83,7 +101,7 @@ def burst(running: Facility, files: int) -> dict[str, Any]:
     seconds = time.monotonic() - began
     others = write(running, _WARM_UP + files, files)
     began = time.monotonic()
-    with ThreadPoolExecutor(_PROCESSES) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda plan: _in_a_process(plan.path(running.data_directory)), others))
     wait_for_blocks(running, _WARM_UP + 2 * files)
     bare = time.monotonic() - began
@@ -111,11 +129,89 @@ def lone(running: Facility, files: int) -> dict[str, Any]:
         announce(running, [plan])
         wait_for_blocks(running, _WARM_UP + index + 1)
         taken.append(time.monotonic() - began)
+    return _figures(taken)
+
+
+def steady(running: Facility, files: int) -> dict[str, Any]:
+    """Seconds from a message to its file list in the catalogue, of files that come at random times."""
+    announce(running, write(running, 0, _WARM_UP))
+    wait_for_blocks(running, _WARM_UP)
+    planned = write(running, _WARM_UP, files)
+    chance = random.Random(_SEED)  # noqa: S311 - nothing to guess
+    announced = {}
+    due = time.monotonic()
+    for plan in planned:
+        due += chance.expovariate(1 / _STEADY_SECONDS)
+        time.sleep(max(0.0, due - time.monotonic()))
+        announced[str(plan.path(running.data_directory))] = time.time()
+        announce(running, [plan])
+    wait_for_blocks(running, _WARM_UP + files)
+    listed = _listed_at(running)
+    return _figures([listed[path] - moment for path, moment in announced.items()])
+
+
+def _figures(seconds: list[float]) -> dict[str, Any]:
     return {
-        "median seconds": round(statistics.median(taken), 2),
-        "95th percentile": round(statistics.quantiles(taken, n=20, method="inclusive")[-1], 2),
-        "slowest": round(max(taken), 2),
+        "median seconds": round(statistics.median(seconds), 2),
+        "95th percentile": round(statistics.quantiles(seconds, n=20, method="inclusive")[-1], 2),
+        "slowest": round(max(seconds), 2),
     }
+
+
+def _listed_at(running: Facility) -> dict[str, float]:
+    """When the catalogue got each data file, in seconds since the epoch."""
+    return {
+        str(Path(str(dataset["sourceFolder"])) / file["path"]): datetime.fromisoformat(
+            str(block["createdAt"])
+        ).timestamp()
+        for dataset in running.store.datasets()
+        for block in running.store.origdatablocks(str(dataset["pid"]))
+        for file in block["dataFileList"]
+    }
+
+
+def idle(running: Facility, files: int) -> dict[str, Any]:
+    """What all processes take when nothing comes, after some files: a part of a core, and memory."""
+    announce(running, write(running, 0, files))
+    wait_for_blocks(running, files)
+    time.sleep(_IDLE_SECONDS / 4)
+    before = processor_seconds(running)
+    time.sleep(_IDLE_SECONDS)
+    after = processor_seconds(running)
+    spent: defaultdict[str, float] = defaultdict(float)
+    for pid, (name, seconds) in after.items():
+        spent[name] += seconds - before.get(pid, (name, 0.0))[1]
+    return {
+        "percent of a core": round(100 * sum(spent.values()) / _IDLE_SECONDS, 1),
+        "of it": {name: round(100 * seconds / _IDLE_SECONDS, 1) for name, seconds in spent.items()},
+        "MB, proportional": round(sum(map(_proportional_bytes, after)) / 1e6),
+    }
+
+
+def _proportional_bytes(pid: int) -> int:
+    """The memory of a process, what it shares with others in equal parts (Pss of proc_pid_smaps(5))."""
+    with suppress(OSError):
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(rollup.partition("\nPss:")[2].split()[0]) * 1024
+    return 0
+
+
+def processor_seconds(running: Facility) -> dict[int, tuple[str, float]]:
+    """Name and CPU seconds so far of each process, with those of its children that have ended."""
+    named = {}
+    for pid, command in running.processes.found().items():
+        name = next((name for word, name in _PROCESSES.items() if word in command), None)
+        if name is not None:
+            named[pid] = name
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            counters = (process / "stat").read_text().rpartition(")")[2].split()
+            # A server process of the database is known by its parent: it has overwritten its environment.
+            name = named.get(int(process.name)) or named.get(int(counters[1]))
+            if name is not None:
+                found[int(process.name)] = (name, sum(map(int, counters[11:15])) / _TICKS)
+    return found
 
 
 def backfill(running: Facility, files: int) -> dict[str, Any]:
@@ -154,12 +250,14 @@ MEASUREMENTS: dict[str, tuple[Callable[[Facility, int], dict[str, Any]], int]] =
     "burst": (burst, 500),
     "lone": (lone, 20),
     "backfill": (backfill, 5000),
+    "steady": (steady, 120),
+    "idle": (idle, 20),
 }
 
 
 @click.command()
 @click.argument("what", type=click.Choice(list(MEASUREMENTS)))
-@click.option("--files", type=click.IntRange(2), help="By default 500, 20 or 5,000.")
+@click.option("--files", type=click.IntRange(2), help="As many as the figure needs, by default.")
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), default="production", show_default=True)
 def main(what: str, files: int | None, layout: str) -> None:
     """Measure one thing and print it as JSON, with the load of the machine before."""

@@ -17,7 +17,7 @@ from scicat_dagster.orchestration.ingest.io_manager import JsonBetweenOps
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.ingest.kafka_checks import kafka_topics
 from scicat_dagster.orchestration.ingest.quality_checks import latest_files
-from scicat_dagster.orchestration.ingest.retry_sensor import retry_later_sensor
+from scicat_dagster.orchestration.ingest.retry_sensor import retry_sensor
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor
 from scicat_dagster.orchestration.operations.failure_report import (
@@ -26,8 +26,8 @@ from scicat_dagster.orchestration.operations.failure_report import (
     report_failures,
 )
 from scicat_dagster.orchestration.operations.reingest import reingest_files
-from scicat_dagster.orchestration.operations.retention import forget_files, forget_schedule
-from scicat_dagster.orchestration.past_files.deferred_files import leftovers_sensor
+from scicat_dagster.orchestration.operations.retention import apply_retention, retention_schedule
+from scicat_dagster.orchestration.past_files.deferred_files import deferred_files_sensor
 from scicat_dagster.orchestration.past_files.discover_job import discover_files
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
@@ -46,18 +46,18 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             reconciliation,
         ],
         asset_checks=[latest_files, kafka_topics],
-        jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, forget_files],
+        jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, apply_retention],
         sensors=[
             wrdn_sensor,
-            retry_later_sensor,
-            leftovers_sensor,
+            retry_sensor,
+            deferred_files_sensor,
             reconcile_sensor,
             digest_sensor(configuration.settings.notifications),
         ],
         schedules=[
             every_morning,
             reconcile_schedule(configuration.settings.reconcile),
-            forget_schedule(configuration.settings.retention),
+            retention_schedule(configuration.settings.retention),
         ],
         resources={
             "facility": facility or Facility(CurrentConfiguration(configuration)),

@@ -48,7 +48,7 @@ TERMS = {
 }
 """Regular expressions of everyday words, for any case and across line ends, and what to write instead."""
 
-STORED = {"files put aside", "waiting for a person"}
+STORED = {"files put aside", "need manual intervention"}
 """Keys that Dagster stores: they may change with the code that reads them, and not with the prose."""
 
 _PROSE = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
@@ -129,7 +129,7 @@ def test_everyday_words_are_found_across_lines(source: str, line: int, words: st
 @pytest.mark.parametrize(
     "source",
     [
-        "leftovers = leftovers_sensor = 1\n",
+        "leftovers = deferred_files_sensor = 1\n",
         'tags = {"leftovers": "files put aside"}\n',
         "# There is no file, and it is no longer there.\n",
     ],

@@ -291,7 +291,7 @@ class RetentionSettings(_Section):
     """Files that were registered longer ago lose their partition, runs and logs. 0: never. With some 100,000
     files Dagster's pages become slow."""
     cron: Annotated[str, AfterValidator(cron_expression)] = "30 4 * * *"
-    """When to forget, as a cron expression of five fields with numbers, in UTC."""
+    """When to delete old records, as a cron expression of five fields with numbers, in UTC."""
 
 
 class MonitoringSettings(_Section):

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from scicat_dagster.scicat.client import ScicatClient
 
 
-class RememberedAnswers:
+class CachedAnswers:
     """Asks the catalogue once for each thing. Failures are not cached."""
 
     def __init__(self, client: ScicatClient) -> None:

@@ -24,7 +24,7 @@ from pydantic import JsonValue, ValidationError
 
 from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.scicat.errors import RefusedError, UnansweredError, explain, server_words, unreachable
+from scicat_dagster.scicat.errors import RefusedError, UnansweredError, explain, server_text, unreachable
 from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
 from scicat_dagster.scicat.queries import MOST_RECORDS, filter_text, parts_for_an_address
 from scicat_dagster.scicat.tokens import expiry_of
@@ -151,7 +151,7 @@ class ScicatClient:
         doing = "creating the dataset"
         response = self._ask("POST", self._datasets, doing, body)
         if response.status_code == 409:
-            raise ConflictError(server_words(response), remedy="Look at the dataset that has this pid.")
+            raise ConflictError(server_text(response), remedy="Look at the dataset that has this pid.")
         return self._record(response, doing, DatasetRecord)
 
     def update_dataset(
@@ -539,7 +539,7 @@ class ScicatClient:
                 self._json(health, asking)
             elif health.status_code != 404:
                 return TransientError(
-                    f"SciCat is not healthy: {server_words(health)}",
+                    f"SciCat is not healthy: {server_text(health)}",
                     remedy="It is tried again; look at the SciCat server and its database.",
                 )
         return explain(response, doing)

@@ -27,7 +27,7 @@ class RefusedError(PermanentError):
     """The server understood the request and refuses it."""
 
 
-def server_words(response: requests.Response) -> str:
+def server_text(response: requests.Response) -> str:
     """What the server says in an error body, whichever of its shapes it has.
 
     The shapes are: ``{message, error, statusCode}``; the same with a list of messages; ``{status, message}``
@@ -54,7 +54,7 @@ def server_words(response: requests.Response) -> str:
 def explain(response: requests.Response, doing: str) -> IngestionError:
     """The failure that an answer stands for; ``doing`` says what was asked, as in "creating the dataset"."""
     status = response.status_code
-    details = {"status": f"{status} {response.reason}", "answer": server_words(response)}
+    details = {"status": f"{status} {response.reason}", "answer": server_text(response)}
     what = f"SciCat answered {status} when {doing}: {details['answer']}"
     if 300 <= status < 400:
         target = response.headers.get("Location", "elsewhere")

@@ -95,7 +95,7 @@ def test_a_file_that_kills_its_worker_twice_is_left_to_people(on_loopback: Proce
     facility.wait_for(lambda: len(facility.failed_runs()) == 2, "the second failure", seconds=30)
     (file,) = failed_files(facility.instance)
     assert file.kind == REPEATED_CRASH
-    assert file.waits_for_a_person
+    assert file.needs_manual_intervention
     latest = facility.instance.get_run_by_id(file.run_id)
     assert latest is not None
     assert latest.tags["dagster/will_retry"] == "false"

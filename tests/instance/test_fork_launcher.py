@@ -145,7 +145,7 @@ def test_a_file_whose_runs_crash_twice_at_the_same_op_needs_manual_intervention(
 
     (file,) = failed_files(instance)
     assert (file.run_id, file.kind) == (second, REPEATED_CRASH)
-    assert file.waits_for_a_person
+    assert file.needs_manual_intervention
     assert kind_of(found(instance, first)) is None
 
 

@@ -73,7 +73,7 @@ def test_a_file_that_found_out_is_retried_later_by_itself(small: SmallFacility) 
     small.ingest(small.facility())
 
     (file,) = failed_files(small.instance)
-    assert (file.kind, file.waits_for_a_person) == ("login", False)
+    assert (file.kind, file.needs_manual_intervention) == ("login", False)
     assert due([file], file.last + FIRST_PAUSE) == [file]
 
 

@@ -64,7 +64,7 @@ class FailedFile:
     run_config: dict[str, Any]
 
     @property
-    def waits_for_a_person(self) -> bool:
+    def needs_manual_intervention(self) -> bool:
         """Whether trying again without anybody doing anything is useless, unwanted, or given up."""
         return self.kind in {"permanent", "cancelled", REPEATED_CRASH} or self.round >= MOST_ROUNDS
 

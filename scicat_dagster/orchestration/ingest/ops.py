@@ -41,7 +41,7 @@ from scicat_dagster.orchestration.tags import (
     RAW_DATASET,
     kinds,
 )
-from scicat_dagster.scicat.cache import RememberedAnswers
+from scicat_dagster.scicat.cache import CachedAnswers
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
 
 _SLOWEST_STORAGE = 10_000_000
@@ -130,7 +130,7 @@ def extract_metadata(
     facility: dg.ResourceParam[Facility],
     announced: PerFile[AnnouncedFile],
 ) -> PerFile[ReadFile]:
-    catalogue = RememberedAnswers(facility.catalogue)
+    catalogue = CachedAnswers(facility.catalogue)
 
     def extract(_: str, found: AnnouncedFile) -> ReadFile:
         metadata = ingestion.extract_metadata(

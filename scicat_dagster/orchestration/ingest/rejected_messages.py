@@ -90,7 +90,7 @@ def gap_event(gap: Gap) -> dg.AssetObservation:
     problem = Problem(what=gap.reason, remedy="Find the files of that time on disk and backfill them.")
     return dg.AssetObservation(
         REJECTED_MESSAGES,
-        description=gap_in_words(gap),
+        description=gap_as_text(gap),
         metadata={
             **problem_metadata(problem),
             **_position_metadata(Position(gap.topic, gap.partition, gap.expected)),
@@ -113,7 +113,7 @@ def skipped_event(position: Position) -> dg.AssetObservation:
     )
 
 
-def gap_in_words(gap: Gap) -> str:
+def gap_as_text(gap: Gap) -> str:
     """A gap as a sentence."""
     place = f"{gap.topic}:{gap.partition}"
     if gap.lost is None:

@@ -23,7 +23,7 @@ MOST_REQUESTS_PER_TICK = 100
 
 def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
     """The files to request anew now: they wait for no person, and their pause is over."""
-    return [file for file in failed if not file.waits_for_a_person and now - file.last >= pause(file)]
+    return [file for file in failed if not file.needs_manual_intervention and now - file.last >= pause(file)]
 
 
 def pause(file: FailedFile) -> timedelta:
@@ -43,7 +43,7 @@ def pause(file: FailedFile) -> timedelta:
     "the file was not ready or the run was killed), then after twice as long, up to every 6 hours, for some "
     "five days.",
 )
-def retry_later_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def retry_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     return retries(context.instance, datetime.now(UTC))
 
 
@@ -54,7 +54,7 @@ def retries(instance: dg.DagsterInstance, now: datetime) -> dg.SensorResult | dg
     failed = failed_files(instance, now)
     wanted = due(failed, now)[:MOST_REQUESTS_PER_TICK]
     if not wanted:
-        permanent = sum(file.waits_for_a_person for file in failed)
+        permanent = sum(file.needs_manual_intervention for file in failed)
         return dg.SkipReason(
             f"{len(failed)} failed files: {permanent} need manual intervention, none is due for a retry."
         )

@@ -22,8 +22,8 @@ from scicat_dagster.orchestration.ingest.assets import LAG_INTERVAL
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.ingest.kafka_checks import evaluations as kafka_evaluations
 from scicat_dagster.orchestration.ingest.rejected_messages import (
+    gap_as_text,
     gap_event,
-    gap_in_words,
     rejected_event,
     superseded_event,
 )
@@ -103,7 +103,7 @@ def _summary(batch: Batch, plan: TickPlan) -> str:
     parts += [f"topic {topic} does not exist yet" for topic in batch.missing_topics]
     parts += [f"topic {topic} cannot be read: {why}" for topic, why in batch.unreadable.items()]
     parts += [f"{place} begins at {where}" for place, where in batch.begun_at.items()]
-    parts += [gap_in_words(gap) for gap in batch.gaps]
+    parts += [gap_as_text(gap) for gap in batch.gaps]
     return "; ".join(parts)
 
 

@@ -20,7 +20,7 @@ def failed_files_report(context: dg.AssetExecutionContext) -> dg.MaterializeResu
     return dg.MaterializeResult(
         metadata={
             "failed files": len(failed),
-            "waiting for a person": sum(file.waits_for_a_person for file in failed),
+            "need manual intervention": sum(file.needs_manual_intervention for file in failed),
             "table": table(
                 ("file", "since", "kind", "reason", "what to do", "runs"),
                 (_row(context.instance, file) for file in failed),

@@ -18,7 +18,7 @@ from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, RAW_DATAS
 
 MEASURES_KEPT_SECONDS = 15.0
 
-INVENTORY_KEPT_SECONDS = 60.0
+FAILED_FILES_KEPT_SECONDS = 60.0
 """The failed files cost a query for each failed file."""
 
 _UNFINISHED = (
@@ -34,7 +34,7 @@ def dagster_measures(home: Home) -> list[Question[list[Metric]]]:
     """What Prometheus gets of Dagster."""
     return [
         Question(lambda: measures(home.instance()), MEASURES_KEPT_SECONDS),
-        Question(lambda: inventory_measures(home.instance()), INVENTORY_KEPT_SECONDS),
+        Question(lambda: failed_file_measures(home.instance()), FAILED_FILES_KEPT_SECONDS),
     ]
 
 
@@ -71,10 +71,10 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
     return [*found, gauge("age_seconds", meaning, ages, label="of")]
 
 
-def inventory_measures(instance: dg.DagsterInstance) -> list[Metric]:
+def failed_file_measures(instance: dg.DagsterInstance) -> list[Metric]:
     """How many files failed and are not repaired."""
     failed = failed_files(instance)
-    person = sum(file.waits_for_a_person for file in failed)
+    person = sum(file.needs_manual_intervention for file in failed)
     counts = {"person": person, "retry": len(failed) - person}
     meaning = "Files that failed and are not repaired, by what they wait for."
     return [gauge("failed_files", meaning, counts, label="waits_for")]

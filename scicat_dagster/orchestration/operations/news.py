@@ -22,7 +22,7 @@ def short_name(path: str) -> str:
 PATIENCE = timedelta(hours=1)
 """How long a file may fail and be tried again by itself before anybody is told."""
 
-MOST_REMEMBERED = 1000
+MOST_REPORTED = 1000
 """Files in the cursor of each channel. Of those that are more, only when they failed tells whether they are
 news."""
 
@@ -33,7 +33,7 @@ class Told(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     files: frozenset[str] = frozenset()
-    """Short names of the files, at most ``MOST_REMEMBERED``."""
+    """Short names of the files, at most ``MOST_REPORTED``."""
     count: int = 0
     """How many there are, also of those that are not in ``files``."""
     at: datetime | None = None
@@ -111,20 +111,18 @@ def news(failed: Sequence[FailedFile], under_way: Iterable[str], told: Told, now
         new=new,
         still_failed=still_failed,
         repaired=repaired,
-        if_told=_remembered([*was_told.values(), *new], flying, at=now, repaired=0),
-        if_not=_remembered(list(was_told.values()), flying, at=told.at, repaired=repaired),
+        if_told=_reported([*was_told.values(), *new], flying, at=now, repaired=0),
+        if_not=_reported(list(was_told.values()), flying, at=told.at, repaired=repaired),
     )
 
 
-def _remembered(
-    files: Sequence[FailedFile], flying: Iterable[str], at: datetime | None, repaired: int
-) -> Told:
+def _reported(files: Sequence[FailedFile], flying: Iterable[str], at: datetime | None, repaired: int) -> Told:
     # Those first whose time tells less about whether they were told.
-    ordered = sorted(files, key=lambda file: file.waits_for_a_person)
+    ordered = sorted(files, key=lambda file: file.needs_manual_intervention)
     named = list(dict.fromkeys([*sorted(flying), *(short_name(file.path) for file in ordered)]))
-    is_too_much = len(named) > MOST_REMEMBERED
+    is_too_much = len(named) > MOST_REPORTED
     return Told(
-        files=frozenset(named[:MOST_REMEMBERED]),
+        files=frozenset(named[:MOST_REPORTED]),
         count=len(named),
         at=at if is_too_much else None,
         repaired=repaired,
@@ -133,7 +131,7 @@ def _remembered(
 
 def _due_at(file: FailedFile) -> datetime:
     """From when on people are told about a file."""
-    is_for_people = file.waits_for_a_person or file.kind == LOGIN
+    is_for_people = file.needs_manual_intervention or file.kind == LOGIN
     return file.last if is_for_people else file.since + PATIENCE
 
 

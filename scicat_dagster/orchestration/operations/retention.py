@@ -2,7 +2,7 @@
 
 A file that is registered, older than the configuration says, and not being worked on loses its partition key
 and its runs with their logs. Nothing is taken from the catalogue or from disk, and a file that failed is
-never forgotten. Without this every run would pay for all the files there ever were.
+never deleted. Without this every run would pay for all the files there ever were.
 """
 
 import shutil
@@ -26,15 +26,15 @@ _PAGE = 1000
 
 @dg.op(
     tags=kinds("dagster"),
-    description="Forget the files that are registered and older than retention.days.",
+    description="Delete the records of files that are registered and older than retention.days.",
 )
-def forget_old_files(context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility]) -> None:
+def delete_old_files(context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility]) -> None:
     days = facility.settings.retention.days
     if not days:
-        context.log.info("retention.days is 0: nothing is ever forgotten.")
+        context.log.info("retention.days is 0: nothing is ever deleted.")
         return
-    files, runs = forget(context.instance, datetime.now(UTC) - timedelta(days=days))
-    context.add_output_metadata({"forgotten files": files, "deleted runs": runs})
+    files, runs = delete_registered(context.instance, datetime.now(UTC) - timedelta(days=days))
+    context.add_output_metadata({"files": files, "deleted runs": runs})
 
 
 @dg.job(
@@ -42,31 +42,31 @@ def forget_old_files(context: dg.OpExecutionContext, facility: dg.ResourceParam[
     owners=OWNERS,
     tags=UPKEEP,
     run_tags={},
-    description="Forget the partitions, runs and logs of files that were registered long ago.",
+    description="Delete the partitions, runs and logs of files that were registered long ago.",
 )
-def forget_files() -> None:
-    forget_old_files()
+def apply_retention() -> None:
+    delete_old_files()
 
 
-def forget_schedule(settings: RetentionSettings) -> dg.ScheduleDefinition:
-    """When to forget; on from the start where the configuration says how old is old."""
+def retention_schedule(settings: RetentionSettings) -> dg.ScheduleDefinition:
+    """When to delete; on from the start where the configuration says how old is old."""
     status = dg.DefaultScheduleStatus.RUNNING if settings.days else dg.DefaultScheduleStatus.STOPPED
     return dg.ScheduleDefinition(
-        name="forget",
-        job=forget_files,
+        name="retention",
+        job=apply_retention,
         cron_schedule=settings.cron,
         default_status=status,
         owners=OWNERS,
         tags=UPKEEP,
-        description="Forgets the partitions, runs and logs of files that are registered and older than "
+        description="Deletes the partitions, runs and logs of files that are registered and older than "
         "retention.days. Failed files are kept.",
     )
 
 
-def forget(instance: dg.DagsterInstance, before: datetime) -> tuple[int, int]:
-    """Forget the files that were last registered before; how many, and how many runs went with them."""
+def delete_registered(instance: dg.DagsterInstance, before: datetime) -> tuple[int, int]:
+    """Delete the records of files last registered before; how many, and how many runs went with them."""
     files = runs = 0
-    for path, of_file in forgettable(instance, before):
+    for path, of_file in deletable(instance, before):
         # The key first: what a crash leaves is then found again by its materialization.
         instance.delete_dynamic_partition(str(nexus_files.name), path)
         for run_id in of_file:
@@ -83,7 +83,7 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.delete_run(run_id)
 
 
-def forgettable(
+def deletable(
     instance: dg.DagsterInstance, before: datetime, most: int = MOST_FILES
 ) -> Iterator[tuple[str, list[str]]]:
     """Files that were last registered before, and the runs that can go with each."""

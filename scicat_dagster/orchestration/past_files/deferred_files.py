@@ -27,7 +27,7 @@ from scicat_dagster.orchestration.tags import (
     tags=PAST_FILES,
     description="Requests a run for each file that a batch run of a backfill did not register.",
 )
-def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def deferred_files_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     run = context.dagster_run
     if RANGE_START_TAG not in run.tags:
         yield dg.SkipReason("A run of one file stands for itself.")
@@ -35,7 +35,7 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
     if run.tags.get(WILL_RETRY_TAG) == "true":
         yield dg.SkipReason("The run itself is retried.")
         return
-    for path in leftovers(context.instance, run):
+    for path in deferred_files(context.instance, run):
         yield dg.RunRequest(
             run_key=f"{run.run_id}:{path}",
             partition_key=path,
@@ -45,7 +45,7 @@ def leftovers_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequ
         )
 
 
-def leftovers(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+def deferred_files(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
     """The files that a failed batch run did not register, without those whose partition was deleted since:
     requesting one would fail the tick, again and again.
     """

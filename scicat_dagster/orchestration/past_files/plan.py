@@ -19,7 +19,7 @@ class Plan:
     in_flight: Sequence[str]
     """Left out, because a run is under way or will be."""
     failed: Sequence[str]
-    """Left out, because a person or `retry_later_sensor` looks after them."""
+    """Left out, because a person or `retry_sensor` looks after them."""
     wanted: Sequence[str]
 
 

@@ -29,7 +29,7 @@ from scicat_dagster.orchestration.ingest.retry_sensor import (
     LONGEST_PAUSE,
     due,
     retries,
-    retry_later_sensor,
+    retry_sensor,
 )
 from scicat_dagster.orchestration.operations.failure_report import failed_files_report
 from scicat_dagster.orchestration.tags import RAW_DATASET
@@ -51,7 +51,7 @@ def broken_schema(small: SmallFacility) -> str:
 def retry_tick(small: SmallFacility, now: datetime) -> SensorExecutionData:
     """What Dagster makes of a tick at a time: it refuses requests for partitions that do not exist."""
 
-    @dg.sensor(name="retry_later_sensor", job=ingest_file)
+    @dg.sensor(name="retry_sensor", job=ingest_file)
     def at_that_time(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         return retries(context.instance, now)
 
@@ -211,7 +211,7 @@ def test_a_run_that_a_person_cancelled_is_listed_and_left_to_people(small: Small
 
     (file,) = failed_files(small.instance)
     assert file.kind == "cancelled"
-    assert file.waits_for_a_person
+    assert file.needs_manual_intervention
     assert "cancelled" in problem_of(small.instance, file).what
 
 
@@ -241,7 +241,7 @@ def test_a_re_executed_run_that_is_killed_has_not_failed_as_its_parent_did(
     (file,) = failed_files(small.instance)
     assert file.run_id == child.run_id
     assert file.kind == "crash"
-    assert not file.waits_for_a_person
+    assert not file.needs_manual_intervention
 
 
 def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_schema: str) -> None:
@@ -251,7 +251,7 @@ def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_
 
     (event,) = result.asset_materializations_for_node("failed_files_report")
     assert event.metadata["failed files"].value == 1
-    assert event.metadata["waiting for a person"].value == 1
+    assert event.metadata["need manual intervention"].value == 1
     (row,) = event.metadata["table"].value.records  # type: ignore[union-attr]
     assert row.data["file"] == str(small.file)
     assert "id: is missing" in str(row.data["reason"])
@@ -294,7 +294,7 @@ def test_a_file_that_was_not_ready_is_requested_anew_with_its_announcement(small
 def test_nothing_is_requested_when_nothing_is_due(small: SmallFacility, broken_schema: str) -> None:
     small.ingest(small.facility())
 
-    result = retry_later_sensor(dg.build_sensor_context(instance=small.instance))
+    result = retry_sensor(dg.build_sensor_context(instance=small.instance))
 
     assert isinstance(result, dg.SkipReason)
     assert "1 need manual intervention" in str(result.skip_message)

@@ -21,7 +21,7 @@ from scicat_dagster.demo.file_writer import write_past_file
 from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.past_files.deferred_files import leftovers, leftovers_sensor
+from scicat_dagster.orchestration.past_files.deferred_files import deferred_files, deferred_files_sensor
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from scicat_dagster.schemas.loading import SchemaCollection
 
@@ -125,7 +125,7 @@ def test_one_bad_file_does_not_keep_the_others_and_is_named(backlog: Backlog) ->
     run = backlog.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
-    assert leftovers(backlog.instance, run) == [str(bad)]
+    assert deferred_files(backlog.instance, run) == [str(bad)]
 
 
 def test_a_defect_that_one_file_meets_does_not_keep_the_others(backlog: Backlog) -> None:
@@ -136,7 +136,7 @@ def test_a_defect_that_one_file_meets_does_not_keep_the_others(backlog: Backlog)
     run = backlog.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert not result.success
-    (bad,) = leftovers(backlog.instance, run)
+    (bad,) = deferred_files(backlog.instance, run)
     assert backlog.green() == set(backlog.files) - {bad}
 
 
@@ -146,12 +146,12 @@ def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: B
     result = backlog.run()
 
     context = dg.build_run_status_sensor_context(
-        "leftovers_sensor",
+        "deferred_files_sensor",
         _failure(result),
         backlog.instance,
         result.dagster_run,
     )
-    requests = leftovers_sensor(context.for_run_failure())
+    requests = deferred_files_sensor(context.for_run_failure())
     assert isinstance(requests, Iterator)
     (request,) = requests
     assert isinstance(request, dg.RunRequest)
@@ -185,7 +185,7 @@ def test_what_a_killed_run_did_not_register_is_left_over(backlog: Backlog) -> No
     )
     backlog.instance.add_run(run)
 
-    assert leftovers(backlog.instance, run) == backlog.files
+    assert deferred_files(backlog.instance, run) == backlog.files
 
 
 @pytest.mark.parametrize("deleted", [0, 2, 5])
@@ -195,6 +195,6 @@ def test_a_partition_that_was_deleted_is_not_left_over(backlog: Backlog, deleted
     run = backlog.run().dagster_run
     backlog.instance.delete_dynamic_partition("nexus_files", backlog.files[deleted])
 
-    left = leftovers(backlog.instance, run)
+    left = deferred_files(backlog.instance, run)
 
     assert left == [path for path in backlog.files if path != backlog.files[deleted]]

@@ -322,18 +322,18 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "report_failures",
         "discover_files",
         "reconcile_files",
-        "forget_files",
+        "apply_retention",
         "reingest_files",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "wrdn_sensor",
-        "retry_later_sensor",
-        "leftovers_sensor",
+        "retry_sensor",
+        "deferred_files_sensor",
         "reconcile_sensor",
         "failure_digest_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
-        "forget",
+        "retention",
         "reconcile",
         "report_failures_daily",
     ]

@@ -23,7 +23,7 @@ from scicat_dagster.orchestration.failures.failed_files import FailedFile, faile
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
 from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor, not_well
 from scicat_dagster.orchestration.operations.news import (
-    MOST_REMEMBERED,
+    MOST_REPORTED,
     PATIENCE,
     DigestCursor,
     Told,
@@ -118,22 +118,22 @@ def test_a_file_that_is_worked_on_is_neither_repaired_nor_new_when_it_fails_agai
 
 
 def test_what_is_remembered_is_bounded_and_still_nobody_is_told_twice() -> None:
-    files = [failed(f"/data/{number}", "transient") for number in range(3 * MOST_REMEMBERED)]
+    files = [failed(f"/data/{number}", "transient") for number in range(3 * MOST_REPORTED)]
 
     first = news(files, (), Told(), NOW)
-    assert len(first.new) == 3 * MOST_REMEMBERED
-    assert len(first.if_told.files) == MOST_REMEMBERED
+    assert len(first.new) == 3 * MOST_REPORTED
+    assert len(first.if_told.files) == MOST_REPORTED
     assert len(DigestCursor(channels={"webhook": first.if_told}).model_dump_json()) < 20_000
 
     # Tried again and failed again meanwhile.
     later = NOW + timedelta(hours=6)
     again = [failed(file.path, "transient", last=-timedelta(hours=5)) for file in files]
     second = news(again, (), first.if_told, later)
-    assert (second.new, second.still_failed, second.repaired) == ((), 3 * MOST_REMEMBERED, 0)
+    assert (second.new, second.still_failed, second.repaired) == ((), 3 * MOST_REPORTED, 0)
 
     third = news([*again[:5], failed("new", ago=-timedelta(hours=5))], (), second.if_not, later)
     assert (paths(third.new), third.still_failed) == (["new"], 5)
-    assert third.repaired == 3 * MOST_REMEMBERED - 5
+    assert third.repaired == 3 * MOST_REPORTED - 5
     assert news(again[:5], (), third.if_told, later).still_failed == 5
 
 

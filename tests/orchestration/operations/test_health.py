@@ -51,7 +51,7 @@ from scicat_dagster.orchestration.operations.health import (
     runs_check,
     sensor_check,
 )
-from scicat_dagster.orchestration.operations.measures import inventory_measures, measures
+from scicat_dagster.orchestration.operations.measures import failed_file_measures, measures
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.small_facility import SmallFacility
 
@@ -223,21 +223,21 @@ def test_other_sensors_and_schedules_whose_ticks_fail_are_not_well(home: dg.Dags
     sensor(home, (TickStatus.SKIPPED, now - 10), name="reconcile_sensor")
     assert automation_check(home, now).ok
 
-    sensor(home, (TickStatus.FAILURE, now - 70), (TickStatus.STARTED, now - 10), name="retry_later_sensor")
+    sensor(home, (TickStatus.FAILURE, now - 70), (TickStatus.STARTED, now - 10), name="retry_sensor")
     sensor(home, (TickStatus.FAILURE, now - 3600), name="forget", kind=InstigatorType.SCHEDULE)
     found = automation_check(home, now)
 
     assert not found.ok
-    assert "retry_later_sensor failed: It failed." in found.words
+    assert "retry_sensor failed: It failed." in found.words
     assert "forget failed: It failed." in found.words
     assert "reconcile_sensor" not in found.words
 
 
 def test_what_is_turned_off_or_gone_or_well_again_may_have_failed(home: dg.DagsterInstance) -> None:
     now = time.time()
-    sensor(home, (TickStatus.FAILURE, now - 10), status=InstigatorStatus.STOPPED, name="retry_later_sensor")
+    sensor(home, (TickStatus.FAILURE, now - 10), status=InstigatorStatus.STOPPED, name="retry_sensor")
     sensor(home, (TickStatus.FAILURE, now - 3 * 86400), name="sensor_of_an_old_version")
-    sensor(home, (TickStatus.FAILURE, now - 70), (TickStatus.SKIPPED, now - 10), name="leftovers_sensor")
+    sensor(home, (TickStatus.FAILURE, now - 70), (TickStatus.SKIPPED, now - 10), name="deferred_files_sensor")
 
     assert automation_check(home, now).ok
 
@@ -314,7 +314,7 @@ def test_prometheus_gets_the_failed_files_by_what_they_wait_for(
     missing = small.file.with_name("late.hdf")
     small.ingest(small.facility(file_handling={"data_file_open_max_tries": 1}), missing)
 
-    found = samples(inventory_measures(home))
+    found = samples(failed_file_measures(home))
 
     assert found == {("failed_files", "person"): 1, ("failed_files", "retry"): 1}
 

@@ -10,7 +10,7 @@ import pytest
 
 from scicat_dagster.config.models import RetentionSettings
 from scicat_dagster.definitions import build_definitions
-from scicat_dagster.orchestration.operations.retention import forget, forget_schedule, forgettable
+from scicat_dagster.orchestration.operations.retention import deletable, delete_registered, retention_schedule
 from scicat_dagster.orchestration.past_files.backfills import start_backfills
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.small_facility import SmallFacility
@@ -19,13 +19,13 @@ TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
 def forgotten(small: SmallFacility, before: datetime = TOMORROW) -> list[str]:
-    return [path for path, _ in forgettable(small.instance, before)]
+    return [path for path, _ in deletable(small.instance, before)]
 
 
 def test_a_file_that_was_registered_long_ago_is_forgotten(small: SmallFacility) -> None:
     run = small.ingest(small.facility())
 
-    assert list(forgettable(small.instance, TOMORROW)) == [(str(small.file), [run.run_id])]
+    assert list(deletable(small.instance, TOMORROW)) == [(str(small.file), [run.run_id])]
 
 
 def test_a_file_that_was_registered_since_is_kept(small: SmallFacility) -> None:
@@ -93,7 +93,7 @@ def test_a_file_that_was_registered_again_is_as_old_as_that(small: SmallFacility
     small.ingest(small.facility())
 
     assert forgotten(small, between) == []
-    assert len(next(forgettable(small.instance, TOMORROW))[1]) == 2
+    assert len(next(deletable(small.instance, TOMORROW))[1]) == 2
 
 
 def test_key_and_runs_go_and_the_catalogue_is_left_alone(small: SmallFacility) -> None:
@@ -102,7 +102,7 @@ def test_key_and_runs_go_and_the_catalogue_is_left_alone(small: SmallFacility) -
     between_the_ops = Path(small.instance.storage_directory()) / run.run_id
     assert between_the_ops.exists()
 
-    assert forget(small.instance, TOMORROW) == (1, 1)
+    assert delete_registered(small.instance, TOMORROW) == (1, 1)
 
     assert not small.instance.has_run(run.run_id)
     assert not between_the_ops.exists()
@@ -115,7 +115,7 @@ def test_key_and_runs_go_and_the_catalogue_is_left_alone(small: SmallFacility) -
 def test_the_job_forgets_nothing_unless_the_configuration_says_when(small: SmallFacility) -> None:
     facility = small.facility()
     run = small.ingest(facility)
-    job = build_definitions(facility.configuration, facility).resolve_job_def("forget_files")
+    job = build_definitions(facility.configuration, facility).resolve_job_def("apply_retention")
 
     assert job.execute_in_process(instance=small.instance).success
 
@@ -123,5 +123,5 @@ def test_the_job_forgets_nothing_unless_the_configuration_says_when(small: Small
 
 
 def test_the_schedule_runs_only_where_an_age_is_given() -> None:
-    assert forget_schedule(RetentionSettings()).default_status is dg.DefaultScheduleStatus.STOPPED
-    assert forget_schedule(RetentionSettings(days=30)).default_status is dg.DefaultScheduleStatus.RUNNING
+    assert retention_schedule(RetentionSettings()).default_status is dg.DefaultScheduleStatus.STOPPED
+    assert retention_schedule(RetentionSettings(days=30)).default_status is dg.DefaultScheduleStatus.RUNNING
