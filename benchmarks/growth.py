@@ -150,7 +150,9 @@ def main(files: int, past: tuple[int, ...]) -> None:
         (plan,) = write(running, 0, 1)
         announce(running, [plan])
         wait_for_blocks(running, 1)
-        template = _template(running, str(plan.path(running.data_directory)))
+        template = _template(
+            running, str(plan.path(running.data_directory).relative_to(running.data_directory))
+        )
         there = first = 1
         for number in sorted(past):
             grow(running, template, there, number - 1)

@@ -105,6 +105,7 @@ def of_a_bad_day(laptop: Laptop, broken: Path) -> list[Picture]:
     """The pictures of what went wrong, and of how people see it."""
     url = laptop.dagster_url
     asset = f"{url}/assets/raw_dataset"
+    key = str(broken.relative_to(laptop.data_directory))
     why = f"{url}/runs/{failed_runs(laptop)[0].run_id}?logs={quote('type:STEP_FAILURE')}"
     sensor = f"{url}/locations/scicat_dagster.definitions/sensors/failure_digest_sensor"
     # Newest first: the last of those that remember a file is the one that told about it.
@@ -112,7 +113,11 @@ def of_a_bad_day(laptop: Laptop, broken: Path) -> list[Picture]:
     return [
         Picture("runs", f"{url}/runs", "Failure"),
         Picture("rejected", f"{url}/assets/rejected_messages?view=events", "what to do"),
-        Picture("partition", f"{asset}?view=partitions&partition={quote(str(broken), safe='')}", broken.name),
+        Picture(
+            "partition",
+            f"{asset}?view=partitions&partition={quote(key, safe='')}",
+            broken.name,
+        ),
         Picture("why", why, "what to do"),
         Picture("checks", f"{asset}?view=checks&checkDetail=variables_resolved", MISSPELT),
         Picture("digest", sensor, "View logs"),
@@ -135,7 +140,8 @@ def register_file(laptop: Laptop, number: int) -> None:
     """One more file, from its announcement to its registration."""
     announcer = Announcer(laptop.broker.bootstrap_servers)
     path = write_and_announce(plan_file(SEED, number), laptop.data_directory, announcer)
-    wait_until(lambda: str(path) in registered(laptop), f"{path} is registered")
+    key = str(path.relative_to(laptop.data_directory))
+    wait_until(lambda: key in registered(laptop), f"{path} is registered")
 
 
 def write_broken_file(laptop: Laptop) -> Path:
@@ -152,7 +158,7 @@ def write_broken_file(laptop: Laptop) -> Path:
 
 
 def registered(laptop: Laptop) -> set[str]:
-    """The files in the catalogue, by Dagster's account."""
+    """The partitions of the files in the catalogue, by Dagster's account."""
     return laptop.instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))
 
 

@@ -19,6 +19,7 @@ from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, Store
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.partitions import key_of
 
 DATA = Path(__file__).parent / "data"
 FILE_TIME = 1_730_000_000
@@ -89,20 +90,25 @@ class SmallFacility:
             CurrentConfiguration(load_configuration(config, {})), wait_seconds=0.0, op_pauses=(0.0,)
         )
 
+    def key(self, file: Path | None = None) -> str:
+        """The partition key of a file, by default of the one that is there."""
+        return key_of(str(file or self.file), str(self.directory / "data"))
+
     def ingest(
         self, facility: Facility, file: Path | None = None, run_config: Mapping[str, object] | None = None
     ) -> dg.ExecuteInProcessResult:
         """Run the job for one file; ops are tried again once and at once, so that no test waits for that."""
-        key = str(file or self.file)
+        data_directory = facility.settings.ingestion.file_handling.data_directory
+        key = key_of(str(file or self.file), data_directory)
         self.instance.add_dynamic_partitions("nexus_files", [key])
         return self._execute(facility, {}, partition_key=key, run_config=run_config)
 
     def ingest_range(self, facility: Facility, files: Sequence[Path]) -> dg.ExecuteInProcessResult:
         """Run the job for several files at once, as a backfill does."""
-        self.instance.add_dynamic_partitions("nexus_files", [str(file) for file in files])
+        self.instance.add_dynamic_partitions("nexus_files", [self.key(file) for file in files])
         places = {
-            "dagster/asset_partition_range_start": str(files[0]),
-            "dagster/asset_partition_range_end": str(files[-1]),
+            "dagster/asset_partition_range_start": self.key(files[0]),
+            "dagster/asset_partition_range_end": self.key(files[-1]),
         }
         return self._execute(facility, places)
 

@@ -28,6 +28,7 @@ from scicat_dagster.demo.file_writer import Announcer, Delivered, MessageKind
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
+from scicat_dagster.orchestration.partitions import path_of, paths_of
 
 FAULTS: Mapping[FaultKind, float] = {
     FaultKind.INTERNAL_ERROR: 0.01,
@@ -175,10 +176,12 @@ class Look:
 
 def look(facility: Facility) -> Look:
     """Look at Dagster's instance."""
-    instance = facility.instance
+    instance, data_directory = facility.instance, str(facility.data_directory)
     return Look(
-        green=frozenset(instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))),
-        failed={file.path: file for file in failed_files(instance)},
+        green=frozenset(
+            paths_of(instance.get_materialized_partitions(dg.AssetKey("raw_dataset")), data_directory)
+        ),
+        failed={path_of(file.path, data_directory): file for file in failed_files(instance)},
         unfinished=len(instance.get_run_ids(dg.RunsFilter(statuses=UNFINISHED))),
         runs=instance.get_runs_count(),
         is_behind=_is_behind(facility),

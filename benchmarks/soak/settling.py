@@ -14,6 +14,7 @@ from dagster_shared.cli import WorkspaceOpts
 
 from benchmarks.soak.facility import Facility, Look, look
 from benchmarks.soak.plan import SoakFile
+from scicat_dagster.orchestration.partitions import key_of, path_of
 
 _LOOK_SECONDS = 2.0
 _QUIET_SECONDS = 6.0
@@ -32,7 +33,7 @@ class Settling:
     files: Mapping[str, SoakFile]
     say: Callable[[str], None]
     dismissed: set[str] = field(default_factory=set)
-    """Files whose partitions a person deleted, and who requests them after all."""
+    """The keys of partitions that a person deleted, and who requests them after all."""
     requests: Counter[str] = field(default_factory=Counter)
     _requested: set[str] = field(default_factory=set)
 
@@ -75,11 +76,11 @@ class Settling:
     def _request_dismissed(self) -> None:
         """What a person does who deleted a partition and wants its file after all."""
         while self.dismissed and self.facility.processes.is_up:
-            path = self.dismissed.pop()
+            key = self.dismissed.pop()
             instance = self.facility.instance
-            (latest,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": path}), limit=1)
-            instance.add_dynamic_partitions("nexus_files", [path])
-            self._request(path, latest.run_config)
+            (latest,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": key}), limit=1)
+            instance.add_dynamic_partitions("nexus_files", [key])
+            self._request(path_of(key, str(self.facility.data_directory)), latest.run_config)
 
     def _request(self, path: str, run_config: Mapping[str, object]) -> None:
         self.requests[path] += 1
@@ -88,7 +89,7 @@ class Settling:
             workspace_opts=WorkspaceOpts(workspace=[str(self.facility.processes.workspace)]),
             job_name="ingest_file",
             config_json=json.dumps(run_config),
-            tags=json.dumps({"dagster/partition": path}),
+            tags=json.dumps({"dagster/partition": key_of(path, str(self.facility.data_directory))}),
         )
 
 

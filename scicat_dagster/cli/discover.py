@@ -18,6 +18,7 @@ from scicat_dagster.cli.options import config_option, dagster_instance
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+    from scicat_dagster.config.models import Settings
     from scicat_dagster.usecases.discover import Discovery
     from scicat_dagster.usecases.walk import Criteria
 
@@ -69,6 +70,7 @@ def discover(
 
     Exits with 1 when a folder or file could not be looked at: it may hold more.
     """
+    from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.errors import IngestionError
     from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria
 
@@ -84,7 +86,8 @@ def discover(
         if os.environ.get("DAGSTER_HOME") or then in {"backfill", "run"}:
             instance = stack.enter_context(dagster_instance())
         try:
-            found = _found(roots, criteria, config, instance)
+            settings = load_configuration(config, os.environ).settings
+            found = _found(roots, criteria, settings, instance)
         except IngestionError as error:
             raise click.ClickException(str(error)) from None
         shown = found.of("missing") if missing_only else found.files
@@ -93,7 +96,8 @@ def discover(
             listed = found.model_copy(update={"files": tuple(shown)}).model_dump(mode="json")
             click.echo(json.dumps({"counts": counts, **listed}, indent=2, ensure_ascii=False))
         elif instance is not None and then is not None:
-            _register([file.path for file in found.of("missing")], instance, then)
+            data_directory = settings.ingestion.file_handling.data_directory
+            _register([file.path for file in found.of("missing")], data_directory, instance, then)
         else:
             for file in shown:
                 click.echo(f"{file.state:<10}  {file.path}")
@@ -109,9 +113,8 @@ def discover(
 
 
 def _found(
-    roots: Sequence[Path], criteria: Criteria, config: Path, instance: DagsterInstance | None
+    roots: Sequence[Path], criteria: Criteria, settings: Settings, instance: DagsterInstance | None
 ) -> Discovery:
-    from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.scicat.client import ScicatClient
     from scicat_dagster.usecases.discover import discover as ask
     from scicat_dagster.usecases.walk import walk
@@ -121,9 +124,8 @@ def _found(
             return {}
         from scicat_dagster.orchestration.past_files.in_flight import known_pids
 
-        return known_pids(instance, paths)
+        return known_pids(instance, paths, settings.ingestion.file_handling.data_directory)
 
-    settings = load_configuration(config, os.environ).settings
     # Not resolved: a root that is a link keeps its name.
     places = [os.path.normpath(root.absolute()) for root in roots]
     with closing(ScicatClient(settings.scicat)) as catalogue, _progress() as answered:
@@ -131,25 +133,29 @@ def _found(
         return ask(entries, catalogue, known_pids=pids, answered=answered)
 
 
-def _register(missing: Sequence[str], instance: DagsterInstance, how: Literal["backfill", "run"]) -> None:
+def _register(
+    missing: Sequence[str], data_directory: str, instance: DagsterInstance, how: Literal["backfill", "run"]
+) -> None:
+    from scicat_dagster.orchestration.partitions import keys_of, paths_of
     from scicat_dagster.orchestration.past_files.backfills import add_partitions, start_backfills
     from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
     from scicat_dagster.orchestration.past_files.plan import plan_sweep
     from scicat_dagster.orchestration.past_files.requests import request_events
 
-    plan = plan_sweep(missing, files_in_flight(instance), set())
+    plan = plan_sweep(missing, paths_of(files_in_flight(instance), data_directory), set())
+    keys = keys_of(plan.wanted, data_directory)
     if plan.in_flight:
         click.echo(f"{len(plan.in_flight)} missing files have a run under way already.")
-    if not plan.wanted:
+    if not keys:
         click.echo("Nothing to do.")
     elif how == "backfill":
-        ids = start_backfills(instance, plan.wanted, "discover")
-        click.echo(f"{len(plan.wanted)} files in backfill {', '.join(ids)}; see Runs → Backfills.")
+        ids = start_backfills(instance, keys, "discover")
+        click.echo(f"{len(keys)} files in backfill {', '.join(ids)}; see Runs → Backfills.")
     else:
-        add_partitions(instance, plan.wanted)
-        for event in request_events(plan.wanted, "discover"):
+        add_partitions(instance, keys)
+        for event in request_events(keys, "discover"):
             instance.report_runless_asset_event(event)
-        click.echo(f"{len(plan.wanted)} files requested; reconcile_sensor starts their runs.")
+        click.echo(f"{len(keys)} files requested; reconcile_sensor starts their runs.")
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class FileWritten(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file_path: str
-    """Canonical absolute path: the partition key."""
+    """Canonical absolute path."""
     job_id: str
     service_id: str = ""
     metadata: JsonValue = None

@@ -64,11 +64,11 @@ def test_a_failed_file_is_listed_with_reason_and_remedy(
 
     code, text = invoke(home, "failures")
     assert code == 1
-    assert str(small.file) in text
+    assert small.key() in text
     assert "Mandatory fields cannot be built" in text
     (row,) = json.loads(invoke(home, "failures", "--json")[1])
     assert row["run_id"] == run.run_id
-    assert (row["file"], row["kind"], row["runs"]) == (str(small.file), "permanent", 1)
+    assert (row["file"], row["kind"], row["runs"]) == (small.key(), "permanent", 1)
 
 
 def test_without_a_home_the_commands_say_what_to_set() -> None:

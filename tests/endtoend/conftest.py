@@ -23,6 +23,7 @@ from scicat_dagster.demo.catalogue import CatalogueServer, Store, create_app
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, TokenStore, demo_accounts
 from scicat_dagster.demo.catalogue.faults import Faults, Scripted
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
+from scicat_dagster.orchestration.partitions import paths_of
 from scicat_dagster.orchestration.tags import PROCESS_TAG
 from tests.brokers import Broker, KafkaCluster, free_ports
 
@@ -144,7 +145,8 @@ class Processes:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("*.log")))
 
     def registered(self) -> set[str]:
-        return self.instance.get_materialized_partitions(RAW_DATASET)
+        keys = self.instance.get_materialized_partitions(RAW_DATASET)
+        return paths_of(keys, str(self.data_directory))
 
     def ticks(self, sensor: str = "wrdn_sensor") -> list[InstigatorTick]:
         """The latest evaluations of a sensor, newest first."""

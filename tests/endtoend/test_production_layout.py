@@ -34,6 +34,7 @@ from scicat_dagster.demo.catalogue import Dialect
 from scicat_dagster.demo.file_writer import MessageKind, write_files
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.failures.policy import kind_of
+from scicat_dagster.orchestration.partitions import key_of
 from scicat_dagster.orchestration.tags import PROCESS_TAG
 from tests.brokers import free_ports
 
@@ -107,11 +108,13 @@ class Layout:
         return str(path)
 
     def runs_of(self, path: str, *statuses: dg.DagsterRunStatus) -> list[dg.DagsterRun]:
-        found = dg.RunsFilter(tags={"dagster/partition": path}, statuses=list(statuses) or None)
+        key = key_of(path, str(self.facility.data_directory))
+        found = dg.RunsFilter(tags={"dagster/partition": key}, statuses=list(statuses) or None)
         return list(self.instance.get_runs(found))
 
     def is_registered(self, file: str) -> bool:
-        return file in self.instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))
+        registered = self.instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))
+        return key_of(file, str(self.facility.data_directory)) in registered
 
 
 def wait_for(condition: Callable[[], bool], what: str, *, seconds: float) -> None:

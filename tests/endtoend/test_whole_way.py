@@ -18,6 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from scicat_dagster.demo import people
 from scicat_dagster.demo.file_writer import Announcer, Extras, write_files
 from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.orchestration.partitions import paths_of
 from tests.endtoend.browsing import chromium
 from tests.endtoend.conftest import REJECTED, Processes
 
@@ -101,7 +102,9 @@ def check_rejections(facility: Processes) -> None:
 def check_failures(facility: Processes, dream: set[str]) -> None:
     failed = facility.failed_runs()
     # One run per file: a permanent failure is not tried again.
-    assert sorted(run.tags["dagster/partition"] for run in failed) == sorted(dream)
+    keys = [run.tags["dagster/partition"] for run in failed]
+    assert sorted(paths_of(keys, str(facility.data_directory))) == sorted(dream)
+    assert len(keys) == len(dream)
     for run in failed:
         logs = facility.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         failure = logs[0].get_dagster_event().step_failure_data.user_failure_data

@@ -33,6 +33,7 @@ from scicat_dagster.orchestration.ingest.per_file import (
 )
 from scicat_dagster.orchestration.ingest.quality_checks import news
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
+from scicat_dagster.orchestration.partitions import key_of, path_of
 from scicat_dagster.orchestration.tags import (
     FILE_TAG,
     INSTRUMENT_TAG,
@@ -281,12 +282,13 @@ def _announcement(config: AnnouncementConfig) -> FileWritten | None:
 def _partition_path(partition_key: str, data_directory: str) -> Path:
     """The file of a partition. A key may have been typed by a person."""
     try:
-        path = canonical_path(partition_key, data_directory)
+        path = canonical_path(path_of(partition_key, data_directory), data_directory)
     except ValueError as error:
         raise PermanentError(str(error), remedy="Delete this partition and add the right path.") from None
-    if path != partition_key:
+    key = key_of(path, data_directory)
+    if key != partition_key:
         raise PermanentError(
-            f"The partition key {partition_key} is not spelled canonically.",
-            remedy=f"Delete this partition; the file's is {path}.",
+            f"The partition key {partition_key} is not the file's.",
+            remedy=f"Delete this partition; the file's is {key}.",
         )
     return Path(path)

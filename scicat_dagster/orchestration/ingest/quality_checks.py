@@ -16,6 +16,7 @@ from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
+from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import PID, RAW_DATASET
 from scicat_dagster.usecases.quality import QUESTIONS, Verdict, judge
 
@@ -106,9 +107,9 @@ def latest_files(
         materialization = record.asset_materialization
         if materialization is not None and materialization.partition:
             try:
-                metadata = extract_again(
-                    materialization.partition, facility.schemas(), facility.catalogue, facility.settings
-                )
+                handling = facility.settings.ingestion.file_handling
+                path = path_of(materialization.partition, handling.data_directory)
+                metadata = extract_again(path, facility.schemas(), facility.catalogue, facility.settings)
                 built = build_again(metadata, facility.settings)
             except IngestionError as error:
                 context.log.warning("%s: %s", materialization.partition, error)

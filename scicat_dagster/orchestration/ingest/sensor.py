@@ -70,7 +70,7 @@ def wrdn_sensor(
         context.log.warning("The dead letters were not sent. %s", error)
     return dg.SensorResult(
         run_requests=list(plan.requests.values()),
-        dynamic_partitions_requests=_partitions(list(plan.requests)),
+        dynamic_partitions_requests=_partitions([str(each.partition_key) for each in plan.requests.values()]),
         asset_events=[
             *(rejected_event(rejected) for rejected in plan.rejected),
             *(superseded_event(written) for written in plan.superseded if _is_of_another_job(written, plan)),

@@ -11,6 +11,7 @@ from scicat_dagster.errors import bounded
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
 from scicat_dagster.limits import LARGEST_TICK_BYTES
+from scicat_dagster.orchestration.partitions import key_of
 from scicat_dagster.orchestration.tags import JOB_TAG, KAFKA_PARTITION_TAG, OFFSET_TAG, TOPIC_TAG, file_tags
 
 _ROOM_FOR_AN_EVENT = 1000
@@ -85,7 +86,7 @@ def _requested(message: KafkaMessage, cursor: Cursor, data_directory: str) -> _O
         # The run reads it back; and so that nothing is lost on the way, it has to be the same.
         if FileWritten.model_validate_json(announcement) != found:
             raise ValueError("it is read back as something else")
-        request = _run_request(found, announcement, cursor)
+        request = _run_request(found, announcement, cursor, key_of(found.file_path, data_directory))
         size = len(json.dumps([request.run_config, request.tags]))
     except (ValueError, RecursionError) as error:
         rejected = Rejected(
@@ -105,11 +106,13 @@ def _size_of(rejected: Rejected) -> int:
     return len(json.dumps(texts)) + 4 * len(rejected.kept_value) // 3 + _ROOM_FOR_AN_EVENT
 
 
-def _run_request(written: FileWritten, announcement: str, cursor: Cursor) -> dg.RunRequest:
+def _run_request(
+    written: FileWritten, announcement: str, cursor: Cursor, partition_key: str
+) -> dg.RunRequest:
     return dg.RunRequest(
         # Dagster never requests a key twice, and a topic that was re-created counts from 0 again.
         run_key=cursor.name_of(written.position),
-        partition_key=written.file_path,
+        partition_key=partition_key,
         run_config={
             "ops": {"raw_dataset": {"ops": {"wait_for_file": {"config": {"announcement": announcement}}}}}
         },
@@ -118,6 +121,6 @@ def _run_request(written: FileWritten, announcement: str, cursor: Cursor) -> dg.
             TOPIC_TAG: written.topic,
             KAFKA_PARTITION_TAG: str(written.partition),
             OFFSET_TAG: str(written.offset),
-            **file_tags(written.file_path),
+            **file_tags(partition_key),
         },
     )

@@ -13,6 +13,7 @@ from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import difference_table, problem_metadata, table
+from scicat_dagster.orchestration.partitions import key_of
 from scicat_dagster.orchestration.tags import (
     CORRECTION,
     MAX_RUNTIME_TAG,
@@ -102,10 +103,11 @@ def _show(context: dg.OpExecutionContext, facility: Facility, file: Reingested) 
     if file.state in _SHOWN_AS and file.pid is not None:
         what = _SHOWN_AS[file.state]
         number = sum(change.kind == "change" for change in file.changes)
+        handling = facility.settings.ingestion.file_handling
         context.log_event(
             dg.AssetObservation(
                 RAW_DATASET,
-                partition=file.file,
+                partition=key_of(file.file, handling.data_directory),
                 description=f"{number} fields of the dataset: {what}",
                 metadata={
                     PID: file.pid,

@@ -8,6 +8,7 @@ from pydantic import Field
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.policy import explained
+from scicat_dagster.orchestration.partitions import keys_of, paths_of
 from scicat_dagster.orchestration.past_files.backfills import add_partitions
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids
 from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of
@@ -57,13 +58,16 @@ def find_missing_files(
 ) -> None:
     instance = context.instance
     instance.add_run_tags(context.run_id, LONGEST_SWEEP_TAGS)
+    data_directory = facility.settings.ingestion.file_handling.data_directory
     with explained(context, facility.op_pauses):
         roots = config.roots or roots_of(facility.settings)
         entries = walk(roots, config.criteria(), facility.settings.ingestion.file_handling)
-        found = discover(entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths))
+        found = discover(
+            entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths, data_directory)
+        )
     missing = [file.path for file in found.of("missing")]
-    add_partitions(instance, missing)
-    plan = plan_sweep(missing, files_in_flight(instance), set())
+    add_partitions(instance, keys_of(missing, data_directory))
+    plan = plan_sweep(missing, paths_of(files_in_flight(instance), data_directory), set())
     what_next = (
         f"{len(plan.wanted)} files are not in the catalogue and have no run under way. To register them, "
         "open Catalog → raw_dataset → Partitions → Materialize, choose the missing partitions only, and give "

@@ -6,7 +6,7 @@ import dagster as dg
 
 from scicat_dagster.dagster_internals import AssetGraph, BulkActionsFilter, BulkActionStatus
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
-from scicat_dagster.orchestration.partitions import in_parts, nexus_files
+from scicat_dagster.orchestration.partitions import in_parts, key_of, nexus_files, path_of
 from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
 from scicat_dagster.orchestration.tags import PARTITION_TAG, PID, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
 
@@ -27,10 +27,10 @@ def files_in_flight(instance: dg.DagsterInstance) -> set[str]:
     )
 
 
-def known_pids(instance: dg.DagsterInstance, paths: Sequence[str]) -> dict[str, str]:
+def known_pids(instance: dg.DagsterInstance, paths: Sequence[str], data_directory: str) -> dict[str, str]:
     """The pids under which runs of ours registered files, for those that the catalogue lists elsewhere."""
     materialized = instance.get_materialized_partitions(RAW_DATASET)
-    partitions = [path for path in paths if path in materialized]
+    partitions = [key for path in paths if (key := key_of(path, data_directory)) in materialized]
     pids: dict[str, str] = {}
     for part in in_parts(partitions, PAGE_SIZE):
         wanted = dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=part)
@@ -42,7 +42,7 @@ def known_pids(instance: dg.DagsterInstance, paths: Sequence[str]) -> dict[str, 
                 pid = event.metadata.get(PID) if event else None
                 if event and event.partition and pid is not None:
                     # The newest comes first.
-                    pids.setdefault(event.partition, str(pid.value))
+                    pids.setdefault(path_of(event.partition, data_directory), str(pid.value))
             if not page.has_more:
                 break
             cursor = page.cursor

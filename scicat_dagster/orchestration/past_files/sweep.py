@@ -8,6 +8,7 @@ from scicat_dagster.config.models import ReconcileSettings
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.failures.policy import explained
+from scicat_dagster.orchestration.partitions import keys_of, paths_of
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids
 from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of, sweep_criteria
 from scicat_dagster.orchestration.past_files.requests import request_events
@@ -36,21 +37,24 @@ def reconciliation(
     instance = context.instance
     instance.add_run_tags(context.run.run_id, LONGEST_SWEEP_TAGS)
     settings = facility.settings
+    data_directory = settings.ingestion.file_handling.data_directory
     with explained(context.op_execution_context, facility.op_pauses):
         entries = walk(
             roots_of(settings),
             sweep_criteria(settings.reconcile, datetime.now(UTC)),
             settings.ingestion.file_handling,
         )
-        found = discover(entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths))
+        found = discover(
+            entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths, data_directory)
+        )
     plan = plan_sweep(
         [file.path for file in found.of("missing")],
-        files_in_flight(instance),
-        {file.path for file in failed_files(instance)},
+        paths_of(files_in_flight(instance), data_directory),
+        paths_of((file.path for file in failed_files(instance)), data_directory),
     )
     # A dry run registers nothing, so that the same files would be requested again each night.
     requested = () if settings.ingestion.dry_run else plan.wanted
-    for event in request_events(requested, "reconcile"):
+    for event in request_events(keys_of(requested, data_directory), "reconcile"):
         context.log_event(event)
     return dg.MaterializeResult(
         metadata={

@@ -78,7 +78,7 @@ def test_a_failed_file_is_listed_with_its_reason(small: SmallFacility, broken_sc
     result = small.ingest(small.facility())
 
     (file,) = failed_files(small.instance)
-    assert (file.path, file.kind, file.runs) == (str(small.file), "permanent", 1)
+    assert (file.path, file.kind, file.runs) == (small.key(), "permanent", 1)
     assert file.run_id == result.run_id
     problem = problem_of(small.instance, file)
     reason, remedy = problem.what, problem.remedy
@@ -109,13 +109,13 @@ def test_a_file_that_a_backfill_has_repaired_is_not_listed(small: SmallFacility,
     small.schema.write_text(broken_schema)
     small.ingest_range(small.facility(), [small.file])
 
-    assert small.instance.get_materialized_partitions(RAW_DATASET) == {str(small.file)}
+    assert small.instance.get_materialized_partitions(RAW_DATASET) == {small.key()}
     assert failed_files(small.instance) == []
 
 
 def test_a_file_whose_partition_was_deleted_is_not_listed(small: SmallFacility, broken_schema: str) -> None:
     small.ingest(small.facility())
-    small.instance.delete_dynamic_partition("nexus_files", str(small.file))
+    small.instance.delete_dynamic_partition("nexus_files", small.key())
 
     assert failed_files(small.instance) == []
 
@@ -166,7 +166,7 @@ def test_a_file_that_a_killed_backfill_left_is_listed_when_nobody_requested_it(s
     assert failed_files(small.instance) == []
     (file,) = failed_files(small.instance, datetime.now(UTC) + BATCH_GRACE)
 
-    assert (file.path, file.kind) == (str(small.file), "crash")
+    assert (file.path, file.kind) == (small.key(), "crash")
 
 
 @pytest.mark.parametrize("earlier_failures", [0, 1])
@@ -253,7 +253,7 @@ def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_
     assert event.metadata["failed files"].value == 1
     assert event.metadata["need manual intervention"].value == 1
     (row,) = event.metadata["table"].value.records  # type: ignore[union-attr]
-    assert row.data["file"] == str(small.file)
+    assert row.data["file"] == small.key()
     assert "id: is missing" in str(row.data["reason"])
 
 

@@ -35,7 +35,9 @@ class Backlog:
     facility: Facility
     server: CatalogueServer
     instance: dg.DagsterInstance
+    data: Path
     files: list[str]
+    """Their partition keys."""
 
     def run(self) -> dg.ExecuteInProcessResult:
         """One run of all files."""
@@ -77,7 +79,8 @@ class Flawed(Facility):
 def backlog(tmp_path: Path) -> Iterator[Backlog]:
     lay_out(tmp_path)
     accounts = Accounts(replace(account, password=PASSWORD) for account in demo_accounts())
-    files = [str(write_past_file(plan_file(5, index), tmp_path / "data")) for index in range(6)]
+    data = tmp_path / "data"
+    files = [str(write_past_file(plan_file(5, index), data).relative_to(data)) for index in range(6)]
     with (
         CatalogueServer(tmp_path / "catalogue.sqlite", accounts) as server,
         dg.DagsterInstance.ephemeral() as instance,
@@ -92,7 +95,7 @@ def backlog(tmp_path: Path) -> Iterator[Backlog]:
         facility = Facility(
             CurrentConfiguration(load_configuration(tmp_path / "config.yml", environment)), op_pauses=()
         )
-        yield Backlog(facility, server, instance, files)
+        yield Backlog(facility, server, instance, data, files)
         facility.close()
 
 
@@ -113,7 +116,7 @@ def test_many_files_are_registered_in_one_run_each_with_its_own_materialization(
 
 
 def test_one_bad_file_does_not_keep_the_others_and_is_named(backlog: Backlog) -> None:
-    bad = Path(backlog.files[2])
+    bad = backlog.data / backlog.files[2]
     bad.chmod(0o644)
     bad.write_text("no HDF5")
     os.utime(bad, (time.time() - 3600, time.time() - 3600))
@@ -121,11 +124,11 @@ def test_one_bad_file_does_not_keep_the_others_and_is_named(backlog: Backlog) ->
     result = backlog.run()
 
     assert not result.success
-    assert backlog.green() == set(backlog.files) - {str(bad)}
+    assert backlog.green() == set(backlog.files) - {backlog.files[2]}
     run = backlog.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
-    assert deferred_files(backlog.instance, run) == [str(bad)]
+    assert deferred_files(backlog.instance, run) == [backlog.files[2]]
 
 
 def test_a_defect_that_one_file_meets_does_not_keep_the_others(backlog: Backlog) -> None:
@@ -141,7 +144,7 @@ def test_a_defect_that_one_file_meets_does_not_keep_the_others(backlog: Backlog)
 
 
 def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: Backlog) -> None:
-    bad = Path(backlog.files[2])
+    bad = backlog.data / backlog.files[2]
     bad.unlink()
     result = backlog.run()
 
@@ -155,7 +158,7 @@ def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: B
     assert isinstance(requests, Iterator)
     (request,) = requests
     assert isinstance(request, dg.RunRequest)
-    assert request.partition_key == str(bad)
+    assert request.partition_key == backlog.files[2]
     assert int(request.tags["dagster/priority"]) < 0
 
 

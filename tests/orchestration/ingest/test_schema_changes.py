@@ -77,9 +77,9 @@ def execute(
     small: SmallFacility, reexecution_options: dg.ReexecutionOptions | None = None
 ) -> dg.JobExecutionResult:
     """Execute the job as the daemon has it executed: what passes between ops is stored."""
-    small.instance.add_dynamic_partitions("nexus_files", [str(small.file)])
+    small.instance.add_dynamic_partitions("nexus_files", [small.key()])
     job = dg.build_reconstructable_job(__name__, "job_of", (str(small.directory / "config.yml"),))
-    tags = {"dagster/partition": str(small.file), "dagster/max_retries": "0"}
+    tags = {"dagster/partition": small.key(), "dagster/max_retries": "0"}
     return dg.execute_job(job, small.instance, tags=tags, reexecution_options=reexecution_options)
 
 

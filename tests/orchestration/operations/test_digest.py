@@ -196,7 +196,7 @@ def test_a_failed_file_is_told_once_with_its_reason_and_then_that_it_is_repaired
     words, cursor = tick(small, told)
     assert words == "webhook was told: [scicat_dagster odin] 1 file failed"
     ((_, first),) = hooks[0].posted
-    assert first["files"][0]["file"] == str(small.file)
+    assert first["files"][0]["file"] == small.key()
     assert "Mandatory fields cannot be built" in first["reasons"][0]["reason"]
     assert first["files"][0]["what_to_do"]
 

@@ -13,6 +13,7 @@ import pytest
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.corrected_schema import PASSWORD, CorrectedFacility, corrected_facility
 
@@ -42,7 +43,11 @@ class Workshop:
         """The latest one of each file."""
         records = self.instance.fetch_observations(RAW_DATASET, limit=100, ascending=True).records
         events = [record.asset_observation for record in records]
-        return {str(event.partition): event for event in events if event is not None}
+        return {
+            path_of(str(event.partition), str(self.facility.folder / "data")): event
+            for event in events
+            if event is not None
+        }
 
     def tags(self, result: dg.ExecuteInProcessResult) -> dict[str, str]:
         run = self.instance.get_run_by_id(result.run_id)

@@ -25,7 +25,7 @@ def forgotten(small: SmallFacility, before: datetime = TOMORROW) -> list[str]:
 def test_a_file_that_was_registered_long_ago_is_forgotten(small: SmallFacility) -> None:
     run = small.ingest(small.facility())
 
-    assert list(deletable(small.instance, TOMORROW)) == [(str(small.file), [run.run_id])]
+    assert list(deletable(small.instance, TOMORROW)) == [(small.key(), [run.run_id])]
 
 
 def test_a_file_that_was_registered_since_is_kept(small: SmallFacility) -> None:
@@ -53,7 +53,7 @@ def test_a_file_that_is_being_worked_on_is_kept(small: SmallFacility) -> None:
     small.ingest(small.facility())
     small.instance.add_run(
         dg.DagsterRun(
-            "ingest_file", tags={"dagster/partition": str(small.file)}, status=dg.DagsterRunStatus.STARTED
+            "ingest_file", tags={"dagster/partition": small.key()}, status=dg.DagsterRunStatus.STARTED
         )
     )
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_being_worked_on_is_kept(small: SmallFacility) -> None:
 def test_the_files_of_a_backfill_are_kept_that_has_not_come_to_them_yet(small: SmallFacility) -> None:
     small.ingest(small.facility())
 
-    start_backfills(small.instance, [str(small.file)], "test")
+    start_backfills(small.instance, [small.key()], "test")
 
     assert forgotten(small) == []
 
@@ -75,16 +75,16 @@ def test_the_files_of_a_run_of_many_are_kept_while_it_works(
     small: SmallFacility, first: int, last: int, is_kept: bool
 ) -> None:
     files = [small.file.with_name("before.hdf"), small.file, small.file.with_name("after.hdf")]
-    small.instance.add_dynamic_partitions("nexus_files", [str(file) for file in files])
+    small.instance.add_dynamic_partitions("nexus_files", [small.key(file) for file in files])
     small.ingest(small.facility())
     ends = {
-        "dagster/asset_partition_range_start": str(files[first]),
-        "dagster/asset_partition_range_end": str(files[last]),
+        "dagster/asset_partition_range_start": small.key(files[first]),
+        "dagster/asset_partition_range_end": small.key(files[last]),
     }
 
     small.instance.add_run(dg.DagsterRun("ingest_file", tags=ends, status=dg.DagsterRunStatus.STARTED))
 
-    assert forgotten(small) == ([] if is_kept else [str(small.file)])
+    assert forgotten(small) == ([] if is_kept else [small.key()])
 
 
 def test_a_file_that_was_registered_again_is_as_old_as_that(small: SmallFacility) -> None:

@@ -47,6 +47,11 @@ def add_files(small: SmallFacility, count: int, hours_old: float = 2) -> list[st
     return paths
 
 
+def key(path: str) -> str:
+    """The partition key of one of these files."""
+    return f"raw/{Path(path).name}"
+
+
 def sweep(small: SmallFacility, **ingestion: object) -> dict[str, object]:
     """One materialization of the asset; what it says."""
     facility = small.facility(**ingestion)
@@ -104,11 +109,12 @@ def test_files_without_messages_are_requested_registered_and_then_left_alone(sma
 
     assert numbers(sweep(small)) == {"on disk": 10, "missing": 10, "requested": 10}
     result = tick(small)
-    assert keys(result) == paths
+    assert keys(result) == [key(path) for path in paths]
     facility = small.facility()
-    for request in requests(result):
-        assert request.tags == {PRIORITY_TAG: "-1", REQUESTED_BY_TAG: "reconcile"}
-        assert small.ingest(facility, Path(str(request.partition_key)), request.run_config).success
+    for path, request in zip(paths, requests(result), strict=True):
+        name = Path(path).name
+        assert request.tags == {PRIORITY_TAG: "-1", REQUESTED_BY_TAG: "reconcile", "file": name}
+        assert small.ingest(facility, Path(path), request.run_config).success
 
     assert small.store.count_datasets() == 10
     assert numbers(sweep(small)) == {"on disk": 10, "registered": 10}
@@ -154,10 +160,10 @@ def test_a_second_sweep_requests_nothing_that_is_requested(small: SmallFacility)
 
 def test_a_file_in_flight_is_not_requested(small: SmallFacility) -> None:
     first, second = add_files(small, 2)
-    unfinished_run(small.instance, first)
+    unfinished_run(small.instance, key(first))
 
     assert numbers(sweep(small)) == {"on disk": 2, "missing": 2, "in flight": 1, "requested": 1}
-    assert keys(tick(small)) == [second]
+    assert keys(tick(small)) == [key(second)]
 
 
 def test_a_file_that_failed_is_left_to_whoever_looks_after_it(small: SmallFacility) -> None:
@@ -166,7 +172,7 @@ def test_a_file_that_failed_is_left_to_whoever_looks_after_it(small: SmallFacili
     assert not small.ingest(small.facility(), Path(first)).success
 
     assert numbers(sweep(small)) == {"on disk": 2, "missing": 2, "failed": 1, "requested": 1}
-    assert keys(tick(small)) == [second]
+    assert keys(tick(small)) == [key(second)]
 
 
 def test_a_file_that_changed_since_is_shown_and_not_requested(small: SmallFacility) -> None:
@@ -312,7 +318,7 @@ def test_the_job_adds_partitions_for_the_missing_files_and_says_what_to_do(small
     shown = found_by(discover_files(small, glob=["small-coda-*.hdf"]))
 
     assert numbers(shown) == {"on disk": 3, "registered": 1, "missing": 2}
-    assert set(small.instance.get_dynamic_partitions("nexus_files")) == set(paths)
+    assert set(small.instance.get_dynamic_partitions("nexus_files")) == set(map(key, paths))
     assert str(shown["what next"]).startswith("2 files are not in the catalogue")
     assert rows(shown["missing files"]) == [{"file": path} for path in paths[1:]]
     # And again, with the partitions there.
@@ -432,21 +438,21 @@ def test_a_backfill_has_exactly_the_missing_files_that_are_not_in_flight(
 ) -> None:
     paths = add_files(small, 4)
     small.ingest(small.facility(), Path(paths[0]))
-    unfinished_run(home, paths[1])
+    unfinished_run(home, key(paths[1]))
     only = ("--glob", "small-coda-*.hdf", "--backfill")
 
     shown = invoke(small, *only, home=home.root_directory)
 
     assert shown.exit_code == 0, shown.output
     ((identifier, wanted),) = backfills(home).items()
-    assert wanted == set(paths[2:])
+    assert wanted == set(map(key, paths[2:]))
     assert identifier in shown.stdout
     backfill = home.get_backfill(identifier)
     assert isinstance(backfill, PartitionBackfill)
     assert backfill.status is BulkActionStatus.REQUESTED
     assert backfill.asset_selection == [raw_dataset.key]
     assert dict(backfill.tags) == {PRIORITY_TAG: "-1", REQUESTED_BY_TAG: "discover"}
-    assert set(home.get_dynamic_partitions("nexus_files")) == {paths[0], *paths[2:]}
+    assert set(home.get_dynamic_partitions("nexus_files")) == set(map(key, (paths[0], *paths[2:])))
 
 
 def test_a_second_backfill_of_the_same_files_is_not_started(
@@ -466,7 +472,7 @@ def test_a_second_backfill_of_the_same_files_is_not_started(
     home.update_backfill(backfill._replace(status=BulkActionStatus.CANCELED))
     assert files_in_flight(home) == set()
     invoke(small, *only, home=home.root_directory)
-    assert list(backfills(home).values()) == [set(paths)] * 2
+    assert list(backfills(home).values()) == [set(map(key, paths))] * 2
 
 
 def test_many_files_are_several_backfills(home: dg.DagsterInstance) -> None:
@@ -491,7 +497,7 @@ def test_single_runs_are_requested_of_the_sensor(small: SmallFacility, home: dg.
     assert "2 files requested" in shown.stdout
     assert "Nothing to do." in again.stdout
     result = tick(small)
-    assert keys(result) == paths
+    assert keys(result) == [key(path) for path in paths]
     assert requests(result)[0].tags[REQUESTED_BY_TAG] == "discover"
     assert home.get_backfills() == []
 
