@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.errors import Notice
 
-_CHUNK_BYTES = 1 << 20
-
-
-class _Hash(Protocol):
-    def update(self, data: memoryview, /) -> object: ...
-
-    def hexdigest(self) -> str: ...
-
 
 def file_checksum(file: int, algorithm: str) -> str:
-    digest: _Hash = blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
-    buffer = bytearray(_CHUNK_BYTES)
-    view = memoryview(buffer)
-    while count := os.readv(file, [buffer]):
-        digest.update(view[:count])
-    return digest.hexdigest()
+    """The checksum of an open file, in hexadecimal."""
+    with os.fdopen(file, "rb", buffering=0, closefd=False) as stream:
+        return hashlib.file_digest(stream, lambda: _new_digest(algorithm)).hexdigest()
 
 
 def text_checksum(text: str, algorithm: str) -> str:
-    make: Callable[[bytes], _Hash] = (
-        blake3 if algorithm == "blake3" else lambda data: hashlib.new(algorithm, data, usedforsecurity=False)
-    )
-    return make(text.encode()).hexdigest()
+    """The checksum of a text in UTF-8, in hexadecimal."""
+    digest = _new_digest(algorithm)
+    digest.update(text.encode())
+    return str(digest.hexdigest())
+
+
+def _new_digest(algorithm: str) -> Any:
+    return blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
 
 
 class DataFile(BaseModel):

@@ -57,6 +57,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterator[None]:
     """Turn the domain's failures into Dagster's, with the reason and the remedy as metadata.
 
+    An expected failure is its reason and remedy, without the traceback of how it was found.
+
     ``pauses`` are the seconds to wait before each retry of the op after a transient failure, with a jitter of
     ±50 %, so that many files do not come back at once. A retry policy would lose the failure's metadata in
     the end, and could not wait as long as the server asks.
@@ -65,13 +67,13 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
         yield
     except FileChangedError as error:
         _tag(context, error, "changed", {RETRY_STRATEGY_TAG: "ALL_STEPS"})
-        raise _failure(error, kind="changed") from error
+        raise _failure(error, kind="changed") from None
     except LoginRefusedError as error:
         _tag(context, error, LOGIN, {RETRY_RUN_TAG: "false"})
-        raise _failure(error, kind=LOGIN) from error
+        raise _failure(error, kind=LOGIN) from None
     except PermanentError as error:
         _tag(context, error, "permanent", {RETRY_RUN_TAG: "false"})
-        raise _failure(error, kind="permanent") from error
+        raise _failure(error, kind="permanent") from None
     except TransientError as error:
         waiting = isinstance(error, NotReadyError)
         kind = "waiting" if waiting else "transient"
@@ -84,8 +86,8 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
             pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             pause = max(pause, wanted)
             context.log.warning("%s Tried again in %.1f s.", error, pause)
-            raise dg.RetryRequested(max_retries=len(pauses), seconds_to_wait=pause) from error
-        raise _failure(error, kind=kind) from error
+            raise dg.RetryRequested(max_retries=len(pauses), seconds_to_wait=pause) from None
+        raise _failure(error, kind=kind) from None
 
 
 def repeat_whole_run(

@@ -62,7 +62,8 @@ def wrdn_sensor(
     plan = plan_tick(batch.messages, batch.cursor, handling.data_directory)
     batch = batch.first(plan.taken)
     summary = _summary(batch, plan)
-    context.log.info(summary)
+    if batch.messages or batch.gaps or batch.begun_at:
+        context.log.info(summary)
     try:
         _send_dead_letters(facility.settings.kafka, plan.rejected)
     except IngestionError as error:
