@@ -129,6 +129,13 @@ class SmallFacility:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[SmallFacility]:
+    with small_facility(tmp_path) as facility:
+        yield facility
+
+
+@contextmanager
+def small_facility(tmp_path: Path) -> Iterator[SmallFacility]:
+    """The facility in a folder, with its catalogue and an instance in memory."""
     for folder in ("schemas", "data/raw"):
         (tmp_path / folder).mkdir(parents=True)
     with (
