@@ -21,7 +21,8 @@ from scicat_dagster.kafka.client import PROBE_SECONDS, BrokerAwayError, client_c
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema, ValueVariable
 from scicat_dagster.schemas.rendering import Value, references, render
-from scicat_dagster.scicat.client import Account, ScicatClient
+from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.session import Account
 
 
 def check_kafka(settings: KafkaSettings, report: Report) -> None:

@@ -19,7 +19,8 @@ from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.orchestration.failures.policy import LOGIN
 from scicat_dagster.orchestration.tags import FAILURE_TAG
-from scicat_dagster.scicat.client import REFUSAL_SECONDS, LoginRefusedError, ScicatClient
+from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.session import REFUSAL_SECONDS, LoginRefusedError
 
 _LOOK_SECONDS = 5.0
 _AWAY_SECONDS = 30.0

@@ -13,7 +13,7 @@ from scicat_dagster.instance.login_gate import LoginGate
 from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
 from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.ingest.retry_sensor import FIRST_PAUSE, due
-from scicat_dagster.scicat.client import REFUSAL_SECONDS
+from scicat_dagster.scicat.session import REFUSAL_SECONDS
 from tests.small_facility import SmallFacility, instance_in
 
 WRONG = "not-the-password"

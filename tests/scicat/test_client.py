@@ -33,16 +33,9 @@ from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Dialect, Store, create_app
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.scicat.client import (
-    IDLE_SECONDS,
-    REFUSAL_SECONDS,
-    RENEWAL_SECONDS,
-    ConflictError,
-    LoginRefusedError,
-    ModifiedMeanwhileError,
-    ScicatClient,
-)
+from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
+from scicat_dagster.scicat.session import IDLE_SECONDS, REFUSAL_SECONDS, RENEWAL_SECONDS, LoginRefusedError
 from scicat_dagster.scicat.tokens import expiry_of
 
 EXCHANGES = Path(__file__).parents[1] / "data" / "exchanges"

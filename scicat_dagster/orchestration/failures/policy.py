@@ -44,7 +44,7 @@ from scicat_dagster.orchestration.tags import (
     RETRY_RUN_TAG,
     RETRY_STRATEGY_TAG,
 )
-from scicat_dagster.scicat.client import LoginRefusedError
+from scicat_dagster.scicat.session import LoginRefusedError
 
 LOGIN = "login"
 """A kind of failure, which is about every file alike."""
