@@ -94,7 +94,13 @@ class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
 
 def _wait_for_runs(instance: dg.DagsterInstance) -> None:
     """Wait for a run to be submitted, or for a place to become free."""
-    if instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])):
+    try:
+        queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+    except Exception:
+        # The daemon reports a database that is away and goes on at once: not a thousand times a second.
+        time.sleep(_IDLE_SECONDS)
+        raise
+    if queued:
         time.sleep(_BUSY_SECONDS)
     else:
         _submitted.wait(_IDLE_SECONDS)
