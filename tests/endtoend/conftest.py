@@ -146,7 +146,8 @@ class Processes:
 
     def registered(self) -> set[str]:
         keys = self.instance.get_materialized_partitions(RAW_DATASET)
-        return paths_of(keys, str(self.data_directory))
+        # A second copy of the facility has the data of the first one.
+        return paths_of(keys, self.environment["SCICAT_DEMO_DATA_DIRECTORY"])
 
     def ticks(self, sensor: str = "wrdn_sensor") -> list[InstigatorTick]:
         """The latest evaluations of a sensor, newest first."""
