@@ -31,7 +31,7 @@ _IDLE_SECONDS = 0.5
 """How long the daemon waits for a run to be submitted: those of other processes give no sign."""
 
 _BUSY_SECONDS = 0.1
-"""Between two evaluations while runs are queued: a place may have become free."""
+"""Between two evaluations while queued runs are launched: a place may become free at any moment."""
 
 _submitted = threading.Event()
 """Set by whichever thread of this process submits a run: sensors are evaluated in the daemon's process."""
@@ -92,6 +92,24 @@ class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
         return coordinator
 
 
+class _Pace:
+    """How long to pause while runs are queued: shortly after some were launched, longer while none can be."""
+
+    def __init__(self) -> None:
+        self._queued = 0
+        self._seconds = _BUSY_SECONDS
+
+    def seconds(self, queued: int) -> float:
+        """The pause, now that so many runs are queued."""
+        was_launched = queued < self._queued
+        self._seconds = _BUSY_SECONDS if was_launched else min(2 * self._seconds, _IDLE_SECONDS)
+        self._queued = queued
+        return self._seconds
+
+
+_pace = _Pace()
+
+
 def _wait_for_runs(instance: dg.DagsterInstance) -> None:
     """Wait for a run to be submitted, or for a place to become free."""
     try:
@@ -100,8 +118,11 @@ def _wait_for_runs(instance: dg.DagsterInstance) -> None:
         # The daemon reports a database that is away and goes on at once: not a thousand times a second.
         time.sleep(_IDLE_SECONDS)
         raise
+    pause = _pace.seconds(queued)
     if queued:
+        # One evaluation is about all that is submitted meanwhile.
         time.sleep(_BUSY_SECONDS)
+        _submitted.wait(pause - _BUSY_SECONDS)
     else:
         _submitted.wait(_IDLE_SECONDS)
     _submitted.clear()
