@@ -26,7 +26,7 @@ def list_messages() -> None:
 
     with dagster_instance() as instance:
         for message in rejections(instance):
-            when = message.reported_at.isoformat(timespec="seconds") if message.reported_at else ""
+            when = message.reported_at.isoformat(timespec="seconds")
             click.echo(f"{message.position}  {when}  {message.problem.what}")
 
 
@@ -36,9 +36,9 @@ def show(position: str) -> None:
     """Show one rejected message: the reason, what to do, and its bytes."""
     message = _rejected(position)
     left = message.length - len(message.value)
-    reported = message.reported_at.isoformat() if message.reported_at else ""
-    click.echo(f"position  {message.position}\nreported  {reported}\nreason    {message.problem.what}")
-    click.echo(f"to do     {message.problem.remedy}\nbytes     {message.value!r}")
+    click.echo(f"position  {message.position}\nreported  {message.reported_at.isoformat()}")
+    click.echo(f"reason    {message.problem.what}\nto do     {message.problem.remedy}")
+    click.echo(f"bytes     {message.value!r}")
     if left:
         click.echo(f"          and {left} more, which are in Kafka")
 

@@ -27,6 +27,7 @@ Run retries are stopped by a tag on the run; ``Failure(allow_retries=False)`` wo
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -94,7 +95,7 @@ def repeat_whole_run(
     instance: dg.DagsterInstance, run_id: str, what: str, details: dict[str, str]
 ) -> dg.Failure:
     """The failure of a run that cannot use what its ops have stored: all of them are executed again."""
-    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id, REASON_TAG: tag_value(what)}
+    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id, REASON_TAG: _brief(what)}
     instance.add_run_tags(run_id, {**tags, RETRY_RUN_TAG: "true", RETRY_STRATEGY_TAG: "ALL_STEPS"})
     remedy = "Re-execute the whole run, not from the failed op; Dagster's retry does so by itself."
     return _failure(TransientError(what, remedy=remedy, details=details), kind="transient")
@@ -109,10 +110,15 @@ def _tag(context: dg.OpExecutionContext, error: IngestionError, kind: str, retri
     tags = {
         FAILURE_TAG: kind,
         FAILED_RUN_TAG: context.run_id,
-        REASON_TAG: tag_value(error.what),
+        REASON_TAG: _brief(error.what),
         **retries,
     }
     context.instance.add_run_tags(context.run_id, tags)
+
+
+def _brief(reason: str) -> str:
+    """A reason as the narrow list of runs can show it: without the folders of the files that it names."""
+    return tag_value(re.sub(r"(?<![\w/:])/(?:[^/\s]+/)+", "", reason))
 
 
 def _failure(error: IngestionError, *, kind: str) -> dg.Failure:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict
 
 from scicat_dagster.errors import Problem
 from scicat_dagster.kafka.batch import Gap
@@ -21,7 +21,7 @@ _PAGE = 200
 
 
 class RejectedMessage(BaseModel):
-    """A message that led to no file, as it is kept in Dagster's records."""
+    """A message that led to no file, as it was reported."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class RejectedMessage(BaseModel):
     value: Base64Bytes
     """At most the beginning of it; ``length`` is that of all."""
     length: int
-    reported_at: datetime | None = Field(default=None, exclude=True)
+    reported_at: datetime
 
     @property
     def position(self) -> Position:
@@ -44,19 +44,18 @@ def rejected_event(rejected: Rejected) -> dg.AssetObservation:
     """What Dagster keeps of a rejected message, so that it can be looked at and sent again."""
     position, value = rejected.position, rejected.value or b""
     problem = Problem(what=rejected.reason, remedy=rejected.remedy)
-    kept = RejectedMessage(
-        topic=position.topic,
-        partition=position.partition,
-        offset=position.offset,
-        problem=problem,
-        value=base64.b64encode(rejected.kept_value),
-        length=len(value),
-    )
+    kept = {
+        "topic": position.topic,
+        "partition": position.partition,
+        "offset": position.offset,
+        "value": base64.b64encode(rejected.kept_value).decode("ascii"),
+        "length": len(value),
+    }
     metadata = {
         **problem_metadata(problem),
         **_position_metadata(position),
         "bytes in all": dg.MetadataValue.int(len(value)),
-        REJECTED_MESSAGE: dg.MetadataValue.json(kept.model_dump(mode="json", exclude={"problem"})),
+        REJECTED_MESSAGE: dg.MetadataValue.json(kept),
     }
     if len(value) > len(rejected.kept_value):
         metadata["SHA-256 of all"] = dg.MetadataValue.text(hashlib.sha256(value).hexdigest())

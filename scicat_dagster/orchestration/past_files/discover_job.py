@@ -10,13 +10,12 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.partitions import keys_of, paths_of
 from scicat_dagster.orchestration.past_files.backfills import add_partitions
-from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids
+from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
 from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of
-from scicat_dagster.orchestration.past_files.sweep import LONGEST_SWEEP_TAGS
+from scicat_dagster.orchestration.past_files.sweep import LONGEST_SWEEP_TAGS, compare
 from scicat_dagster.orchestration.past_files.tables import files_table, found_metadata, sweep_table
 from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, PRIORITY_TAG, kinds
-from scicat_dagster.usecases.discover import discover
-from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria, walk
+from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria
 
 
 class DiscoverConfig(dg.Config):
@@ -61,10 +60,7 @@ def find_missing_files(
     data_directory = facility.settings.ingestion.file_handling.data_directory
     with explained(context, facility.op_pauses):
         roots = config.roots or roots_of(facility.settings)
-        entries = walk(roots, config.criteria(), facility.settings.ingestion.file_handling)
-        found = discover(
-            entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths, data_directory)
-        )
+        found = compare(instance, facility, roots, config.criteria())
     missing = [file.path for file in found.of("missing")]
     add_partitions(instance, keys_of(missing, data_directory))
     plan = plan_sweep(missing, paths_of(files_in_flight(instance), data_directory), set())

@@ -1,5 +1,6 @@
 """The sweep: an asset that compares folders with the catalogue and requests what is missing."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -14,8 +15,8 @@ from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of, s
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.past_files.tables import found_metadata, sweep_table
 from scicat_dagster.orchestration.tags import GROUP, MAX_RUNTIME_TAG, OWNERS, PAST_FILES
-from scicat_dagster.usecases.discover import discover
-from scicat_dagster.usecases.walk import walk
+from scicat_dagster.usecases.discover import Discovery, discover
+from scicat_dagster.usecases.walk import Criteria, walk
 
 LONGEST_SWEEP_TAGS = {MAX_RUNTIME_TAG: str(6 * 3600)}
 """Run monitoring ends other runs after minutes."""
@@ -39,14 +40,8 @@ def reconciliation(
     settings = facility.settings
     data_directory = settings.ingestion.file_handling.data_directory
     with explained(context.op_execution_context, facility.op_pauses):
-        entries = walk(
-            roots_of(settings),
-            sweep_criteria(settings.reconcile, datetime.now(UTC)),
-            settings.ingestion.file_handling,
-        )
-        found = discover(
-            entries, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths, data_directory)
-        )
+        criteria = sweep_criteria(settings.reconcile, datetime.now(UTC))
+        found = compare(instance, facility, roots_of(settings), criteria)
     plan = plan_sweep(
         [file.path for file in found.of("missing")],
         paths_of(files_in_flight(instance), data_directory),
@@ -65,6 +60,18 @@ def reconciliation(
             "table": sweep_table(found, plan, requested),
         }
     )
+
+
+def compare(
+    instance: dg.DagsterInstance, facility: Facility, roots: Sequence[str], criteria: Criteria
+) -> Discovery:
+    """What lies on disk, compared with the catalogue; raises as ``walk`` and ``discover``."""
+    handling = facility.settings.ingestion.file_handling
+
+    def pids(paths: Sequence[str]) -> Mapping[str, str]:
+        return known_pids(instance, paths, handling.data_directory)
+
+    return discover(walk(roots, criteria, handling), facility.catalogue, known_pids=pids)
 
 
 reconcile_files = dg.define_asset_job(

@@ -250,6 +250,8 @@ def test_a_file_that_is_not_there_is_looked_for_again_and_then_left_for_later(sm
     run = small.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags[".dagster/scicat_failure"] == "waiting"
+    # The list of runs has no room for its folders.
+    assert run.tags["reason"] == "late.hdf is not there."
     # Its place in the queue is for others; see the sensor that tries again later.
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "false"
 
