@@ -8,6 +8,7 @@ machines, are ``warm_worker_launcher``'s.
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Self
@@ -27,9 +28,15 @@ from scicat_dagster.dagster_internals import (
     setup_interrupt_handlers,
 )
 from scicat_dagster.instance.run_execution import execute_run
-from scicat_dagster.instance.run_process import at_work, end_run, is_at_work, is_on_this_machine
+from scicat_dagster.instance.run_process import (
+    at_work,
+    end_run,
+    is_at_work,
+    is_begun,
+    is_on_this_machine,
+    report_lost,
+)
 from scicat_dagster.orchestration.failures.crashes import lost_run_health
-from scicat_dagster.orchestration.tags import PROCESS_TAG
 
 _LOADED = [*PRELOADED_MODULES, "scicat_dagster.instance.fork_preload"]
 
@@ -72,6 +79,12 @@ class ForkLauncher(RunLauncher, ConfigurableClass):
         )
         process.start()
         self._running.append(process)
+        threading.Thread(
+            target=_see_to_its_end,
+            args=(process, self._instance.get_ref(), context.dagster_run.run_id),
+            name="end of a run",
+            daemon=True,
+        ).start()
 
     def join(self, timeout: int = 30) -> None:
         """Wait for the runs that were launched here, for so many seconds each."""
@@ -95,7 +108,7 @@ class ForkLauncher(RunLauncher, ConfigurableClass):
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        if PROCESS_TAG in run.tags and not is_on_this_machine(run):
+        if is_begun(run) and not is_on_this_machine(run):
             return False
         return end_run(self._instance, run_id)
 
@@ -104,3 +117,11 @@ def _execute(reference: InstanceRef, run_id: str) -> None:
     setup_interrupt_handlers()
     with dg.DagsterInstance.from_ref(reference) as instance, at_work(instance, run_id):
         execute_run(instance, run_id)
+
+
+def _see_to_its_end(process: ForkServerProcess, reference: InstanceRef, run_id: str) -> None:
+    """Report a run whose process was killed, at once: Dagster's monitoring ignores a run that is starting."""
+    process.join()
+    if process.exitcode != 0:
+        with dg.DagsterInstance.from_ref(reference) as instance:
+            report_lost(instance, run_id)

@@ -1,8 +1,9 @@
 """The process that executes a run: which it is, whether it is still at work, and how it is ended.
 
-A process says on its run which it is (a tag), and in its own name which run it executes (``ps`` shows it). So
-whoever is on the same machine can tell without asking it whether it is at work, also when it hangs in C, when
-it is an orphan, when its number was given to another process, and when it has gone on to the next run.
+A process says on its run which it is (a tag, with the run's own id, for a re-execution carries its parent's
+tags), and in its own name which run it executes (``ps`` shows it). So whoever is on the same machine can tell
+without asking it whether it is at work, also when it hangs in C, when it is an orphan, when its number was
+given to another process, and when it has gone on to the next run.
 """
 
 from __future__ import annotations
@@ -45,26 +46,32 @@ def at_work(
     before = _name(os.getpid())
     rename_process(_name_of_work(run_id))
     try:
-        instance.add_run_tags(run_id, {PROCESS_TAG: _identity(os.getpid()), **cleared, **(tags or {})})
+        process = f"{_identity(os.getpid())} {run_id}"
+        instance.add_run_tags(run_id, {PROCESS_TAG: process, **cleared, **(tags or {})})
         yield
     finally:
         rename_process(before)
 
 
+def is_begun(run: dg.DagsterRun) -> bool:
+    """Whether a process has begun to execute the run, wherever it is, and whatever became of it."""
+    return bool(_process(run))
+
+
 def is_on_this_machine(run: dg.DagsterRun) -> bool:
     """Whether the process that executes the run, or did so, is one of this machine."""
-    return run.tags.get(PROCESS_TAG, "").split()[:1] == [_machine()]
+    return _process(run).split()[:1] == [_machine()]
 
 
 def is_at_work(run: dg.DagsterRun) -> bool:
     """Whether a process of this machine executes the run now.
 
-    The tag alone does not say so: a process has many runs, and a re-execution carries its parent's tags.
+    The tag alone does not say so: a process has many runs.
     """
-    identity = run.tags.get(PROCESS_TAG, "")
-    if not identity or identity != _identity(_process_id(identity)):
+    process = _process(run)
+    if not process or process != _identity(_process_id(process)):
         return False
-    return not _PROCESSES.is_dir() or _name(_process_id(identity)) == _name_of_work(run.run_id)
+    return not _PROCESSES.is_dir() or _name(_process_id(process)) == _name_of_work(run.run_id)
 
 
 def end_run(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -79,7 +86,7 @@ def end_run(instance: dg.DagsterInstance, run_id: str) -> bool:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if is_at_work(run):
             with suppress(ProcessLookupError):
-                os.kill(_process_id(run.tags[PROCESS_TAG]), number)
+                os.kill(_process_id(_process(run)), number)
             _wait_for_its_end(run)
     if is_at_work(run):
         return False
@@ -123,6 +130,12 @@ def _name(process_id: int) -> str:
     with suppress(OSError):
         return (_PROCESSES / str(process_id) / "comm").read_text().removesuffix("\n")
     return ""
+
+
+def _process(run: dg.DagsterRun) -> str:
+    """The identity of the process that the run itself was given, not the one that it re-executes; or none."""
+    identity, _, run_id = run.tags.get(PROCESS_TAG, "").rpartition(" ")
+    return identity if run_id == run.run_id else ""
 
 
 def _process_id(identity: str) -> int:

@@ -21,7 +21,14 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from scicat_dagster.instance.run_process import end_run, is_at_work, rename_process, report_lost
+from scicat_dagster.instance.run_process import (
+    NOT_BEGUN,
+    end_run,
+    is_at_work,
+    is_begun,
+    rename_process,
+    report_lost,
+)
 from scicat_dagster.orchestration.tags import GROUP_TAG
 
 HEARTBEAT_SECONDS = 3.0
@@ -31,7 +38,11 @@ SILENT_SECONDS = 30.0
 
 _MOST_SECONDS_PER_LOOK = 10.0
 
-_AT_WORK = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_AT_WORK = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -59,13 +70,19 @@ def _look_after(group: str, workers: int) -> None:
     _end_with_parent(workers)
     rename_process("worker monitor")
     ending: dict[str, threading.Thread] = {}
+    missed: set[str] = set()
     with dg.DagsterInstance.get() as instance:
         while True:
             instance.daemon_cursor_storage.set_cursor_values({_key(group): str(time.time_ns())})
-            for run in instance.get_runs(dg.RunsFilter(statuses=_AT_WORK, tags={GROUP_TAG: group})):
-                if not is_at_work(run):
+            runs = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK, tags={GROUP_TAG: group}))
+            gone = {run.run_id: run for run in runs if is_begun(run) and not is_at_work(run)}
+            for run in gone.values():
+                # One that was starting is handed to another process at once: that one is given its time.
+                if run.status not in NOT_BEGUN or run.run_id in missed:
                     report_lost(instance, run.run_id)
-                elif run.status is dg.DagsterRunStatus.CANCELING and run.run_id not in ending:
+            missed = set(gone)
+            for run in runs:
+                if run.status is dg.DagsterRunStatus.CANCELING and run.run_id not in {*gone, *ending}:
                     ending[run.run_id] = threading.Thread(target=end_run, args=(instance, run.run_id))
                     ending[run.run_id].start()
             ending = {run_id: thread for run_id, thread in ending.items() if thread.is_alive()}

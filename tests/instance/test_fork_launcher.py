@@ -22,6 +22,7 @@ from tests.instance.waiting_runs import (
     looping,
     monitor,
     started,
+    starting,
     wait_for,
     waiting,
 )
@@ -87,13 +88,35 @@ def test_dagsters_monitoring_fails_the_run_of_a_killed_process_and_no_other(
     assert found(instance, alive).status is dg.DagsterRunStatus.STARTED
 
 
+def test_a_run_whose_process_is_killed_before_it_begins_has_failed(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    run_id, process = starting(instance, tmp_path)
+
+    os.kill(process, signal.SIGKILL)
+
+    wait_for(lambda: found(instance, run_id).status is dg.DagsterRunStatus.FAILURE, "its failure", seconds=30)
+
+
+def test_a_run_that_takes_long_to_begin_is_left_alone(
+    instance: dg.DagsterInstance, end: int, tmp_path: Path
+) -> None:
+    run_id, _ = starting(instance, tmp_path)
+    other, process = starting(instance, tmp_path)
+
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: found(instance, other).is_finished, "the other one's failure", seconds=30)
+
+    assert found(instance, run_id).status is dg.DagsterRunStatus.STARTING
+
+
 def test_another_process_with_the_same_number_is_not_the_runs(
     instance: dg.DagsterInstance, end: int, tmp_path: Path
 ) -> None:
     run_id, _ = started(instance, tmp_path)
     run = found(instance, run_id)
-    host, process, _ = run.tags[PROCESS_TAG].split()
-    instance.add_run_tags(run_id, {PROCESS_TAG: f"{host} {process} 1"})
+    host, process, *_ = run.tags[PROCESS_TAG].split()
+    instance.add_run_tags(run_id, {PROCESS_TAG: f"{host} {process} 1 {run_id}"})
 
     assert health(instance, run_id) is WorkerStatus.FAILED
     assert instance.run_launcher.terminate(run_id)
@@ -105,7 +128,7 @@ def test_nothing_is_said_of_a_process_on_another_machine(
     instance: dg.DagsterInstance, end: int, tmp_path: Path
 ) -> None:
     run_id, process = started(instance, tmp_path)
-    instance.add_run_tags(run_id, {PROCESS_TAG: f"elsewhere.example.org {process} 1"})
+    instance.add_run_tags(run_id, {PROCESS_TAG: f"elsewhere.example.org {process} 1 {run_id}"})
 
     assert health(instance, run_id) is WorkerStatus.RUNNING
     assert not instance.run_launcher.terminate(run_id)
@@ -164,7 +187,8 @@ def test_a_process_that_went_on_to_another_run_is_not_taken_for_the_first_ones(
 ) -> None:
     first, _ = started(instance, tmp_path)
     second, process = started(instance, tmp_path)
-    instance.add_run_tags(first, {PROCESS_TAG: found(instance, second).tags[PROCESS_TAG]})
+    tag = found(instance, second).tags[PROCESS_TAG].replace(second, first)
+    instance.add_run_tags(first, {PROCESS_TAG: tag})
 
     assert health(instance, first) is WorkerStatus.FAILED
     assert instance.run_launcher.terminate(first)

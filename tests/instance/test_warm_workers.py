@@ -34,6 +34,7 @@ from tests.instance.waiting_runs import (
     looping,
     process_of,
     started,
+    starting,
     wait_for,
     waiting,
 )
@@ -176,6 +177,30 @@ def test_a_run_whose_worker_process_is_killed_has_failed_at_once(workers: Worker
     os.kill(process, signal.SIGKILL)
 
     workers.wait_until(run_id, dg.DagsterRunStatus.FAILURE, seconds=NOTICED_SECONDS)
+
+
+def test_a_run_whose_worker_process_is_killed_before_it_begins_is_begun_by_another(workers: Workers) -> None:
+    workers.start("group0@here")
+    run_id, process = starting(workers.instance, workers.folder, {"dagster-celery/queue": "here"})
+
+    os.kill(process, signal.SIGKILL)
+
+    # It waits for somebody who reads, as its first process did.
+    (workers.folder / "begun").read_text()
+    assert workers.status(run_id) is dg.DagsterRunStatus.STARTING
+    assert process_of(workers.instance, run_id) != process
+
+
+def test_a_run_that_had_not_begun_and_whose_task_redis_lost_has_failed(workers: Workers) -> None:
+    group = workers.start("group0@here")
+    run_id, _ = starting(workers.instance, workers.folder, {"dagster-celery/queue": "here"})
+
+    kill_group(group)
+    with workers.celery.connection_for_read() as connection:
+        connection.default_channel.client.flushdb()
+    workers.start("group0@here")
+
+    workers.wait_until(run_id, dg.DagsterRunStatus.FAILURE, seconds=START_SECONDS)
 
 
 def test_the_task_that_is_delivered_again_says_that_its_first_worker_is_gone(workers: Workers) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.launcher import WorkerStatus
+from dagster._core.origin import JobPythonOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
@@ -43,18 +44,51 @@ def looping() -> None:
     loop()
 
 
-def launched(
-    instance: dg.DagsterInstance, folder: Path, job: dg.JobDefinition, tags: dict[str, str] | None = None
-) -> str:
-    """A run that is handed to the launcher; its op waits at the pipe ``begun`` until somebody reads it."""
+def slow_to_load(begun: str, end: str, launched_by: int) -> dg.JobDefinition:
+    """A job that is found only when the lock of a file is given up: its runs are starting until then."""
+    if os.getpid() != launched_by:
+        Path(begun).write_text("")
+        with Path(end).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+    return waiting
+
+
+def starting(
+    instance: dg.DagsterInstance, folder: Path, tags: dict[str, str] | None = None
+) -> tuple[str, int]:
+    """A run whose process has begun, but not yet the run, and this process."""
+    places = {"begun": str(_pipe(folder)), "end": str(folder / "end"), "launched_by": os.getpid()}
+    origin = dg.build_reconstructable_job(
+        __name__, "slow_to_load", reconstructable_kwargs=places
+    ).get_python_origin()
+    run_id = launched(instance, folder, waiting, tags, origin)
+    _pipe(folder).read_text()
+    assert found(instance, run_id).status is dg.DagsterRunStatus.STARTING
+    return run_id, process_of(instance, run_id)
+
+
+def _pipe(folder: Path) -> Path:
+    """Both ends of it wait for the other."""
     begun = folder / "begun"
     if not begun.exists():
         os.mkfifo(begun)
+    return begun
+
+
+def launched(
+    instance: dg.DagsterInstance,
+    folder: Path,
+    job: dg.JobDefinition,
+    tags: dict[str, str] | None = None,
+    origin: JobPythonOrigin | None = None,
+) -> str:
+    """A run that is handed to the launcher; its op waits at the pipe ``begun`` until somebody reads it."""
+    places = {"begun": str(_pipe(folder)), "end": str(folder / "end")}
     (op,) = job.nodes
     run = instance.create_run_for_job(
         job,
-        job_code_origin=dg.reconstructable(job).get_python_origin(),
-        run_config={"ops": {op.name: {"config": {"begun": str(begun), "end": str(folder / "end")}}}},
+        job_code_origin=origin or dg.reconstructable(job).get_python_origin(),
+        run_config={"ops": {op.name: {"config": places}}},
         tags=tags,
     )
     launch(instance, run.run_id)
@@ -87,8 +121,7 @@ def started(
 ) -> tuple[str, int]:
     """A run whose op is under way, and the process that executes it."""
     run_id = launched(instance, folder, job, tags)
-    # Both ends of the pipe wait for the other.
-    (folder / "begun").read_text()
+    _pipe(folder).read_text()
     return run_id, process_of(instance, run_id)
 
 
