@@ -17,15 +17,17 @@ from typing import Any
 import click
 
 _DOMAIN = ("sensor", "metadata", "checksum", "memory", "huge", "imports")
-_SERVICE = (
-    ("burst", "production"),
-    ("burst", "laptop"),
-    ("lone", "production"),
-    ("lone", "laptop"),
-    ("steady", "production"),
-    ("idle", "production"),
-    ("idle", "laptop"),
-    ("backfill", "production"),
+_SERVICE: tuple[tuple[str, ...], ...] = (
+    ("burst", "--slots", "4"),
+    ("burst",),
+    ("burst", "--late", "0.2"),
+    ("burst", "--layout", "laptop"),
+    ("lone",),
+    ("lone", "--layout", "laptop"),
+    ("steady",),
+    ("idle",),
+    ("idle", "--layout", "laptop"),
+    ("backfill",),
 )
 _FEW_FILES = {"burst": 50, "lone": 3, "steady": 10, "idle": 5, "backfill": 200}
 
@@ -39,9 +41,9 @@ def main(quick: bool) -> None:  # noqa: FBT001 - what click hands over
     for name in _DOMAIN:
         for row in _rows(domain_row, "benchmarks.domain", name):
             click.echo(row)
-    for name, layout in _SERVICE:
+    for name, *options in _SERVICE:
         files = ("--files", str(_FEW_FILES[name])) if quick else ()
-        for row in _rows(service_row, "benchmarks.service", name, "--layout", layout, *files):
+        for row in _rows(service_row, "benchmarks.service", name, *options, *files):
             click.echo(row)
 
 
@@ -63,9 +65,12 @@ def domain_row(found: dict[str, Any]) -> str:
 
 def service_row(found: dict[str, Any]) -> str:
     """What ``benchmarks.service`` found as a row; it has no targets of its own."""
-    described = ("what", "layout", "files", "load before")
+    described = ("what", "layout", "files", "slots", "late", "load before")
     figures = ", ".join(f"{name}: {value}" for name, value in found.items() if name not in described)
-    what = f"{found['what']}: {found['files']} files, {found['layout']} layout"
+    late = f", each answer {found['late']:g} s later" if found["late"] else ""
+    what = (
+        f"{found['what']}: {found['files']} files, {found['layout']} layout, {found['slots']} at once{late}"
+    )
     return _row(what, figures, "", f"load before: {found['load before']}")
 
 

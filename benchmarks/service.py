@@ -1,8 +1,9 @@
 """How fast the whole service is: bursts, lone files and backfills through real processes.
 
 ``python -m benchmarks.service burst|lone|steady|backfill|idle [--files N] [--layout production|laptop]``
-prints one JSON object. Everything is on this machine, the catalogue is the demo's stand-in, the broker the
-in-memory one. The domain alone is measured by ``benchmarks.domain``.
+prints one JSON object. Everything is on this machine and as it is installed, the catalogue is the demo's
+stand-in, the broker the in-memory one. ``--slots`` is ``max_offline_ingestors``, and ``--late`` how much
+later the catalogue gives each answer. The domain alone is measured by ``benchmarks.domain``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -28,11 +29,21 @@ import click
 
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
+from scicat_dagster.config.models import IngestionSettings
 from scicat_dagster.demo.catalogue import Dialect
 from scicat_dagster.demo.file_writer import MessageKind, write_past_file, written_message
 from scicat_dagster.demo.measurement import PlannedFile, plan_file
 
-LAYOUTS: dict[str, type[Processes]] = {"laptop": Laptop, "production": Production}
+
+class AsPrepared(Production):
+    """As ``deploy/prepare`` lays it out, without the second group of workers that a soak kills."""
+
+    workers: Mapping[str, str] = {}
+
+
+LAYOUTS: dict[str, type[Processes]] = {"laptop": Laptop, "production": AsPrepared}
+
+_DEFAULT_SLOTS = IngestionSettings.model_fields["max_offline_ingestors"].default
 
 _SEED = 3
 _WARM_UP = 20
@@ -62,12 +73,15 @@ _PROCESSES = {
 
 
 @contextmanager
-def facility(layout: str) -> Iterator[Facility]:
+def facility(layout: str, slots: int = _DEFAULT_SLOTS, late_seconds: float = 0.0) -> Iterator[Facility]:
     """A facility in which nothing fails, once its sensor has looked at Kafka."""
+    chosen = type("Chosen", (LAYOUTS[layout],), {"most_at_once": slots})
     place = Path(tempfile.mkdtemp(prefix="benchmark-"))
     place.chmod(0o711)
     try:
-        with running_facility(place, _SEED, None, LAYOUTS[layout], Dialect.V4X, {}) as running:
+        with running_facility(
+            place, _SEED, None, chosen, Dialect.V4X, {}, late_seconds=late_seconds
+        ) as running:
             _wait(lambda: bool(cursor_of(running.instance).offsets), _START_SECONDS)
             yield running
     finally:
@@ -259,14 +273,17 @@ MEASUREMENTS: dict[str, tuple[Callable[[Facility, int], dict[str, Any]], int]] =
 @click.argument("what", type=click.Choice(list(MEASUREMENTS)))
 @click.option("--files", type=click.IntRange(2), help="As many as the figure needs, by default.")
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), default="production", show_default=True)
-def main(what: str, files: int | None, layout: str) -> None:
+@click.option("--slots", type=click.IntRange(1), default=_DEFAULT_SLOTS, show_default=True)
+@click.option("--late", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds.")
+def main(what: str, files: int | None, layout: str, slots: int, late: float) -> None:
     """Measure one thing and print it as JSON, with the load of the machine before."""
     measure, usual = MEASUREMENTS[what]
     load = round(os.getloadavg()[0], 2)
-    with facility(layout) as running:
-        number = files or usual
+    number = files or usual
+    with facility(layout, slots, late) as running:
         figures = measure(running, number)
-    click.echo(json.dumps({"what": what, "layout": layout, "files": number, "load before": load} | figures))
+    circumstances = {"what": what, "layout": layout, "files": number, "slots": slots, "late": late}
+    click.echo(json.dumps(circumstances | {"load before": load} | figures))
 
 
 if __name__ == "__main__":

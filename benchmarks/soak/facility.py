@@ -23,7 +23,7 @@ from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, Store, create_app, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
-from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Random
+from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Random
 from scicat_dagster.demo.file_writer import Announcer, Delivered, MessageKind
 from scicat_dagster.demo.laptop import UNFINISHED, lay_out, seed
 from scicat_dagster.kafka.cursor import Cursor
@@ -86,6 +86,13 @@ class Facility:
         return self.directory / "data"
 
 
+class _EachLate:
+    """A catalogue that takes its time."""
+
+    def fault(self, _: Call) -> FaultKind:
+        return FaultKind.SLOW
+
+
 @contextmanager
 def running_facility(
     directory: Path,
@@ -94,8 +101,13 @@ def running_facility(
     layout: type[Processes],
     dialect: Dialect,
     chances: Mapping[FaultKind, float] = FAULTS,
+    *,
+    late_seconds: float = 0.0,
 ) -> Iterator[Facility]:
-    """Start everything below ``directory`` and stop every process of it in the end."""
+    """Start everything below ``directory`` and stop every process of it in the end.
+
+    With ``late_seconds`` the catalogue fails in no way, and gives each answer so much later.
+    """
     lay_out(directory)
     password = "soak"  # noqa: S105 - guards nothing
     accounts = Accounts(replace(account, password=password) for account in demo_accounts())
@@ -104,7 +116,8 @@ def running_facility(
         store = stack.enter_context(Store(directory / "catalogue.sqlite"))
         seed(store)
         app = create_app(store, accounts, dialect)
-        faults = Faults(app, fault_plan, store, slow_seconds=_SLOW_SECONDS)
+        plan = _EachLate() if late_seconds else fault_plan
+        faults = Faults(app, plan, store, slow_seconds=late_seconds or _SLOW_SECONDS)
         server = stack.enter_context(CatalogueServer(store, accounts, app=faults))
         stack.enter_context(faults)
         broker = None if broker_address else stack.enter_context(LoopbackBroker())
@@ -117,8 +130,8 @@ def running_facility(
             "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
             "SCICAT_DEMO_SCICAT_PORT": str(server.port),
         }
-        if layout is Production:
-            environment |= Production.prepare(directory / "state", environment)
+        if issubclass(layout, Production):
+            environment |= layout.prepare(directory / "state", environment)
         home = Path(environment["DAGSTER_HOME"])
         begin = "earliest" if broker else "latest"
         layout.configure(home)

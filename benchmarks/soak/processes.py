@@ -240,6 +240,8 @@ class Production(Processes):
     """
 
     most_at_once = 16
+    workers: Mapping[str, str] = {"SCICAT_DAGSTER_WORKER_GROUPS": "2", "SCICAT_DAGSTER_WORKERS": "6"}
+    """What is changed in the environment that ``deploy/prepare`` writes."""
     victims = (
         Victim.RUN_WORKER, Victim.WORKER_GROUP, Victim.CODE_SERVER, Victim.DAEMON, Victim.EVERYTHING,
     )  # fmt: skip
@@ -248,8 +250,8 @@ class Production(Processes):
         super().__init__(directory, environment)
         self._supervisor: subprocess.Popen[bytes] | None = None
 
-    @staticmethod
-    def prepare(state: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    @classmethod
+    def prepare(cls, state: Path, environment: Mapping[str, str]) -> dict[str, str]:
         """Lay the service out below ``state``, and say what its processes find in their environment."""
         missing = [name for name in ("redis-server", "pgbouncer") if not _which(name)]
         if missing:
@@ -270,9 +272,10 @@ class Production(Processes):
         if prepared.returncode:
             raise SoakError(f"deploy/prepare failed: {prepared.stderr}")
         settings = state / "environment"
-        text = settings.read_text().replace("WORKER_GROUPS=1", "WORKER_GROUPS=2")
-        settings.write_text(text.replace(f"WORKERS={os.cpu_count()}", "WORKERS=6"))
-        return dict(line.split("=", 1) for line in settings.read_text().splitlines())
+        written: dict[str, str] = dict(line.split("=", 1) for line in settings.read_text().splitlines())
+        written.update(cls.workers)
+        settings.write_text("".join(f"{name}={value}\n" for name, value in written.items()))
+        return written
 
     @staticmethod
     def configure(home: Path) -> None:

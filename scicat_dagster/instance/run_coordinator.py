@@ -30,6 +30,9 @@ _EVALUATION_SECONDS = 0.4
 _IDLE_SECONDS = 0.5
 """How long the daemon waits for a run to be submitted: those of other processes give no sign."""
 
+_IDLE_LOOKS = 4
+"""How often it looks for such a run before it evaluates the queue all the same, and gives a sign of life."""
+
 _BUSY_SECONDS = 0.1
 """Between two evaluations while queued runs are launched: a place may become free at any moment."""
 
@@ -112,20 +115,26 @@ _pace = _Pace()
 
 def _wait_for_runs(instance: dg.DagsterInstance) -> None:
     """Wait for a run to be submitted, or for a place to become free."""
+    for _ in range(_IDLE_LOOKS):
+        queued = _queued(instance)
+        pause = _pace.seconds(queued)
+        if queued:
+            # One evaluation is about all that is submitted meanwhile.
+            time.sleep(_BUSY_SECONDS)
+            _submitted.wait(pause - _BUSY_SECONDS)
+            break
+        if _submitted.wait(_IDLE_SECONDS):
+            break
+    _submitted.clear()
+
+
+def _queued(instance: dg.DagsterInstance) -> int:
     try:
-        queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+        return instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
     except Exception:
         # The daemon reports a database that is away and goes on at once: not a thousand times a second.
         time.sleep(_IDLE_SECONDS)
         raise
-    pause = _pace.seconds(queued)
-    if queued:
-        # One evaluation is about all that is submitted meanwhile.
-        time.sleep(_BUSY_SECONDS)
-        _submitted.wait(pause - _BUSY_SECONDS)
-    else:
-        _submitted.wait(_IDLE_SECONDS)
-    _submitted.clear()
 
 
 @cache

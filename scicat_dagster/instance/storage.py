@@ -35,9 +35,31 @@ _KEPT_SECONDS = 600
 _MORE_CONNECTIONS = 20
 """Beside the one that is kept: for the threads of a daemon that ask at the same moment."""
 
+_seen_complete: set[str] = set()
+"""The addresses of databases in which this process has seen, or made, all tables."""
+
 
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
 """Events that are also kept in other tables than that of all events."""
+
+_ACCOMPANYING = {
+    dg.DagsterEventType.ENGINE_EVENT,
+    dg.DagsterEventType.RESOURCE_INIT_STARTED,
+    dg.DagsterEventType.RESOURCE_INIT_SUCCESS,
+    dg.DagsterEventType.LOGS_CAPTURED,
+    dg.DagsterEventType.LOADED_INPUT,
+    dg.DagsterEventType.STEP_INPUT,
+    dg.DagsterEventType.STEP_OUTPUT,
+    dg.DagsterEventType.HANDLED_OUTPUT,
+    dg.DagsterEventType.STEP_SUCCESS,
+}
+"""Events that nobody waits for: the beginning of the next op, or the end of the run, follows at once."""
+
+_ENDS = {
+    dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_CANCELED,
+}
 
 
 class _Runs(PostgresRunStorage):
@@ -60,9 +82,17 @@ class _Runs(PostgresRunStorage):
 
 
 class _Events(PostgresEventLogStorage):
-    """Remembers which tables there are."""
+    """Remembers which tables there are, and stores what only accompanies a run with the next other event.
+
+    Each insertion is a transaction, and most of what a run costs its worker and the database.
+    """
 
     _tables: frozenset[str] = frozenset()
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._pending: dict[str, list[dg.EventLogEntry]] = {}
+        """By run that this process executes: what is not yet stored."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
@@ -74,18 +104,41 @@ class _Events(PostgresEventLogStorage):
         return table_name in self._tables
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        if event.dagster_event is not None and event.dagster_event.event_type in _INDEXED:
+        kind = event.dagster_event.event_type if event.dagster_event is not None else None
+        if kind is dg.DagsterEventType.RUN_START:
+            self._pending[event.run_id] = []
+        if kind in _ACCOMPANYING and event.run_id in self._pending:
+            self._pending[event.run_id].append(event)
+            return
+        if kind in _INDEXED:
+            self._insert(self._pending.get(event.run_id, []))
             super().store_event(event)
+        else:
+            self._insert([*self._pending.get(event.run_id, []), event])
+        # Not before all of it is stored: until then the run may fail, and say so.
+        if kind in _ENDS:
+            self._pending.pop(event.run_id, None)
+        elif event.run_id in self._pending:
+            self._pending[event.run_id] = []
+
+    def _insert(self, events: Sequence[dg.EventLogEntry]) -> None:
+        if not events:
             return
         # Without a NOTIFY, which doubles what is sent and to which no version of Dagster in use listens.
         with self.index_connection() as connection:
-            connection.execute(self.prepare_insert_event(event))
+            # One statement whose text is the same for any number of them, so that it is compiled once.
+            connection.execute(
+                SqlEventLogStorageTable.insert(), [self._event_to_row(event) for event in events]
+            )
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """What a batch run is going to materialize, stored together as what it then materializes.
 
         Dagster does so with the latter only.
         """
+        for run_id in {entry.run_id for entry in events} & self._pending.keys():
+            self._insert(self._pending[run_id])
+            self._pending[run_id] = []
         told = [entry.get_dagster_event() for entry in events]
         is_planned = {event.event_type for event in told} == {
             dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
@@ -101,7 +154,18 @@ class _Events(PostgresEventLogStorage):
 
 
 class _Schedules(PostgresScheduleStorage):
-    """Dagster's, whose connections are looked at before they are used again."""
+    """Remembers which tables there are; the daemon asks for the states of all sensors twice a second."""
+
+    _has_states = False
+    _has_migrations = False
+
+    def has_instigators_table(self) -> bool:
+        self._has_states = self._has_states or super().has_instigators_table()
+        return self._has_states
+
+    def has_secondary_index_table(self) -> bool:
+        self._has_migrations = self._has_migrations or super().has_secondary_index_table()
+        return self._has_migrations
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
@@ -116,9 +180,13 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
-        self._runs = _Runs(postgres_url)
-        self._events = _Events(postgres_url)
-        self._schedules = _Schedules(postgres_url)
+        # The code server opens an instance for each tick of a sensor. Looking for the tables takes a
+        # connection for each of the three, and most of what a tick costs that finds nothing.
+        may_lack_tables = postgres_url not in _seen_complete
+        self._runs = _Runs(postgres_url, may_lack_tables)
+        self._events = _Events(postgres_url, may_lack_tables)
+        self._schedules = _Schedules(postgres_url, may_lack_tables)
+        _seen_complete.add(postgres_url)
         super().__init__()  # type: ignore[no-untyped-call]
         for storage in (self._runs, self._events, self._schedules):
             # What Dagster's webserver does with its own.

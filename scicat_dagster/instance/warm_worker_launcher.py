@@ -6,7 +6,6 @@ What the workers do with a run is in ``warm_worker``, and who looks after them i
 from __future__ import annotations
 
 import time
-import uuid
 from typing import Any
 
 import dagster as dg
@@ -14,14 +13,13 @@ from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import (
     DAGSTER_CELERY_QUEUE_TAG,
     DAGSTER_CELERY_RUN_PRIORITY_TAG,
-    DAGSTER_CELERY_TASK_ID_TAG,
 )
 
 from scicat_dagster.dagster_internals import CheckRunHealthResult, WorkerStatus
 from scicat_dagster.instance.run_process import GRACE_SECONDS, NOT_BEGUN, is_at_work, is_on_this_machine
 from scicat_dagster.instance.worker_monitor import Heartbeats
 from scicat_dagster.orchestration.failures.crashes import lost_run_health
-from scicat_dagster.orchestration.tags import GROUP_TAG
+from scicat_dagster.orchestration.tags import GROUP_TAG, PROCESS_TAG
 
 _END_SECONDS = 3 * GRACE_SECONDS
 """How long to wait for the end of a run: its group's monitor first asks, then kills."""
@@ -56,6 +54,14 @@ class WarmWorkerLauncher(CeleryRunLauncher):
             return lost_run_health(self._instance, run, "The machine of the run's workers is silent.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
+    def get_run_worker_debug_info(
+        self,
+        run: dg.DagsterRun,
+        include_container_logs: bool | None = True,  # noqa: ARG002, FBT001, FBT002 - there are no containers
+    ) -> str | None:
+        """Which process a run has, for the message with which Dagster's monitoring fails it."""
+        return run.tags.get(PROCESS_TAG)
+
     def terminate(self, run_id: str) -> bool:
         """Let the monitor of the run's workers end it; False where nobody did so in time."""
         run = self._instance.get_run_by_id(run_id)
@@ -78,13 +84,12 @@ class WarmWorkerLauncher(CeleryRunLauncher):
         return False
 
     def _launch_celery_task_run(self, run: dg.DagsterRun, task_signature: Any, routing_key: str) -> None:  # noqa: ARG002 - Celery routes by the queue
-        # Dagster reads a run, adds a tag and writes it back. Its own launcher adds the name while a worker
-        # already starts the run, which is written back, too, and the later of the two wins.
-        task_id = str(uuid.uuid4())
+        # Dagster's own launcher tags the run with its task while a worker already starts it. Both read the
+        # run and write it back, and the later of the two wins. With this name nothing has to be written.
+        task_id = run.run_id
         queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
-        self._instance.add_run_tags(run.run_id, {DAGSTER_CELERY_TASK_ID_TAG: task_id})
         self._instance.report_engine_event(
-            f"Handing the run to the workers of the queue {queue} as task {task_id}.", run, cls=type(self)
+            f"Handing the run to the workers of the queue {queue}.", run, cls=type(self)
         )
         task_signature.apply_async(task_id=task_id, priority=_priority(run), queue=queue)
 
