@@ -29,6 +29,7 @@ from scicat_dagster.orchestration.operations.reingest import reingest_files
 from scicat_dagster.orchestration.operations.retention import apply_retention, retention_schedule
 from scicat_dagster.orchestration.past_files.deferred_files import deferred_files_sensor
 from scicat_dagster.orchestration.past_files.discover_job import discover_files
+from scicat_dagster.orchestration.past_files.ingest_job import ingest_files
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
@@ -46,7 +47,15 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             reconciliation,
         ],
         asset_checks=[latest_files, kafka_topics],
-        jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, apply_retention],
+        jobs=[
+            ingest_file,
+            ingest_files,
+            report_failures,
+            discover_files,
+            reconcile_files,
+            reingest_files,
+            apply_retention,
+        ],
         sensors=[
             wrdn_sensor,
             retry_sensor,

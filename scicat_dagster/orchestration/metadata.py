@@ -14,7 +14,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.orchestration.tags import PID, PROBLEM
+from scicat_dagster.orchestration.tags import PAGE, PID, PROBLEM
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.registration import Registration
 
@@ -88,7 +88,7 @@ def dataset_metadata(
     notices = (*built.notices, *registration.notices)
     shown: dict[str, dg.MetadataValue] = {
         PID: dg.MetadataValue.text(registration.pid),
-        "SciCat": dg.MetadataValue.url(page),
+        PAGE: dg.MetadataValue.url(page),
         "schema": dg.MetadataValue.text(metadata.schema_.name),
         "schema id": dg.MetadataValue.text(metadata.schema_.id),
         "configuration": dg.MetadataValue.text(str(configuration)),

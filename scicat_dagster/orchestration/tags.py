@@ -117,6 +117,18 @@ CONFIGURATION_IN_FORCE = "configuration_in_force"
 PID = "pid"
 """Of a materialization of ``raw_dataset``."""
 
+PAGE = "SciCat"
+"""Of a materialization of ``raw_dataset``: the address of the dataset's page."""
+
+BY_HAND = "by hand"
+"""Who requested a run: a person who named its file."""
+
+RETRY = "retry"
+"""Who requested a run: a person who wants failed files to be tried again."""
+
+REQUESTERS = ("reconcile", "discover", BY_HAND, RETRY)
+"""Who may request runs by an observation of ``reconciliation``."""
+
 GROUP = "ingestion"
 
 KAFKA_LAG = dg.AssetKey("kafka_lag")

@@ -55,7 +55,7 @@ def test_every_check_is_explained(repository: dg.RepositoryDefinition) -> None:
 def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition) -> None:
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
 
-    assert len(jobs) == 6
+    assert len(jobs) == 7
     # The op of an asset shows the asset's kinds.
     assets = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     for job in jobs:

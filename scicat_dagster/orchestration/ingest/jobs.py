@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
@@ -18,3 +20,8 @@ ingest_file = dg.define_asset_job(
     run_tags={PURPOSE_RUN_TAG: INGESTION["purpose"]},
     description="Register the NeXus file of one partition as a raw dataset in SciCat.",
 )
+
+
+def config_of(**settings: str | bool) -> dict[str, Any]:
+    """The configuration of a run with these settings of its first op (``AnnouncementConfig``)."""
+    return {"ops": {"raw_dataset": {"ops": {"wait_for_file": {"config": settings}}}}}
