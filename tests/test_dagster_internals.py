@@ -26,9 +26,9 @@ from dagster._core.storage import tags as dagster_tags
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.daemon_cursor import DaemonCursorStorage
 from dagster._daemon.types import DaemonHeartbeat, DaemonStatus
-from dagster._utils.error import SerializableErrorInfo
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import pg_url_from_config
+from dagster_shared.error import SerializableErrorInfo
 
 from scicat_dagster import dagster_internals
 from scicat_dagster.dagster_internals import (

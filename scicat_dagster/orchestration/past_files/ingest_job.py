@@ -6,9 +6,9 @@ op cannot launch any, and ``reconcile_sensor`` starts them.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.paths import canonical_path
@@ -24,10 +24,7 @@ from scicat_dagster.orchestration.tags import BY_HAND, OWNERS, PAST_FILES, kinds
 class IngestFilesConfig(dg.Config):
     """Which files to register now."""
 
-    paths: list[str] = Field(
-        description="The NeXus files to register: absolute paths, or paths within "
-        "`ingestion.file_handling.data_directory`, one in each line."
-    )
+    paths: list[str]
 
 
 @dg.op(
@@ -50,6 +47,10 @@ def request_files(
         }
     )
     with explained(context, facility.op_pauses):
+        if not config.paths:
+            raise PermanentError(
+                "No path is given.", remedy="Write the files below `paths` in the launchpad."
+            )
         if mistakes:
             raise PermanentError(
                 f"{len(mistakes)} of {len(config.paths)} paths cannot be registered: "
@@ -75,10 +76,17 @@ def _sorted_out(paths: Sequence[str], data_directory: str) -> tuple[list[str], l
     return list(keys), mistakes
 
 
-@dg.config_mapping
-def only_paths(config: IngestFilesConfig) -> dg.RunConfig:
+_PATHS = (
+    "The NeXus files to register: absolute paths, or paths within `ingestion.file_handling.data_directory`, "
+    "one in each line after a dash."
+)
+
+
+# Not the model above, for which the launchpad would show an alternative to each path.
+@dg.config_mapping(config_schema={"paths": dg.Field([str], default_value=[], description=_PATHS)})
+def only_paths(config: dict[str, list[str]]) -> dict[str, Any]:
     """The launchpad asks for the paths, and for nothing around them."""
-    return dg.RunConfig(ops={"request_files": config})
+    return {"ops": {"request_files": {"config": config}}}
 
 
 @dg.job(
