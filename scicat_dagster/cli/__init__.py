@@ -13,6 +13,7 @@ from scicat_dagster.cli.messages import messages
 from scicat_dagster.cli.preview import preview
 from scicat_dagster.cli.reingest import reingest
 from scicat_dagster.cli.schema import schema
+from scicat_dagster.cli.status import status
 from scicat_dagster.cli.validate import validate
 
 
@@ -22,5 +23,17 @@ def main() -> None:
     """Register a facility's NeXus files as SciCat datasets, by Dagster runs that anyone can look at."""
 
 
-for command in (ingest, preview, validate, schema, discover, reingest, failures, messages, health, demo):
+for command in (
+    ingest,
+    preview,
+    validate,
+    schema,
+    discover,
+    reingest,
+    failures,
+    messages,
+    status,
+    health,
+    demo,
+):
     main.add_command(command)

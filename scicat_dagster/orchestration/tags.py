@@ -120,6 +120,14 @@ PID = "pid"
 PAGE = "SciCat"
 """Of a materialization of ``raw_dataset``: the address of the dataset's page."""
 
+INSTRUMENT = "instrument"
+
+SECONDS_SINCE_MESSAGE = "seconds from message to registration"
+"""Of a materialization of ``raw_dataset``, for people and programs alike; Dagster plots it."""
+
+STATUS = "status"
+"""Of a materialization of ``today``: a :class:`scicat_dagster.orchestration.operations.today.Today`."""
+
 BY_HAND = "by hand"
 """Who requested a run: a person who named its file."""
 
@@ -163,6 +171,21 @@ RECONCILIATION = dg.AssetKey("reconciliation")
 
 RECONCILE_SENSOR = "reconcile_sensor"
 """The sensor that turns these requests into runs; its cursor is the position in them."""
+
+TODAY = dg.AssetKey("today")
+"""The asset whose materializations say how the service is doing today."""
+
+ANNOUNCEMENTS = dg.AssetKey("announcements")
+"""The messages of all topics, as the lineage has them between the topics and ``raw_dataset``."""
+
+SCICAT = dg.AssetKey("scicat")
+"""The catalogue, where the lineage ends."""
+
+
+def topic_key(topic: str) -> dg.AssetKey:
+    """The Kafka topic, where the lineage begins."""
+    return dg.AssetKey(["kafka", topic])
+
 
 REJECTED_MESSAGES = dg.AssetKey("rejected_messages")
 """The asset whose observations are messages that led to no run."""

@@ -21,9 +21,11 @@ from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     DEFERRED_FILES,
+    INSTRUMENT_TAG,
     PARTITION_TAG,
     PROBLEM,
     RAW_DATASET,
+    REASON_TAG,
     ROUND_TAG,
     WILL_RETRY_TAG,
 )
@@ -65,6 +67,10 @@ class FailedFile:
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]
+    reason: str = ""
+    """Why the latest run failed, in brief; empty where its process died without saying so."""
+    instrument: str = ""
+    """The name of the instrument, where a run got so far."""
 
     @property
     def needs_manual_intervention(self) -> bool:
@@ -236,6 +242,8 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
         kind=_kind(latest),
         round=int(latest.tags.get(ROUND_TAG, "0")),
         run_config=dict(latest.run_config),
+        reason=latest.tags.get(REASON_TAG, "") if kind_of(latest) else "",
+        instrument=latest.tags.get(INSTRUMENT_TAG, ""),
     )
 
 
