@@ -368,7 +368,8 @@ def _dagster_dev(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """``dagster dev`` as a process group of its own, none of which survives."""
     command = [
-        sys.executable, "-m", "dagster", "dev", "--workspace", str(directory / "workspace.yaml"),
+        # It would greet with the hint that `dg dev` supersedes it, which wants a project around it.
+        sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev", "--workspace", str(directory / "workspace.yaml"),
         "--host", LOOPBACK, "--port", str(port),
     ]  # fmt: skip
     with (

@@ -335,6 +335,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "deferred_files_sensor",
         "reconcile_sensor",
         "failure_digest_sensor",
+        "today_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "reconcile",
