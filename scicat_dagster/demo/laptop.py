@@ -369,7 +369,8 @@ def _dagster_dev(
     """``dagster dev`` as a process group of its own, none of which survives."""
     command = [
         # It would greet with the hint that `dg dev` supersedes it, which wants a project around it.
-        sys.executable, "-W", "ignore:Function `dev_command` is superseded", "-m", "dagster", "dev", "--workspace", str(directory / "workspace.yaml"),
+        sys.executable, "-W", "ignore:Function `dev_command` is superseded",
+        "-m", "dagster", "dev", "--workspace", str(directory / "workspace.yaml"),
         "--host", LOOPBACK, "--port", str(port),
     ]  # fmt: skip
     with (

@@ -20,7 +20,7 @@ from scicat_dagster.kafka.messages import Position, Rejected
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
 from scicat_dagster.orchestration.operations.today import Registrations, Today, reported, reported_away, today
-from scicat_dagster.orchestration.operations.today_sensor import today_sensor
+from scicat_dagster.orchestration.operations.today_sensor import checksum, today_sensor
 from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, PURPOSE_RUN_TAG
 from tests.notifications.test_notifications import Hook
 from tests.orchestration.ingest.test_raw_dataset import announcement
@@ -197,6 +197,15 @@ def test_the_asset_is_reported_when_something_goes_away_and_not_at_each_tick(
     found = reported(small.instance)
     assert found is not None
     assert [each.ok for each in found.dependencies] == [False]
+
+
+def test_only_numbers_make_a_report_another_one(small: SmallFacility) -> None:
+    first = numbers(small, OK)
+    later = today(small.instance, [OK.model_copy(update={"words": "Still."})], {}, Registrations())
+    small.ingest(small.facility())
+
+    assert checksum(first) == checksum(later)
+    assert checksum(first) != checksum(numbers(small, OK))
 
 
 def test_a_cursor_that_is_not_ours_is_taken_for_none(small: SmallFacility, hook: Hook) -> None:
