@@ -97,6 +97,7 @@ def of_a_good_day(laptop: Laptop, health: str) -> list[Picture]:
         ),
         Picture("dataset", f"{laptop.catalogue.url}/datasets/{pid}", str(dataset["datasetName"])),
         Picture("lag", f"{url}/assets/kafka_lag?view=overview", "Fails if more than"),
+        Picture("lineage", f"{url}/asset-groups", "announcements"),
         Picture("health", f"{health}/health", "wrdn_sensor"),
     ]
 
@@ -107,10 +108,11 @@ def of_a_bad_day(laptop: Laptop, broken: Path) -> list[Picture]:
     asset = f"{url}/assets/raw_dataset"
     key = str(broken.relative_to(laptop.data_directory))
     why = f"{url}/runs/{failed_runs(laptop)[0].run_id}?logs={quote('type:STEP_FAILURE')}"
-    sensor = f"{url}/locations/scicat_dagster.definitions/sensors/failure_digest_sensor"
+    sensor = f"{url}/locations/scicat_dagster/sensors/failure_digest_sensor"
     # Newest first: the last of those that remember a file is the one that told about it.
     telling = f"(//tr[contains(., '\"count\":1')]{button('0 runs requested')})[last()]"
     return [
+        Picture("today", f"{url}/assets/today", "95th percentile"),
         Picture("runs", f"{url}/runs", "Failure"),
         Picture("rejected", f"{url}/assets/rejected_messages?view=events", "what to do"),
         Picture(

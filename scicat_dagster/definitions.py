@@ -11,8 +11,15 @@ from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, Configuration
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.ingest.assets import (
+    announcements,
+    kafka_lag,
+    rejected_messages,
+    scicat,
+    topic,
+    with_freshness,
+)
 from scicat_dagster.orchestration.ingest.assets import configuration as configuration_asset
-from scicat_dagster.orchestration.ingest.assets import kafka_lag, rejected_messages, with_freshness
 from scicat_dagster.orchestration.ingest.io_manager import JsonBetweenOps
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
 from scicat_dagster.orchestration.ingest.kafka_checks import kafka_topics
@@ -27,8 +34,10 @@ from scicat_dagster.orchestration.operations.failure_report import (
 )
 from scicat_dagster.orchestration.operations.reingest import reingest_files
 from scicat_dagster.orchestration.operations.retention import apply_retention, retention_schedule
+from scicat_dagster.orchestration.operations.today_sensor import today_asset, today_sensor
 from scicat_dagster.orchestration.past_files.deferred_files import deferred_files_sensor
 from scicat_dagster.orchestration.past_files.discover_job import discover_files
+from scicat_dagster.orchestration.past_files.ingest_job import ingest_files
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
@@ -36,9 +45,14 @@ from scicat_dagster.orchestration.shared_configuration import shared_configurati
 
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
     """The definitions of one facility; tests hand in their own ``facility``."""
+    settings = configuration.settings
     return dg.Definitions(
         assets=[
-            with_freshness(configuration.settings.monitoring.freshness_hours),
+            *(topic(name) for name in settings.kafka.topics),
+            announcements(settings.kafka.topics),
+            with_freshness(settings.monitoring.freshness_hours),
+            scicat,
+            today_asset,
             rejected_messages,
             kafka_lag,
             configuration_asset,
@@ -46,18 +60,27 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             reconciliation,
         ],
         asset_checks=[latest_files, kafka_topics],
-        jobs=[ingest_file, report_failures, discover_files, reconcile_files, reingest_files, apply_retention],
+        jobs=[
+            ingest_file,
+            ingest_files,
+            report_failures,
+            discover_files,
+            reconcile_files,
+            reingest_files,
+            apply_retention,
+        ],
         sensors=[
             wrdn_sensor,
             retry_sensor,
             deferred_files_sensor,
             reconcile_sensor,
-            digest_sensor(configuration.settings.notifications),
+            today_sensor(),
+            digest_sensor(settings.notifications),
         ],
         schedules=[
             every_morning,
-            reconcile_schedule(configuration.settings.reconcile),
-            retention_schedule(configuration.settings.retention),
+            reconcile_schedule(settings.reconcile),
+            retention_schedule(settings.retention),
         ],
         resources={
             "facility": facility or Facility(CurrentConfiguration(configuration)),

@@ -6,6 +6,7 @@ does with each kind is said once, in ``orchestration.failures``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,6 +21,15 @@ def bounded(text: str) -> str:
     if len(text) <= LONGEST_TEXT:
         return text
     return f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
+
+
+def without_file(text: str, file: str) -> str:
+    """A text about a file without its name, so that files with the same problem can be counted together.
+
+    ``file`` is its path, or the end of it: whatever comes before that is left out as well.
+    """
+    short = re.sub(rf"[^\s'\"]*{re.escape(file)}", "…", text)
+    return short.replace(file.rpartition("/")[2], "…")
 
 
 def message_of(detail: ErrorDetails) -> str:

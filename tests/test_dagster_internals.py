@@ -28,6 +28,7 @@ from dagster._core.storage.daemon_cursor import DaemonCursorStorage
 from dagster._daemon.types import DaemonHeartbeat, DaemonStatus
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import pg_url_from_config
+from dagster_shared.error import SerializableErrorInfo
 
 from scicat_dagster import dagster_internals
 from scicat_dagster.dagster_internals import (
@@ -144,6 +145,7 @@ OVERRIDES = {
 
 INSTANCE_METHODS = {
     "add_backfill": "partition_backfill",
+    "add_event_listener": "run_id, cb",
     "add_run_tags": "run_id, new_tags",
     "all_instigator_state": "*, instigator_type",
     "all_logs": "run_id, *, of_type",
@@ -240,6 +242,7 @@ ATTRIBUTES: dict[type, str] = {
     MayHaveInstanceWeakref: "_instance",
     PartitionBackfill: "backfill_id asset_selection",
     RunQueueConfig: "max_concurrent_runs _replace",
+    SerializableErrorInfo: "cls_name message cause",
     SensorInstigatorData: "cursor last_tick_timestamp _replace",
     TickStatus: "STARTED FAILURE",
     WorkerStatus: "RUNNING FAILED",

@@ -8,10 +8,12 @@ from scicat_dagster.cli.demo import demo
 from scicat_dagster.cli.discover import discover
 from scicat_dagster.cli.failures import failures
 from scicat_dagster.cli.health import health
+from scicat_dagster.cli.ingest import ingest
 from scicat_dagster.cli.messages import messages
 from scicat_dagster.cli.preview import preview
 from scicat_dagster.cli.reingest import reingest
 from scicat_dagster.cli.schema import schema
+from scicat_dagster.cli.status import status
 from scicat_dagster.cli.validate import validate
 
 
@@ -21,5 +23,17 @@ def main() -> None:
     """Register a facility's NeXus files as SciCat datasets, by Dagster runs that anyone can look at."""
 
 
-for command in (preview, validate, schema, discover, reingest, failures, messages, health, demo):
+for command in (
+    ingest,
+    preview,
+    validate,
+    schema,
+    discover,
+    reingest,
+    failures,
+    messages,
+    status,
+    health,
+    demo,
+):
     main.add_command(command)

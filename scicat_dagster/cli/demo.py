@@ -25,6 +25,10 @@ import click
 )
 @click.option("--exit-when-done", is_flag=True, help="No waiting for you: print a JSON summary and end.")
 @click.option("--pause", default=2.0, show_default=True, help="Seconds from one file to the next.")
+@click.option(
+    "--outage", default=0.0, metavar="SECONDS",
+    help="Let SciCat be away for so long, once three files are registered.",
+)  # fmt: skip
 @click.option("--port", default=3000, show_default=True, help="Dagster's; another when it is taken.")
 @click.option(
     "--directory", type=click.Path(path_type=Path, file_okay=False),
@@ -37,13 +41,15 @@ def demo(
     past: int,
     exit_when_done: bool,
     pause: float,
+    outage: float,
     port: int,
     directory: Path | None,
     timeout: float,
 ) -> None:
     """Run a facility on this machine: Kafka, a SciCat stand-in, a file writer, and Dagster with its UI.
 
-    Ctrl-C ends all of it.
+    One more file than --files fails on purpose, because no schema is for its instrument; `scicat-dagster
+    failures` says what to do. Not so with --exit-when-done. Ctrl-C ends all of it.
     """
     from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
 
@@ -56,13 +62,16 @@ def demo(
             click.echo(f"Dagster  {laptop.dagster_url}/locations/", err=True)
             click.echo(f"SciCat   {laptop.catalogue.url}", err=True)
             click.echo(f"Files    {laptop.data_directory}", err=True)
-            click.echo(f"Commands in another shell: set -a; . {laptop.directory}/environment", err=True)
+            click.echo(f"Outage   touch {laptop.outage}   SciCat is away until you remove it", err=True)
+            click.echo(
+                f"Commands in another shell: set -a; . {laptop.directory}/environment; set +a", err=True
+            )
             laptop.write_past(past)
             if exit_when_done:
                 account, agrees = run_headless(laptop, files, timeout_seconds=timeout, report=_progress)
                 click.echo(json.dumps(asdict(account)))
                 sys.exit(0 if agrees else 1)
-            run_with_pages(laptop, files, pause_seconds=pause, report=_progress)
+            run_with_pages(laptop, files, pause_seconds=pause, outage_seconds=outage, report=_progress)
     except DemoError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from scicat_dagster.config.models import Settings
+    from scicat_dagster.config.overrides import Overrides
     from scicat_dagster.usecases.discover import Discovery
     from scicat_dagster.usecases.walk import Criteria
 
@@ -57,6 +58,7 @@ def discover(
     patterns: tuple[str, ...],
     then: Literal["backfill", "run", "json"] | None,
     config: Path,
+    overrides: Overrides,
     *,
     missing_only: bool,
 ) -> None:
@@ -86,7 +88,7 @@ def discover(
         if os.environ.get("DAGSTER_HOME") or then in {"backfill", "run"}:
             instance = stack.enter_context(dagster_instance())
         try:
-            settings = load_configuration(config, os.environ).settings
+            settings = load_configuration(config, os.environ, overrides).settings
             found = _found(roots, criteria, settings, instance)
         except IngestionError as error:
             raise click.ClickException(str(error)) from None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from scicat_dagster.cli.options import config_option, dagster_instance
+
+if TYPE_CHECKING:
+    from scicat_dagster.config.overrides import Overrides
 
 
 @click.command()
@@ -18,7 +22,7 @@ from scicat_dagster.cli.options import config_option, dagster_instance
     help="Answer over HTTP at health_check.host and health_check.port, until it is stopped.",
 )  # fmt: skip
 @config_option
-def health(how: str | None, config: Path) -> None:
+def health(how: str | None, config: Path, overrides: Overrides) -> None:
     """Ask Kafka, the storage, SciCat and the Dagster instance in DAGSTER_HOME whether they are alive.
 
     Nothing is written. Exits with 0 when all are well, and with 1 when not.
@@ -39,7 +43,7 @@ def health(how: str | None, config: Path) -> None:
         raise click.ClickException("DAGSTER_HOME is not set. Set it to the folder of your Dagster instance.")
     home = Home(dagster_instance)
     try:
-        current = CurrentConfiguration(load_configuration(config, os.environ))
+        current = CurrentConfiguration(load_configuration(config, os.environ, overrides))
         settings = current.read().settings
         checkup = Checkup(
             {**facility_checks(lambda: current.read().settings), **dagster_checks(home, current)}

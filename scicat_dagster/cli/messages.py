@@ -11,6 +11,7 @@ import click
 from scicat_dagster.cli.options import config_option, dagster_instance
 
 if TYPE_CHECKING:
+    from scicat_dagster.config.overrides import Overrides
     from scicat_dagster.orchestration.ingest.rejected_messages import RejectedMessage
 
 
@@ -46,7 +47,7 @@ def show(position: str) -> None:
 @messages.command()
 @click.argument("position", metavar="TOPIC:PARTITION:OFFSET")
 @config_option
-def retry(position: str, config: Path) -> None:
+def retry(position: str, config: Path, overrides: Overrides) -> None:
     """Send a rejected message to its topic again, for instance after its cause was corrected."""
     from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.errors import IngestionError
@@ -55,7 +56,7 @@ def retry(position: str, config: Path) -> None:
 
     message = _rejected(position)
     try:
-        settings = load_configuration(config, os.environ).settings.kafka
+        settings = load_configuration(config, os.environ, overrides).settings.kafka
         is_whole = message.length == len(message.value)
         value = message.value if is_whole else read_value(settings, message.position)
         send(settings, message.position.topic, [value])

@@ -15,6 +15,7 @@ import click
 from scicat_dagster.cli.options import config_option
 
 if TYPE_CHECKING:
+    from scicat_dagster.config.overrides import Overrides
     from scicat_dagster.usecases.reingest import Reingested
     from scicat_dagster.usecases.walk import Refused, Unreadable
 
@@ -49,6 +50,7 @@ def reingest(
     schema: str | None,
     instruments: tuple[str, ...],
     config: Path,
+    overrides: Overrides,
     *,
     update: bool,
     as_json: bool,
@@ -78,7 +80,7 @@ def reingest(
     done: list[Reingested] = []
     left_out: list[Unreadable | Refused] = []
     try:
-        configuration = load_configuration(config, os.environ)
+        configuration = load_configuration(config, os.environ, overrides)
         settings = configuration.settings
         schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
         with closing(ScicatClient(settings.scicat)) as client:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from scicat_dagster.cli.options import set_option
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+
+if TYPE_CHECKING:
+    from scicat_dagster.config.overrides import Overrides
+
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", envvar=CONFIGURATION_VARIABLE, type=click.Path(path_type=Path))
 @click.option(
     "--against", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A NeXus file: say which schema is for it, what fails, and whether it could be registered. "
@@ -22,8 +29,13 @@ import click
     "that are named; look at the folders. Nothing is written.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for scripts.")
-def validate(config: Path, *, against: tuple[Path, ...], live: bool, as_json: bool) -> None:
+@set_option
+def validate(
+    config: Path, overrides: Overrides, *, against: tuple[Path, ...], live: bool, as_json: bool
+) -> None:
     """Check the configuration file CONFIG and all its schemas, then real files and servers if you like.
+
+    Without CONFIG it is the file that the environment variable SCICAT_INGESTOR_CONFIG names.
 
     Each row says what was looked at and what came of it: ok, warning, mistake (to be corrected), or unchecked
     (a server or storage did not answer, so that nobody can say now).
@@ -35,6 +47,6 @@ def validate(config: Path, *, against: tuple[Path, ...], live: bool, as_json: bo
     from scicat_dagster.diagnostics.report import EXIT_CODES
 
     look = validate_live_facility if live else validate_facility
-    report = look(config, os.environ, against)
+    report = look(config, os.environ, against, overrides)
     click.echo(report.as_json() if as_json else report.as_text())
     sys.exit(EXIT_CODES[report.result])

@@ -47,7 +47,7 @@ class CurrentConfiguration:
         if identity != self._seen:
             self._seen = identity
             try:
-                self._good = load_configuration(self._good.path, self._good.environment)
+                self._good = load_configuration(self._good.path, self._good.environment, self._good.overrides)
             except ConfigurationError as error:
                 self._broken = error
                 self._good = self._last_good()
@@ -64,7 +64,8 @@ class CurrentConfiguration:
         if self._kept is None or not self._kept.exists():
             return None
         try:
-            return load_configuration(self._good.path, self._good.environment, kept=self._kept)
+            good = self._good
+            return load_configuration(good.path, good.environment, good.overrides, kept=self._kept)
         except ConfigurationError:
             return None
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from scicat_dagster.config.consistency import contradictions, doubtful_settings, unknown_words
 from scicat_dagster.config.models import Settings
+from scicat_dagster.config.overrides import Overrides, overridden
 from scicat_dagster.config.placeholders import fill_placeholders
 from scicat_dagster.config.yaml_file import UnreadableError, parse_yaml, read_text
 from scicat_dagster.errors import PermanentError, message_of
@@ -48,9 +50,12 @@ class Version:
 
     hash: str
     modified_at: datetime
+    set_by_hand: tuple[str, ...] = ()
+    """The keys that the command line has set."""
 
     def __str__(self) -> str:
-        return f"{self.hash} of {self.modified_at:%Y-%m-%d %H:%M:%S} UTC"
+        written = f"{self.hash} of {self.modified_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{written}, with {', '.join(self.set_by_hand)} set by hand" if self.set_by_hand else written
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Configuration:
     """The file as it is written; it may hold secrets."""
     environment: Mapping[str, str] = dataclasses.field(repr=False, compare=False)
     """What its placeholders were filled from; it may hold secrets."""
+    overrides: Overrides = dataclasses.field(default_factory=dict, repr=False)
+    """The keys that the command line has set, which the file does not change; they may hold secrets."""
 
     @property
     def schemas_directory(self) -> Path:
@@ -85,9 +92,15 @@ class Configuration:
 
 
 def load_configuration(
-    path: Path, environment: Mapping[str, str], *, kept: Path | None = None
+    path: Path,
+    environment: Mapping[str, str],
+    overrides: Overrides = MappingProxyType({}),
+    *,
+    kept: Path | None = None,
 ) -> Configuration:
     """Read a configuration file, or else a version of it that was ``kept`` elsewhere.
+
+    ``overrides`` are keys that take precedence over the file.
 
     Raises
     ------
@@ -97,6 +110,8 @@ def load_configuration(
     """
     path = path.absolute()
     raw, text, version = _read_sections(path, kept or path)
+    raw = overridden(raw, overrides)
+    version = dataclasses.replace(version, set_by_hand=tuple(".".join(key) for key in overrides))
     mistakes: list[str] = []
     filled = fill_placeholders(raw, environment, place="", mistakes=mistakes)
     if mistakes:
@@ -104,13 +119,13 @@ def load_configuration(
     try:
         settings = Settings.model_validate(filled)
     except ValidationError as error:
-        raise ConfigurationError(path, tuple(_mistakes(error))) from None
+        raise ConfigurationError(path, tuple(_mistakes(error, version.set_by_hand))) from None
     mistakes.extend(contradictions(settings))
     if mistakes:
         raise ConfigurationError(path, tuple(mistakes))
     named = tuple(unknown_words(filled))
     warnings = (*named, *doubtful_settings(filled, settings))
-    return Configuration(path, settings, warnings, named, version, text, environment)
+    return Configuration(path, settings, warnings, named, version, text, environment, overrides)
 
 
 def _read_sections(path: Path, place: Path) -> tuple[dict[str, Any], str, Version]:
@@ -127,10 +142,10 @@ def _read_sections(path: Path, place: Path) -> tuple[dict[str, Any], str, Versio
     return raw, text, Version(hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS], modified_at)
 
 
-def _mistakes(error: ValidationError) -> list[str]:
+def _mistakes(error: ValidationError, set_by_hand: Sequence[str]) -> list[str]:
     found = []
     for detail in error.errors(include_input=False, include_url=False):
         place = ".".join(str(part) for part in detail["loc"])
         what = "is missing" if detail["type"] == "missing" else message_of(detail).rstrip(".")
-        found.append(f"{place}: {what}.")
+        found.append(f"{place}{' (set by hand)' if place in set_by_hand else ''}: {what}.")
     return found

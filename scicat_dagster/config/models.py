@@ -342,6 +342,9 @@ class EmailSettings(_Section):
 class NotificationSettings(_Section):
     """New: who is told about failed files, in one message for all that is new."""
 
+    dagster_url: Annotated[str, AfterValidator(lambda url: api_root(url) if url else url)] = ""
+    """The address of Dagster's web pages, for links to runs in messages and on the command line. Empty: no
+    links."""
     every_minutes: PositiveInt = 15
     """How often is looked whether there is something to tell."""
     webhook: WebhookSecret = SecretStr("")

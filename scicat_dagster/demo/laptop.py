@@ -30,9 +30,21 @@ from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
-from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files, write_past_file
-from scicat_dagster.demo.measurement import plan_file, year_before
-from scicat_dagster.orchestration.tags import AUTO_RETRY_RUN_TAG, PARTITION_TAG, WILL_RETRY_TAG
+from scicat_dagster.demo.file_writer import (
+    Announcer,
+    Extras,
+    MessageKind,
+    write_and_announce,
+    write_files,
+    write_past_file,
+)
+from scicat_dagster.demo.measurement import of_new_instrument, plan_file, year_before
+from scicat_dagster.orchestration.tags import (
+    AUTO_RETRY_RUN_TAG,
+    PARTITION_TAG,
+    RAW_DATASET,
+    WILL_RETRY_TAG,
+)
 
 LOOPBACK = "127.0.0.1"
 SEED = 2026
@@ -41,6 +53,8 @@ PAST_SEED = 2025
 _START_SECONDS = 120
 _STOP_SECONDS = 20
 _LOOK_SECONDS = 1.0
+_SWITCH_SECONDS = 0.2
+_FILES_BEFORE_OUTAGE = 3
 _MESSAGES_FOR_NO_FILE = (MessageKind.BROKEN, MessageKind.FAILED)
 
 UNFINISHED = [
@@ -85,6 +99,8 @@ class Laptop:
     directory: Path
     dagster_url: str
     catalogue: CatalogueServer
+    store: Store
+    """What the catalogue holds, also while it is away."""
     broker: LoopbackBroker
     dagster: subprocess.Popen[bytes]
     instance: dg.DagsterInstance
@@ -107,6 +123,16 @@ class Laptop:
         )
         return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
 
+    @property
+    def outage(self) -> Path:
+        """As long as there is such a file, SciCat is away."""
+        return self.directory / "outage"
+
+    def write_failing(self) -> Path:
+        """Write and announce the file that fails on purpose, because no schema is for its instrument."""
+        plan = of_new_instrument(plan_file(SEED, 0))
+        return write_and_announce(plan, self.data_directory, Announcer(self.broker.bootstrap_servers))
+
     def write_past(self, files: int) -> None:
         """Write files of a year earlier, which are stable since yesterday and which nobody announces."""
         for index in range(files):
@@ -115,15 +141,15 @@ class Laptop:
 
     def account(self, written: int, seconds: float) -> Account:
         """What Dagster and the catalogue say now."""
-        registered = self.instance.get_materialized_partitions(dg.AssetKey("raw_dataset"))
+        registered = self.instance.get_materialized_partitions(RAW_DATASET)
         rejected = self.instance.fetch_observations(dg.AssetKey("rejected_messages"), limit=1000).records
         return Account(
             written=written,
             registered=len(registered),
             failed=len(self._failed() - registered),
             rejected=len(rejected),
-            datasets=self.catalogue.store.count_datasets(),
-            origdatablocks=self.catalogue.store.count_origdatablocks(),
+            datasets=self.store.count_datasets(),
+            origdatablocks=self.store.count_origdatablocks(),
             seconds=round(seconds, 1),
         )
 
@@ -156,25 +182,57 @@ def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
     with ExitStack() as stack:
         password = secrets.token_urlsafe()
         accounts = Accounts(replace(account, password=password) for account in demo_accounts())
-        catalogue = stack.enter_context(
-            CatalogueServer(directory / "catalogue.sqlite", accounts, port=_port(28080))
-        )
-        seed(catalogue.store)
+        store = stack.enter_context(Store(directory / "catalogue.sqlite"))
+        catalogue = stack.enter_context(CatalogueServer(store, accounts, port=_port(28080)))
+        seed(store)
         broker = stack.enter_context(LoopbackBroker(_port(29092)))
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
-        environment = _environment(directory, catalogue, broker, password)
+        port = _port(port)
+        url = f"http://{LOOPBACK}:{port}"
+        environment = _environment(directory, catalogue, broker, password, url)
         settings = directory / "environment"
         settings.touch(mode=0o600)
         settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
         # Dagster's instance reads the facility's limit of runs from the same environment.
         os.environ.update(environment)
-        port = _port(port)
         dagster = stack.enter_context(_dagster_dev(directory, environment, port))
-        url = f"http://{LOOPBACK}:{port}"
         _wait_until_up(url, dagster, directory)
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(directory / "dagster")))
-        yield Laptop(directory, url, catalogue, broker, dagster, instance)
+        laptop = Laptop(directory, url, catalogue, store, broker, dagster, instance)
+        with _outages(laptop):
+            yield laptop
+
+
+@contextmanager
+def _outages(laptop: Laptop) -> Iterator[None]:
+    """Take SciCat away while the file ``outage`` is there."""
+    stop = threading.Event()
+
+    def switch() -> None:
+        is_away = False
+        while not stop.wait(_SWITCH_SECONDS):
+            if laptop.outage.exists() != is_away:
+                is_away = not is_away
+                (laptop.catalogue.stop if is_away else laptop.catalogue.start)()
+
+    thread = threading.Thread(target=switch, name="outages", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_STOP_SECONDS)
+
+
+def _one_outage(laptop: Laptop, seconds: float, stop: threading.Event) -> None:
+    """Let SciCat be away for a while, from when some files are registered."""
+    while len(laptop.instance.get_materialized_partitions(RAW_DATASET)) < _FILES_BEFORE_OUTAGE:
+        if stop.wait(_LOOK_SECONDS):
+            return
+    laptop.outage.touch()
+    stop.wait(seconds)
+    laptop.outage.unlink(missing_ok=True)
 
 
 def run_headless(
@@ -203,18 +261,30 @@ def run_headless(
 
 
 def run_with_pages(
-    laptop: Laptop, files: int, *, pause_seconds: float, report: Callable[[str], None]
+    laptop: Laptop,
+    files: int,
+    *,
+    pause_seconds: float,
+    outage_seconds: float,
+    report: Callable[[str], None],
 ) -> None:
-    """Write files in the background and say how far Dagster is, until Dagster or the user ends it."""
+    """Write files in the background and say how far Dagster is, until Dagster or the user ends it.
+
+    One more file fails on purpose; with ``outage_seconds`` SciCat is away for so long in between.
+    """
     stop = threading.Event()
+    laptop.write_failing()
     writer = threading.Thread(target=laptop.write, args=(files, pause_seconds, stop), daemon=True)
     writer.start()
+    if outage_seconds:
+        threading.Thread(target=_one_outage, args=(laptop, outage_seconds, stop), daemon=True).start()
     try:
         last = ""
         while laptop.dagster.poll() is None:
             account = laptop.account(files, 0)
             # Not "of": past files and those that somebody else writes count, too.
-            line = f"{account.registered} files registered, {account.failed} failed"
+            away = "; SciCat is away" if laptop.outage.exists() else ""
+            line = f"{account.registered} files registered, {account.failed} failed{away}"
             if line != last:
                 report(line)
             last = line
@@ -245,12 +315,13 @@ def lay_out(directory: Path) -> None:
     (directory / "data").mkdir()
     shutil.copy(facility / "dagster.yaml", home)
     shutil.copy(facility / "config.yml", directory)
+    shutil.copy(facility / "workspace.yaml", directory)
     shutil.copytree(facility / "schemas", directory / "schemas")
 
 
 def seed(store: Store) -> None:
     """Make the facility's proposals and instruments known to the catalogue."""
-    for proposal in people.PROPOSALS:
+    for proposal in (*people.PROPOSALS, people.COMMISSIONING):
         body = people.scicat_proposal(proposal)
         store.add_proposal(
             proposal.proposal_id,
@@ -261,16 +332,17 @@ def seed(store: Store) -> None:
             owner_group=body["ownerGroup"],
             access_groups=tuple(body["accessGroups"]),
         )
-    for instrument in people.INSTRUMENTS:
+    for instrument in (*people.INSTRUMENTS, people.NEW_INSTRUMENT):
         store.add_instrument(instrument.name, unique_name=instrument.directory)
 
 
 def _environment(
-    directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker, password: str
+    directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker, password: str, dagster_url: str
 ) -> dict[str, str]:
     return {
         "DAGSTER_HOME": str(directory / "dagster"),
         CONFIGURATION_VARIABLE: str(directory / "config.yml"),
+        "SCICAT_DEMO_DAGSTER_URL": dagster_url,
         "SCICAT_DEMO_PASSWORD": password,
         "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
         "SCICAT_DEMO_SCICAT_PORT": str(catalogue.port),
@@ -296,7 +368,9 @@ def _dagster_dev(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """``dagster dev`` as a process group of its own, none of which survives."""
     command = [
-        sys.executable, "-m", "dagster", "dev", "--module-name", "scicat_dagster.definitions",
+        # It would greet with the hint that `dg dev` supersedes it, which wants a project around it.
+        sys.executable, "-W", "ignore:Function `dev_command` is superseded",
+        "-m", "dagster", "dev", "--workspace", str(directory / "workspace.yaml"),
         "--host", LOOPBACK, "--port", str(port),
     ]  # fmt: skip
     with (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from scicat_dagster.demo.people import PROPOSALS, Person, Proposal
+from scicat_dagster.demo.people import COMMISSIONING, PROPOSALS, Person, Proposal
 
 FIRST_START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 """When file number 0 was started; each further number starts a quarter of an hour later."""
@@ -117,4 +117,16 @@ def year_before(plan: PlannedFile) -> PlannedFile:
         job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "year before")),
         start_time=plan.start_time - _YEAR,
         end_time=plan.end_time - _YEAR,
+    )
+
+
+def of_new_instrument(plan: PlannedFile) -> PlannedFile:
+    """A measurement at the same time at the instrument that has no schema yet."""
+    return replace(
+        plan,
+        proposal=COMMISSIONING,
+        title="First lysozyme pattern",
+        sample=COMMISSIONING.samples[0],
+        users=COMMISSIONING.team,
+        job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "new instrument")),
     )

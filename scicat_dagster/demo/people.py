@@ -167,6 +167,23 @@ PROPOSALS: tuple[Proposal, ...] = (
 """The instruments take turns, so that any three neighbours are on three instruments."""
 
 
+NEW_INSTRUMENT = Instrument(
+    "NMX", "Macromolecular crystallography", "NXmx", "panel_detector", 1280 * 1280, ODIN.topic, 1
+)
+"""An instrument that nobody has written a schema for yet, so that its files fail until somebody does."""
+
+COMMISSIONING = Proposal(
+    "545001",
+    "Hot commissioning with lysozyme",
+    "First diffraction patterns of a new instrument.",
+    NEW_INSTRUMENT,
+    _FREJA,
+    (_FREJA, _GORAN),
+    ("Lysozyme",),
+    (293.0, 298.0),
+)
+
+
 def scicat_proposal(proposal: Proposal) -> dict[str, Any]:
     """The body of ``POST /proposals`` that makes a proposal known to SciCat and readable by the ingestor."""
     investigator = proposal.principal_investigator

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from scicat_dagster.config.loading import Configuration, ConfigurationError, load_configuration
+from scicat_dagster.config.overrides import Overrides
 from scicat_dagster.dataset.samples import SampleSource
 from scicat_dagster.diagnostics.files import UnaskedCatalogue, check_file
 from scicat_dagster.diagnostics.report import Report
@@ -25,24 +27,32 @@ class Facility:
     schemas: SchemaCollection
 
 
-def validate_facility(config: Path, environment: Mapping[str, str], against: tuple[Path, ...] = ()) -> Report:
+def validate_facility(
+    config: Path,
+    environment: Mapping[str, str],
+    against: tuple[Path, ...] = (),
+    overrides: Overrides = MappingProxyType({}),
+) -> Report:
     """Check a configuration file and every schema, then real files, and ask no server. Never raises.
 
     Files are looked at only where the configuration and the schemas directory can be read.
     """
     report = Report(config=str(config.absolute()))
-    facility = check_facility(config, environment, report)
+    facility = check_facility(config, environment, report, overrides)
     if facility is not None:
         _check_files(facility, against, UnaskedCatalogue(), report)
     return report
 
 
 def validate_live_facility(
-    config: Path, environment: Mapping[str, str], against: tuple[Path, ...] = ()
+    config: Path,
+    environment: Mapping[str, str],
+    against: tuple[Path, ...] = (),
+    overrides: Overrides = MappingProxyType({}),
 ) -> Report:
     """As :func:`validate_facility`, and look at the servers and folders that the configuration names, too."""
     report = Report(config=str(config.absolute()))
-    facility = check_facility(config, environment, report)
+    facility = check_facility(config, environment, report, overrides)
     if facility is None:
         return report
     settings = facility.configuration.settings
@@ -61,10 +71,15 @@ def _check_files(
         check_file(file, facility.schemas, catalogue, facility.configuration.settings, report)
 
 
-def check_facility(config: Path, environment: Mapping[str, str], report: Report) -> Facility | None:
+def check_facility(
+    config: Path,
+    environment: Mapping[str, str],
+    report: Report,
+    overrides: Overrides = MappingProxyType({}),
+) -> Facility | None:
     """Check what is written; None where so little can be read that nothing else can be looked at."""
     try:
-        configuration = load_configuration(config, environment)
+        configuration = load_configuration(config, environment, overrides)
     except ConfigurationError as error:
         for mistake in error.mistakes:
             report.add("configuration", "mistake", f"{error.path}: {mistake}", _SEE_SAMPLE)

@@ -15,6 +15,7 @@ from scicat_dagster.diagnostics.report import Report
 from scicat_dagster.diagnostics.servers import check_directories, check_kafka
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.session import LoginRefusedError
 
 _SCICAT_SECONDS = 3.0
 """For one answer of SciCat; a connection is tried three times."""
@@ -98,6 +99,10 @@ class ScicatCheck:
             client.close()
             # Its own remedy is for runs, which try again by themselves.
             return Check(name="scicat", ok=False, words=error.what, remedy=ASK_AGAIN)
+        except LoginRefusedError:
+            # The client does not try again for minutes, where a new one would: accounts get locked.
+            self._kept = (settings, client)
+            raise
         except PermanentError:
             client.close()
             raise

@@ -43,12 +43,18 @@ def at_work(
     run = instance.get_run_by_id(run_id)
     # A re-execution carries its parent's tags.
     cleared = {REASON_TAG: NO_REASON} if run is not None and REASON_TAG in run.tags else {}
+    with known_as(run_id) as own:
+        instance.add_run_tags(run_id, {**own, **cleared, **(tags or {})})
+        yield
+
+
+@contextmanager
+def known_as(run_id: str) -> Iterator[Mapping[str, str]]:
+    """Name this process after a run that it executes, which may not exist yet; its tags are to be added."""
     before = _name(os.getpid())
     rename_process(_name_of_work(run_id))
     try:
-        process = f"{_identity(os.getpid())} {run_id}"
-        instance.add_run_tags(run_id, {PROCESS_TAG: process, **cleared, **(tags or {})})
-        yield
+        yield {PROCESS_TAG: f"{_identity(os.getpid())} {run_id}"}
     finally:
         rename_process(before)
 

@@ -120,10 +120,11 @@ def read_message(message: KafkaMessage, data_directory: str = "") -> FileWritten
             f"It is a broken wrdn message ({type(error).__name__}).",
             "Find the file that was meant and backfill it.",
         )
-    return _judged(message, wrdn, data_directory)
+    return judged(message, wrdn, data_directory)
 
 
-def _judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritten | Rejected:
+def judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritten | Rejected:
+    """What a decoded message says; ``wrdn`` has the attributes of ``WritingFinished``."""
     job_id, file_name = wrdn.job_id or "", wrdn.file_name or ""
     if not isinstance(job_id, str) or not job_id.strip():
         return _rejected(message, "It has no job id.", "Find the file that was meant and backfill it.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,8 @@ class FailedEntry(BaseModel):
     reason: str
     what_to_do: str
     runs: int
+    run_url: str = ""
+    """The page of its latest run."""
 
 
 class ReasonCount(BaseModel):
@@ -48,6 +50,17 @@ class Condition(BaseModel):
     name: str
     what: str
     what_to_do: str
+    since: datetime | None = None
+
+
+class Back(BaseModel):
+    """Something that was away and answers again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    since: datetime
+    until: datetime
 
 
 class Digest(BaseModel):
@@ -73,12 +86,21 @@ class Digest(BaseModel):
     """The names of conditions that were told about before and are over."""
     rejected: int = 0
     """Announcements since the last message that led to no file, and gaps in what Kafka has."""
+    away: tuple[Condition, ...] = ()
+    """Dependencies that went away."""
+    back: tuple[Back, ...] = ()
+    """Dependencies that were away and answer again."""
+    waiting: int = 0
+    """Files that wait for what is away."""
+    dagster_url: str = ""
+    """The address of Dagster's pages; empty where it is not configured."""
 
     @property
     def subject(self) -> str:
         """The whole message in a line."""
         name = " ".join(f"scicat_dagster {self.facility}".split())
-        said = []
+        said = [f"{_label(each.name)} is away" for each in self.away]
+        said += [f"{_label(each.name)} is back" for each in self.back]
         if self.conditions:
             said.append(f"not well: {', '.join(condition.name for condition in self.conditions)}")
         if self.new:
@@ -91,7 +113,8 @@ class Digest(BaseModel):
 
     def as_text(self) -> str:
         """The message for a person."""
-        parts = [
+        parts = [*self._dependencies()]
+        parts += [
             f"Not well: {condition.name}. {condition.what}\n  {condition.what_to_do}"
             for condition in self.conditions
         ]
@@ -106,19 +129,33 @@ class Digest(BaseModel):
         if self.reasons:
             parts.append("\n".join(f"{count.files} × {count.reason}" for count in self.reasons))
         parts += [
-            f"{entry.file}\n  since {entry.since.isoformat(timespec='seconds')}, {entry.kind}, "
+            f"{entry.file}\n  since {local(entry.since)}, {entry.kind}, "
             f"runs: {entry.runs}\n  {entry.reason}\n  {entry.what_to_do}"
+            + (f"\n  {entry.run_url}" if entry.run_url else "")
             for entry in self.files
         ]
         if self.new > len(self.files):
             parts.append(f"… and {_files(self.new - len(self.files))} more.")
         if self.new or self.still_failed:
             parts.append("`scicat-dagster failures` lists all that are not repaired.")
+        if self.dagster_url:
+            parts.append(f"{self.dagster_url}/assets/today")
         return "\n\n".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """The message for a program, with the text in it."""
         return {"subject": self.subject, "text": self.as_text(), **self.model_dump(mode="json")}
+
+    def _dependencies(self) -> Iterator[str]:
+        for each in self.away:
+            since = f" since {local(each.since)}" if each.since is not None else ""
+            yield f"{_label(each.name)} is away{since}. {each.what}\n  {each.what_to_do}"
+        if self.away:
+            yield f"{_files(self.waiting)} wait; nothing is lost, and they are registered when it is back."
+        for back in self.back:
+            yield f"{_label(back.name)} is back; it was away from {local(back.since)} to {local(back.until)}."
+        if self.back and not self.away:
+            yield f"{_files(self.waiting)} that waited are registered now, one after the other."
 
     def _summary(self) -> str:
         said = []
@@ -165,6 +202,18 @@ def digest(
             for entry in new[:MOST_LISTED]
         ),
     )
+
+
+_LABELS = {"kafka": "Kafka", "storage": "The storage", "scicat": "SciCat"}
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name, name)
+
+
+def local(moment: datetime) -> str:
+    """A time as the clock of this machine shows it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _common(entry: FailedEntry) -> str:

@@ -14,7 +14,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.orchestration.tags import PID, PROBLEM
+from scicat_dagster.orchestration.tags import INSTRUMENT, PAGE, PID, PROBLEM, SECONDS_SINCE_MESSAGE
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.registration import Registration
 
@@ -88,11 +88,11 @@ def dataset_metadata(
     notices = (*built.notices, *registration.notices)
     shown: dict[str, dg.MetadataValue] = {
         PID: dg.MetadataValue.text(registration.pid),
-        "SciCat": dg.MetadataValue.url(page),
+        PAGE: dg.MetadataValue.url(page),
         "schema": dg.MetadataValue.text(metadata.schema_.name),
         "schema id": dg.MetadataValue.text(metadata.schema_.id),
         "configuration": dg.MetadataValue.text(str(configuration)),
-        "instrument": dg.MetadataValue.text(metadata.instrument or "unknown"),
+        INSTRUMENT: dg.MetadataValue.text(metadata.instrument or "unknown"),
         "proposal": dg.MetadataValue.text(str(built.dataset.get("proposalId") or "none")),
         "number of files": dg.MetadataValue.int(len(files.all_files)),
         "size in bytes": dg.MetadataValue.int(sum(file.size for file in files.all_files)),
@@ -104,9 +104,7 @@ def dataset_metadata(
     if notices:
         shown["what failed and why"] = notices_table(notices)
     if seconds_since_announcement is not None:
-        shown["seconds from message to registration"] = dg.MetadataValue.float(
-            round(seconds_since_announcement, 3)
-        )
+        shown[SECONDS_SINCE_MESSAGE] = dg.MetadataValue.float(round(seconds_since_announcement, 3))
     return shown
 
 

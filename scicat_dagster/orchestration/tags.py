@@ -117,6 +117,26 @@ CONFIGURATION_IN_FORCE = "configuration_in_force"
 PID = "pid"
 """Of a materialization of ``raw_dataset``."""
 
+PAGE = "SciCat"
+"""Of a materialization of ``raw_dataset``: the address of the dataset's page."""
+
+INSTRUMENT = "instrument"
+
+SECONDS_SINCE_MESSAGE = "seconds from message to registration"
+"""Of a materialization of ``raw_dataset``, for people and programs alike; Dagster plots it."""
+
+STATUS = "status"
+"""Of a materialization of ``today``: a :class:`scicat_dagster.orchestration.operations.today.Today`."""
+
+BY_HAND = "by hand"
+"""Who requested a run: a person who named its file."""
+
+RETRY = "retry"
+"""Who requested a run: a person who wants failed files to be tried again."""
+
+REQUESTERS = ("reconcile", "discover", BY_HAND, RETRY)
+"""Who may request runs by an observation of ``reconciliation``."""
+
 GROUP = "ingestion"
 
 KAFKA_LAG = dg.AssetKey("kafka_lag")
@@ -151,6 +171,21 @@ RECONCILIATION = dg.AssetKey("reconciliation")
 
 RECONCILE_SENSOR = "reconcile_sensor"
 """The sensor that turns these requests into runs; its cursor is the position in them."""
+
+TODAY = dg.AssetKey("today")
+"""The asset whose materializations say how the service is doing today."""
+
+ANNOUNCEMENTS = dg.AssetKey("announcements")
+"""The messages of all topics, as the lineage has them between the topics and ``raw_dataset``."""
+
+SCICAT = dg.AssetKey("scicat")
+"""The catalogue, where the lineage ends."""
+
+
+def topic_key(topic: str) -> dg.AssetKey:
+    """The Kafka topic, where the lineage begins."""
+    return dg.AssetKey(["kafka", topic])
+
 
 REJECTED_MESSAGES = dg.AssetKey("rejected_messages")
 """The asset whose observations are messages that led to no run."""

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from scicat_dagster.config.loading import Configuration, load_configuration
 from scicat_dagster.config.models import Settings
+from scicat_dagster.config.overrides import Overrides
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.rebuild import build_again, extract_again
@@ -73,12 +75,17 @@ class Preview(BaseModel):
         return "\n".join(lines)
 
 
-def preview_file(file: Path, config: Path, environment: Mapping[str, str]) -> Preview:
+def preview_file(
+    file: Path,
+    config: Path,
+    environment: Mapping[str, str],
+    overrides: Overrides = MappingProxyType({}),
+) -> Preview:
     """Run the ingestion pipeline without the registration. Failures are in ``errors``; nothing is written."""
     # Not resolved: a symbolic link is the path that a message would name.
     preview = Preview(file=os.path.abspath(file))  # noqa: PTH100
     try:
-        configuration = load_configuration(config, environment)
+        configuration = load_configuration(config, environment, overrides)
     except IngestionError as error:
         preview.errors.append(_error("configuration", error))
         return preview

@@ -52,7 +52,7 @@ def rejected(topic: str, offset: int, value: bytes | None = BROKEN) -> Rejected:
 
 
 def test_without_failures_there_is_nothing_to_list(home: dg.DagsterInstance) -> None:
-    assert invoke(home, "failures") == (0, "")
+    assert invoke(home, "failures") == (0, "No failed files.\n")
     assert invoke(home, "failures", "--json") == (0, "[]\n")
 
 
@@ -74,7 +74,7 @@ def test_a_failed_file_is_listed_with_reason_and_remedy(
 def test_without_a_home_the_commands_say_what_to_set() -> None:
     result = CliRunner(env={"DAGSTER_HOME": ""}).invoke(main, ["failures"])
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "DAGSTER_HOME is not set" in result.output
 
 

@@ -24,7 +24,9 @@ from scicat_dagster.config.models import (
     Settings,
 )
 from scicat_dagster.demo.broker import LoopbackBroker
-from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer
+from scicat_dagster.demo.catalogue import Account, Accounts, CatalogueServer, Store
+from scicat_dagster.demo.catalogue import create_app as create_catalogue
+from scicat_dagster.demo.catalogue.faults import LOGIN, Call, Faults
 from scicat_dagster.diagnostics.checkup import Check, Checkup, Question
 from scicat_dagster.diagnostics.endpoint import create_app, gauge, listen
 from scicat_dagster.diagnostics.probes import ScicatCheck, facility_checks, kafka_check, storage_check
@@ -122,6 +124,30 @@ def test_a_login_that_scicat_does_not_take_is_not_well_and_not_told(
     assert words in found.checks[0].words
     assert found.checks[0].remedy
     assert PASSWORD not in found.model_dump_json()
+
+
+class Logins:
+    """Counts the logins that are tried, and lets everything happen."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def fault(self, call: Call) -> None:
+        self.number += call.path == LOGIN
+
+
+def test_a_login_that_was_refused_is_not_tried_at_each_check(tmp_path: Path) -> None:
+    """Many servers lock an account after a few tries, and the check is made every few seconds."""
+    logins, accounts = Logins(), Accounts((INGESTOR,))
+    with Store(tmp_path / "catalogue.sqlite") as store:
+        faults = Faults(create_catalogue(store, accounts), logins, store)
+        with CatalogueServer(store, accounts, app=faults) as server, faults:
+            check = ScicatCheck(lambda: scicat(server, password="wrong"))
+            for _ in range(3):
+                with pytest.raises(PermanentError):
+                    check()
+
+    assert logins.number == 1
 
 
 def test_scicat_that_comes_back_without_its_logins_is_well_again(tmp_path: Path) -> None:

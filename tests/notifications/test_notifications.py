@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,15 @@ from scicat_dagster.config.loading import ConfigurationError, load_configuration
 from scicat_dagster.config.models import NotificationSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.notifications.channels import Channel, channels
-from scicat_dagster.notifications.message import MOST_LISTED, Digest, FailedEntry, digest
+from scicat_dagster.notifications.message import (
+    MOST_LISTED,
+    Back,
+    Condition,
+    Digest,
+    FailedEntry,
+    digest,
+    local,
+)
 from tests.brokers import free_ports
 
 SECRET = "T0000-hook-nobody-may-see"
@@ -129,11 +137,14 @@ def mail() -> Iterator[MailServer]:
     controller.stop()
 
 
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
 def entry(number: int, reason: str = "{file}: it is broken.") -> FailedEntry:
     file = f"/data/{number}.hdf"
     return FailedEntry(
         file=file,
-        since=datetime(2026, 11, 22, 12, tzinfo=UTC),
+        since=NOON,
         kind="permanent",
         reason=reason.format(file=file),
         what_to_do="Mend it.",
@@ -163,12 +174,42 @@ def test_a_message_says_what_is_new_what_is_left_and_what_was_repaired() -> None
     assert MESSAGE.as_text() == (
         "2 files failed. 1 file that failed before was repaired. 3 files that failed before are not repaired."
         "\n\n2 × …: it is broken.\n\n"
-        "/data/1.hdf\n  since 2026-11-22T12:00:00+00:00, permanent, runs: 1\n"
+        f"/data/1.hdf\n  since {local(NOON)}, permanent, runs: 1\n"
         "  /data/1.hdf: it is broken.\n  Mend it.\n\n"
-        "/data/2.hdf\n  since 2026-11-22T12:00:00+00:00, permanent, runs: 1\n"
+        f"/data/2.hdf\n  since {local(NOON)}, permanent, runs: 1\n"
         "  /data/2.hdf: it is broken.\n  Mend it.\n\n"
         "`scicat-dagster failures` lists all that are not repaired."
     )
+
+
+def test_what_went_away_is_said_with_its_time_and_that_nothing_is_lost() -> None:
+    away = Condition(name="scicat", what="It cannot be reached.", what_to_do="Look at it.", since=NOON)
+    message = Digest(facility="odin", new=0, still_failed=0, repaired=0, away=(away,), waiting=26)
+
+    assert message.subject == "[scicat_dagster odin] SciCat is away"
+    assert f"SciCat is away since {local(NOON)}. It cannot be reached." in message.as_text()
+    assert "26 files wait; nothing is lost" in message.as_text()
+
+
+def test_what_is_back_is_said_with_a_link_to_the_pages() -> None:
+    message = Digest(
+        facility="odin",
+        new=0,
+        still_failed=0,
+        repaired=0,
+        back=(Back(name="kafka", since=NOON, until=NOON + timedelta(hours=2)),),
+        dagster_url="https://dagster.example.org",
+    )
+
+    assert message.subject == "[scicat_dagster odin] Kafka is back"
+    assert f"away from {local(NOON)} to {local(NOON + timedelta(hours=2))}" in message.as_text()
+    assert message.as_text().endswith("https://dagster.example.org/assets/today")
+
+
+def test_a_failed_file_has_a_link_to_its_run() -> None:
+    linked = entry(1).model_copy(update={"run_url": "https://dagster.example.org/runs/1"})
+
+    assert "\n  https://dagster.example.org/runs/1" in digest("odin", [linked]).as_text()
 
 
 def test_when_all_are_repaired_the_message_says_so() -> None:
@@ -211,6 +252,7 @@ def test_a_webhook_gets_the_message_as_json(hook: Hook) -> None:
         "reason": "/data/1.hdf: it is broken.",
         "what_to_do": "Mend it.",
         "runs": 1,
+        "run_url": "",
     }
     assert body["text"] == MESSAGE.as_text()
 

@@ -15,6 +15,9 @@ from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.tags import OWNERS
 
+KAFKA = {"topics": ["odin.file-writer"], "bootstrap_servers": "127.0.0.1:1"}
+"""A topic whose name holds all that Kafka allows."""
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[dg.RepositoryDefinition]:
@@ -22,7 +25,7 @@ def repository(tmp_path: Path) -> Iterator[dg.RepositoryDefinition]:
     path = tmp_path / "config.yml"
     # With a freshness policy, which makes another asset of raw_dataset.
     scicat = {"host": "http://127.0.0.1:1/api/v3", "username": "ingestor", "password": "pwd"}
-    path.write_text(yaml.safe_dump({"scicat": scicat, "monitoring": {"freshness_hours": 24}}))
+    path.write_text(yaml.safe_dump({"scicat": scicat, "monitoring": {"freshness_hours": 24}, "kafka": KAFKA}))
     facility = Facility(CurrentConfiguration(load_configuration(path, {})))
     yield build_definitions(facility.configuration, facility).get_repository_def()
     facility.close()
@@ -35,7 +38,7 @@ def explains_itself(description: str | None) -> bool:
 def test_every_asset_is_explained_and_has_its_place(repository: dg.RepositoryDefinition) -> None:
     nodes = list(repository.asset_graph.asset_nodes)
 
-    assert len(nodes) == 6
+    assert len(nodes) == 10
     for node in nodes:
         assert explains_itself(node.description), node.key
         assert node.group_name != "default", node.key
@@ -55,7 +58,7 @@ def test_every_check_is_explained(repository: dg.RepositoryDefinition) -> None:
 def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition) -> None:
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
 
-    assert len(jobs) == 6
+    assert len(jobs) == 7
     # The op of an asset shows the asset's kinds.
     assets = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     for job in jobs:
@@ -69,7 +72,7 @@ def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition
 
 
 def test_every_sensor_and_schedule_is_explained(repository: dg.RepositoryDefinition) -> None:
-    assert len(repository.sensor_defs) == 5
+    assert len(repository.sensor_defs) == 6
     assert len(repository.schedule_defs) == 3
     for sensor in repository.sensor_defs:
         assert explains_itself(sensor.description), sensor.name

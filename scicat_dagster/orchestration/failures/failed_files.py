@@ -21,9 +21,11 @@ from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     DEFERRED_FILES,
+    INSTRUMENT_TAG,
     PARTITION_TAG,
     PROBLEM,
     RAW_DATASET,
+    REASON_TAG,
     ROUND_TAG,
     WILL_RETRY_TAG,
 )
@@ -40,6 +42,9 @@ BATCH_GRACE = timedelta(minutes=10)
 _UNPLANNED = timedelta(days=30)
 """A run that was killed while it was created has no planned materialization: its failure is found by its
 tags, for so long."""
+
+INTERRUPTION = "DagsterExecutionInterruptedError"
+"""The error of an op whose process got SIGTERM or SIGINT."""
 
 _PAGE = 500
 
@@ -62,6 +67,10 @@ class FailedFile:
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]
+    reason: str = ""
+    """Why the latest run failed, in brief; empty where its process died without saying so."""
+    instrument: str = ""
+    """The name of the instrument, where a run got so far."""
 
     @property
     def needs_manual_intervention(self) -> bool:
@@ -92,20 +101,30 @@ def problem_of(instance: dg.DagsterInstance, file: FailedFile) -> Problem:
             what="The run was cancelled.",
             remedy="Re-execute the run, or delete the partition to dismiss the file.",
         )
-    for entry in instance.all_logs(file.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+    return problem_of_run(instance, file.run_id, file.path)
+
+
+def problem_of_run(instance: dg.DagsterInstance, run_id: str, path: str) -> Problem:
+    """Why a failed run did not register a file, and what a person can do."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         data = entry.get_dagster_event().step_failure_data
         if data.user_failure_data is not None:
             said: dict[str, Any] = {
                 name: value.value for name, value in data.user_failure_data.metadata.items()
             }
             # A batch run has one for each of its files.
-            problem = (said.get(DEFERRED_FILES) or {}).get(file.path) or said.get(PROBLEM)
+            problem = (said.get(DEFERRED_FILES) or {}).get(path) or said.get(PROBLEM)
             if problem is not None:
                 return Problem.model_validate(problem)
             return Problem(what=data.user_failure_data.description or "")
+        if data.error is not None and data.error.cls_name == INTERRUPTION:
+            return Problem(
+                what="The run's process was asked to end while it was at work.",
+                remedy="Nothing, if Dagster or the machine was restarted: the file is tried again.",
+            )
         if data.error is not None:
             return Problem(what=data.error.message.strip(), remedy="Report this: it is a bug.")
-    for entry in instance.all_logs(file.run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE):
         return Problem(
             what=f"The run's process died without reporting an error: {entry.get_dagster_event().message}",
             remedy="See whether its process was killed, for instance for lack of memory; then re-execute "
@@ -223,6 +242,8 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
         kind=_kind(latest),
         round=int(latest.tags.get(ROUND_TAG, "0")),
         run_config=dict(latest.run_config),
+        reason=latest.tags.get(REASON_TAG, "") if kind_of(latest) else "",
+        instrument=latest.tags.get(INSTRUMENT_TAG, ""),
     )
 
 

@@ -3,6 +3,7 @@
 See https://docs.dagster.io/guides/build/assets/graph-backed-assets.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,13 +12,17 @@ import dagster as dg
 from scicat_dagster.orchestration.ingest import ops
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import (
+    ANNOUNCEMENTS,
     CONFIGURATION,
     GROUP,
     INGESTION,
     KAFKA_LAG,
     OVERSIGHT,
     OWNERS,
+    RAW_DATASET,
     REJECTED_MESSAGES,
+    SCICAT,
+    topic_key,
 )
 
 MOST_FILES_IN_A_RUN = 200
@@ -25,6 +30,8 @@ MOST_FILES_IN_A_RUN = 200
 
 
 @dg.graph_asset(
+    # For the lineage alone: nothing is loaded.
+    ins={"announcements": dg.AssetIn(ANNOUNCEMENTS, dagster_type=dg.Nothing)},
     partitions_def=nexus_files,
     backfill_policy=dg.BackfillPolicy.multi_run(MOST_FILES_IN_A_RUN),
     group_name=GROUP,
@@ -35,9 +42,9 @@ MOST_FILES_IN_A_RUN = 200
     "file's path. A partition that is materialized is in the catalogue; one that failed is not, and its "
     "last run says why and what to do.",
 )
-def raw_dataset() -> Any:
+def raw_dataset(announcements: Any) -> Any:
     """The ingestion pipeline of a file, from the storage to the catalogue."""
-    announced = ops.wait_for_file()
+    announced = ops.wait_for_file(announcements)
     metadata = ops.extract_metadata(announced)
     files = ops.describe_files(announced)
     prepared = ops.build_dataset(metadata, files)
@@ -46,6 +53,7 @@ def raw_dataset() -> Any:
 
 rejected_messages = dg.AssetSpec(
     REJECTED_MESSAGES,
+    deps=[ANNOUNCEMENTS],
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,
@@ -66,11 +74,48 @@ configuration = dg.AssetSpec(
     "only when Dagster is restarted.",
 )
 
+scicat = dg.AssetSpec(
+    SCICAT,
+    deps=[RAW_DATASET],
+    group_name=GROUP,
+    kinds={"scicat"},
+    owners=OWNERS,
+    tags=INGESTION,
+    description="The facility's SciCat catalogue, which holds the datasets. It is outside of Dagster.",
+)
+
+
+def announcements(topics: Sequence[str]) -> dg.AssetSpec:
+    """The messages of all topics; what is announced on them leads to ``raw_dataset``."""
+    return dg.AssetSpec(
+        ANNOUNCEMENTS,
+        deps=[topic_key(name) for name in topics],
+        group_name=GROUP,
+        kinds={"kafka"},
+        owners=OWNERS,
+        tags=INGESTION,
+        description="The wrdn messages of all topics, each about a written file; `wrdn_sensor` reads them.",
+    )
+
+
+def topic(name: str) -> dg.AssetSpec:
+    """A Kafka topic that the configuration names."""
+    return dg.AssetSpec(
+        topic_key(name),
+        group_name=GROUP,
+        kinds={"kafka"},
+        owners=OWNERS,
+        tags=INGESTION,
+        description="A Kafka topic on which a file writer announces files. It is outside of Dagster.",
+    )
+
+
 LAG_INTERVAL = timedelta(minutes=10)
 """How often the lag is reported where nothing happens."""
 
 kafka_lag = dg.AssetSpec(
     KAFKA_LAG,
+    deps=[ANNOUNCEMENTS],
     group_name=GROUP,
     kinds={"kafka"},
     owners=OWNERS,

@@ -6,7 +6,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import Metadata, difference_table
-from scicat_dagster.orchestration.tags import PID, RAW_DATASET
+from scicat_dagster.orchestration.tags import PAGE, PID, RAW_DATASET
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.scicat.correction import compare
 from scicat_dagster.scicat.registration import registered_dataset
@@ -36,6 +36,6 @@ def _difference(built: BuiltDataset, schema: Schema, facility: Facility) -> Meta
         return {"difference": dg.MetadataValue.text("The file is not registered.")}
     return {
         PID: dg.MetadataValue.text(registered.record.pid),
-        "SciCat": dg.MetadataValue.url(facility.catalogue.dataset_page(registered.record.pid)),
+        PAGE: dg.MetadataValue.url(facility.catalogue.dataset_page(registered.record.pid)),
         "difference": difference_table(compare(built, schema, registered).changes),
     }

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import dagster as dg
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
 
+import dagster as dg
+from pydantic import ValidationError
+
+from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.tags import INGESTION, OWNERS, PURPOSE_RUN_TAG
 
@@ -18,3 +25,18 @@ ingest_file = dg.define_asset_job(
     run_tags={PURPOSE_RUN_TAG: INGESTION["purpose"]},
     description="Register the NeXus file of one partition as a raw dataset in SciCat.",
 )
+
+
+def announced_at(run_config: Mapping[str, Any]) -> datetime | None:
+    """When Kafka got the message that a run is about; None where there was none, or it has no time."""
+    match run_config:
+        case {"ops": {"raw_dataset": {"ops": {"wait_for_file": {"config": {"announcement": str(text)}}}}}}:
+            with suppress(ValidationError):
+                milliseconds = FileWritten.model_validate_json(text).announced_at_ms
+                return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return None
+
+
+def config_of(**settings: str | bool) -> dict[str, Any]:
+    """The configuration of a run with these settings of its first op (``AnnouncementConfig``)."""
+    return {"ops": {"raw_dataset": {"ops": {"wait_for_file": {"config": settings}}}}}

@@ -92,6 +92,7 @@ class Prepared(ReadFile):
 
 
 @dg.op(
+    ins={"announcements": dg.In(dg.Nothing)},
     tags=kinds("hdf5"),
     description="Wait until the file writer is done: the file opens, and its size and mtime are stable.",
 )

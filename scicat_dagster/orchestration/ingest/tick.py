@@ -11,6 +11,7 @@ from scicat_dagster.errors import bounded
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
 from scicat_dagster.limits import LARGEST_TICK_BYTES
+from scicat_dagster.orchestration.ingest.jobs import config_of
 from scicat_dagster.orchestration.partitions import key_of
 from scicat_dagster.orchestration.tags import JOB_TAG, KAFKA_PARTITION_TAG, OFFSET_TAG, TOPIC_TAG, file_tags
 
@@ -113,9 +114,7 @@ def _run_request(
         # Dagster never requests a key twice, and a topic that was re-created counts from 0 again.
         run_key=cursor.name_of(written.position),
         partition_key=partition_key,
-        run_config={
-            "ops": {"raw_dataset": {"ops": {"wait_for_file": {"config": {"announcement": announcement}}}}}
-        },
+        run_config=config_of(announcement=announcement),
         tags={
             JOB_TAG: written.job_id,
             TOPIC_TAG: written.topic,

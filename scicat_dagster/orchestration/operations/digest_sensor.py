@@ -11,8 +11,7 @@ import dagster as dg
 
 from scicat_dagster.config.models import NotificationSettings
 from scicat_dagster.diagnostics.checkup import Checkup
-from scicat_dagster.diagnostics.probes import facility_checks
-from scicat_dagster.errors import IngestionError
+from scicat_dagster.errors import IngestionError, without_file
 from scicat_dagster.notifications.channels import channels
 from scicat_dagster.notifications.message import Condition, Digest, FailedEntry, digest
 from scicat_dagster.orchestration.facility import Facility
@@ -58,11 +57,11 @@ class Around:
 
 
 def not_well(facility: Facility, instance: dg.DagsterInstance) -> tuple[Condition, ...]:
-    """What ``health`` would say of the facility, as far as a sensor that ticks can be told by it."""
-    checks = {
-        **facility_checks(lambda: facility.settings),
-        **dagster_checks(Home(lambda: instance), facility.current),
-    }
+    """What ``health`` would say of Dagster, as far as a sensor that ticks can be told by it.
+
+    Kafka, the storage and SciCat are ``today_sensor``'s, which does not wait for the next digest.
+    """
+    checks = dagster_checks(Home(lambda: instance), facility.current)
     return tuple(
         Condition(name=check.name, what=check.words, what_to_do=check.remedy)
         for check in Checkup(checks).look().checks
@@ -97,8 +96,9 @@ def digest_sensor(
         owners=OWNERS,
         tags=OVERSIGHT,
         description="Reports to the channels of the section `notifications` what needs manual intervention, "
-        "in one message: files that failed and that are repaired, messages that led to no file, servers "
-        "that are away, sensors that fail. Files that are retried are reported after an hour.",
+        "in one message: files that failed and that are repaired, messages that led to no file, daemons and "
+        "sensors that fail. Files that are retried are reported after an hour; servers that are away are "
+        "reported by `today_sensor`, at once.",
     )
     def failure_digest_sensor(
         context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
@@ -126,8 +126,10 @@ def digest_sensor(
             after[channel.name] = found.if_not.model_copy(update=kept)
             if not (found.is_due or around.is_due(told)):
                 continue
-            message = _digest(context.instance, facility.settings.id, found).model_copy(
+            pages = facility.settings.notifications.dagster_url
+            message = _digest(context.instance, facility.settings.id, found, pages).model_copy(
                 update={
+                    "dagster_url": pages,
                     "conditions": tuple(each for each in conditions if each.name not in told.conditions),
                     "well_again": tuple(sorted(told.conditions - {each.name for each in conditions})),
                     "rejected": around.rejected,
@@ -154,25 +156,27 @@ def digest_sensor(
     return failure_digest_sensor
 
 
-def _digest(instance: dg.DagsterInstance, facility: str, found: News) -> Digest:
+def _digest(instance: dg.DagsterInstance, facility: str, found: News, pages: str) -> Digest:
     return digest(
         facility,
-        [_entry(instance, file) for file in found.new[:MOST_LOOKED_UP]],
+        [_entry(instance, file, pages) for file in found.new[:MOST_LOOKED_UP]],
         more=max(0, len(found.new) - MOST_LOOKED_UP),
         still_failed=found.still_failed,
         repaired=found.repaired,
     )
 
 
-def _entry(instance: dg.DagsterInstance, file: FailedFile) -> FailedEntry:
+def _entry(instance: dg.DagsterInstance, file: FailedFile, pages: str) -> FailedEntry:
     problem = problem_of(instance, file)
     return FailedEntry(
         file=file.path,
         since=file.since,
         kind=file.kind,
-        reason=problem.what,
-        what_to_do=problem.remedy,
+        # The file is named once, above them.
+        reason=without_file(problem.what, file.path),
+        what_to_do=without_file(problem.remedy, file.path),
         runs=file.runs,
+        run_url=f"{pages}/runs/{file.run_id}" if pages else "",
     )
 
 

@@ -17,6 +17,9 @@ _FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.Dagste
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
 """The statuses of a run that may still register its files, also those that a later Dagster adds."""
 
+AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+"""The statuses of a run that has a process."""
+
 
 def files_in_flight(instance: dg.DagsterInstance) -> set[str]:
     """The files that need no further run: one is not finished, or a backfill or request will start one."""
@@ -49,8 +52,11 @@ def known_pids(instance: dg.DagsterInstance, paths: Sequence[str], data_director
     return pids
 
 
-def files_with_unfinished_runs(instance: dg.DagsterInstance) -> set[str]:
-    unfinished = dg.RunsFilter(statuses=UNFINISHED)
+def files_with_unfinished_runs(
+    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus] = UNFINISHED
+) -> set[str]:
+    """The files of runs with such a status, by default of all that are not finished."""
+    unfinished = dg.RunsFilter(statuses=list(statuses))
     found: set[str] = set()
     ranges: list[tuple[str, str]] = []
     cursor = None

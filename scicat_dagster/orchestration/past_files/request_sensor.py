@@ -1,5 +1,8 @@
 """The sensor that turns requests into runs, as many as there is room for."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
@@ -11,7 +14,13 @@ from scicat_dagster.orchestration.past_files.requests import (
     requested_files,
     tags_for,
 )
-from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, RECONCILE_SENSOR, REQUESTED_BY_TAG
+from scicat_dagster.orchestration.tags import (
+    OWNERS,
+    PAST_FILES,
+    RECONCILE_SENSOR,
+    REQUESTED_BY_TAG,
+    REQUESTERS,
+)
 
 MOST_UNFINISHED = 200
 """Of the runs that were requested here. Each one in the queue costs the daemon time at each iteration."""
@@ -20,16 +29,16 @@ MOST_UNFINISHED = 200
 @dg.sensor(
     name=RECONCILE_SENSOR,
     job=ingest_file,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
     tags=PAST_FILES,
-    description="Turns the files that `reconciliation` and `scicat-dagster discover --run` request into "
-    f"runs, at most {MOST_UNFINISHED} at a time and after all live files. Its cursor is the last request "
-    "that is done.",
+    description="Turns the files that `reconciliation`, `ingest_files`, `scicat-dagster discover --run` and "
+    f"`failures --retry` request into runs, at most {MOST_UNFINISHED} at a time; those for past files come "
+    "after all live files. Its cursor is the last request that is done.",
 )
 def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={REQUESTED_BY_TAG: ["reconcile", "discover"]})
+    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={REQUESTED_BY_TAG: list(REQUESTERS)})
     room = MOST_UNFINISHED - context.instance.get_runs_count(unfinished)
     if room <= 0:
         return dg.SkipReason(f"{MOST_UNFINISHED} requested files have runs that are not finished.")
@@ -49,10 +58,19 @@ def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=file.run_key, partition_key=file.path, tags=tags_for(file.path, file.requester)
+                run_key=file.run_key,
+                partition_key=file.path,
+                run_config=_config_of(context.instance, file),
+                tags=tags_for(file.path, file.requester),
             )
             for file in chosen.values()
         ],
         dynamic_partitions_requests=[nexus_files.build_add_request(list(chosen))],
         cursor=position.model_dump_json(),
     )
+
+
+def _config_of(instance: dg.DagsterInstance, file: RequestedFile) -> Mapping[str, Any]:
+    """The configuration of the run that is to be repeated; none where that is gone, or there was none."""
+    failed = instance.get_run_by_id(file.failed_run) if file.failed_run else None
+    return failed.run_config if failed is not None else {}

@@ -7,8 +7,9 @@ nothing: who crashes before the observation is written leaves nothing behind, an
 same files; who crashes afterwards finds it there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -17,20 +18,26 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.dagster_internals import InstigatorType, SensorInstigatorData
 from scicat_dagster.orchestration.partitions import in_parts
 from scicat_dagster.orchestration.tags import (
+    BY_HAND,
     PRIORITY_TAG,
     RECONCILE_SENSOR,
     RECONCILIATION,
     REQUESTED_BY_TAG,
     REQUESTED_FILES,
+    RETRY,
     file_tags,
 )
 
 _FILES_IN_AN_OBSERVATION = 500
 
 
+_PRIORITIES = {BY_HAND: "1", RETRY: "0"}
+"""Somebody waits for these; all other past files come after live ones."""
+
+
 def tags_of(requester: str) -> dict[str, str]:
     """The tags of runs for past files: live announcements go first."""
-    return {PRIORITY_TAG: "-1", REQUESTED_BY_TAG: requester}
+    return {PRIORITY_TAG: _PRIORITIES.get(requester, "-1"), REQUESTED_BY_TAG: requester}
 
 
 def tags_for(path: str, requester: str) -> dict[str, str]:
@@ -61,6 +68,8 @@ class RequestedFile:
     path: str
     requester: str
     after: Position
+    failed_run: str | None = None
+    """The run whose configuration, the announcement, its run gets."""
 
     @property
     def run_key(self) -> str:
@@ -68,15 +77,20 @@ class RequestedFile:
         return f"{self.after.event}:{self.after.files}"
 
 
-def request_events(paths: Sequence[str], requester: str) -> Iterator[dg.AssetObservation]:
-    """The observations that request runs for files."""
+def request_events(
+    paths: Sequence[str], requester: str, failed_runs: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[dg.AssetObservation]:
+    """The observations that request runs for files; ``failed_runs`` are those that are to be repeated."""
     for part in in_parts(paths, _FILES_IN_AN_OBSERVATION):
+        repeated = {path: failed_runs[path] for path in part if path in failed_runs}
         yield dg.AssetObservation(
             RECONCILIATION,
             description=f"{len(part)} files requested by {requester}",
             metadata={
                 "requested by": requester,
-                REQUESTED_FILES: dg.MetadataValue.json({"files": part, "requester": requester}),
+                REQUESTED_FILES: dg.MetadataValue.json(
+                    {"files": part, "requester": requester, "failed_runs": repeated}
+                ),
             },
         )
 
@@ -101,7 +115,10 @@ def _files_of(event: dg.AssetObservation, storage_id: int, done: int) -> Iterato
         return
     requested: Any = event.metadata[REQUESTED_FILES].value
     for number, path in enumerate(requested["files"][done:], done + 1):
-        yield RequestedFile(path, requested["requester"], Position(event=storage_id, files=number))
+        after = Position(event=storage_id, files=number)
+        # Those that were stored before there were any have none.
+        failed_run = requested.get("failed_runs", {}).get(path)
+        yield RequestedFile(path, requested["requester"], after, failed_run)
 
 
 def sensor_position(instance: dg.DagsterInstance) -> Position:

@@ -309,7 +309,10 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
     repository = build_definitions(small.facility().configuration).get_repository_def()
 
     assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == {
+        "announcements",
         "raw_dataset",
+        "scicat",
+        "today",
         "rejected_messages",
         "failed_files_report",
         "reconciliation",
@@ -319,6 +322,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {
         "ingest_file",
+        "ingest_files",
         "report_failures",
         "discover_files",
         "reconcile_files",
@@ -331,6 +335,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "deferred_files_sensor",
         "reconcile_sensor",
         "failure_digest_sensor",
+        "today_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "reconcile",

@@ -1,0 +1,84 @@
+"""An announcement that somebody has as a file: that of a sidecar, or what another ingestor saved.
+
+Three forms are read: a sidecar of ours, the fields of a ``wrdn`` message as a JSON object, and the same as a
+list in the order of the flatbuffer schema. https://github.com/ess-dmsc/streaming-data-types has the fields.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from scicat_dagster.errors import PermanentError, message_of
+from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, Rejected, judged
+
+_LARGEST_FILE_BYTES = 4 * 1024 * 1024
+
+_BY_HAND = KafkaMessage(Position("", -1, -1), None)
+"""In no topic: a message that was given as a file."""
+
+
+class SavedMessage(BaseModel):
+    """The fields of a ``wrdn`` message, as a file has them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    service_id: str | None = None
+    job_id: str
+    error_encountered: bool = False
+    file_name: str
+    metadata: str | None = None
+    """JSON as text."""
+    message: str | None = None
+
+
+def announcement_of(place: Path, file: str, data_directory: str = "") -> FileWritten:
+    """The announcement of a file with a canonical path.
+
+    Raises
+    ------
+    PermanentError
+        The message cannot be read, says that writing has failed, or is about another file.
+    """
+    content = _content(place)
+    try:
+        found: FileWritten | Rejected = FileWritten.model_validate(content)
+    except ValidationError:
+        found = judged(_BY_HAND, _saved(place, content), data_directory)
+    if isinstance(found, Rejected):
+        raise PermanentError(f"The message {place} announces no file: {found.reason}", remedy=_WITHOUT)
+    if found.file_path != file:
+        raise PermanentError(f"The message {place} is about {found.file_path}, not {file}.", remedy=_WITHOUT)
+    return found
+
+
+_WITHOUT = "Give the message of this file, or leave it out to register the file without its message."
+
+
+def _content(place: Path) -> Any:
+    try:
+        with place.open("rb") as file:
+            return json.loads(file.read(_LARGEST_FILE_BYTES))
+    except OSError as error:
+        raise PermanentError(
+            f"The message {place} cannot be read: {error.strerror}.", remedy=_WITHOUT
+        ) from None
+    except (ValueError, RecursionError):
+        raise PermanentError(f"The message {place} is not JSON.", remedy=_WITHOUT) from None
+
+
+def _saved(place: Path, content: Any) -> SavedMessage:
+    if isinstance(content, list):
+        content = dict(zip(SavedMessage.model_fields, content, strict=False))
+    if isinstance(content, dict) and isinstance(content.get("metadata"), dict | list):
+        content = {**content, "metadata": json.dumps(content["metadata"])}
+    try:
+        return SavedMessage.model_validate(content)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, each['loc']))} {message_of(each)}" for each in error.errors()
+        )
+        raise PermanentError(f"The message {place} is not one: {mistakes}.", remedy=_WITHOUT) from None

@@ -1,0 +1,326 @@
+"""How the service is doing today, in one place: for the asset ``today`` and the command ``status``.
+
+Numbers of the day begin at midnight, local time. Whether a dependency answers is asked when somebody wants to
+know; since when it is away is what ``today_sensor`` has seen.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice, takewhile
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.diagnostics.checkup import Check
+from scicat_dagster.errors import without_file
+from scicat_dagster.notifications.message import local
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
+from scicat_dagster.orchestration.ingest.jobs import announced_at
+from scicat_dagster.orchestration.ingest.rejected_messages import rejections
+from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, UNFINISHED
+from scicat_dagster.orchestration.tags import (
+    INSTRUMENT,
+    KAFKA_LAG,
+    LAG_BY_TOPIC,
+    PURPOSE_RUN_TAG,
+    RAW_DATASET,
+    SECONDS_SINCE_MESSAGE,
+    STATUS,
+    TODAY,
+)
+
+_PAGE = 500
+
+_MOST_REJECTED = 1000
+"""Messages that are counted; more of them mean that something is wrong with whoever writes them."""
+
+_UNKNOWN = "unknown"
+
+
+class Dependency(BaseModel):
+    """Something outside that the service needs, and since when it does not answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    ok: bool
+    what: str
+    what_to_do: str = ""
+    away_since: datetime | None = None
+
+    @property
+    def state(self) -> str:
+        """Whether it answers, in a few words."""
+        if self.away_since is None:
+            return "ok"
+        return f"away since {local(self.away_since)}"
+
+
+class ReasonToday(BaseModel):
+    """How many unregistered files have failed for a reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: str
+    files: int
+
+
+class InstrumentToday(BaseModel):
+    """The numbers of one instrument."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instrument: str
+    registered: int
+    failed: int
+    median_seconds: float | None
+
+
+class Today(BaseModel):
+    """How the service is doing; facilities script its JSON, so its keys stay as they are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: datetime
+    since: datetime
+    """When the day began, for the numbers that are the day's: registered, rejected and seconds."""
+    registered: int
+    queued: int
+    running: int
+    failed: int
+    """Files that need manual intervention, since whenever."""
+    waiting_for_retry: int
+    """Files that failed and are tried again without anybody doing anything."""
+    rejected: int
+    """Messages that led to no file."""
+    unread: int | None
+    """Messages still to be read, as wrdn_sensor last said."""
+    oldest_unregistered: datetime | None
+    """When the oldest file was announced that is neither registered nor dismissed."""
+    median_seconds: float | None
+    """From the message to the registration, of the files that were registered today."""
+    p95_seconds: float | None
+    reasons: tuple[ReasonToday, ...] = ()
+    instruments: tuple[InstrumentToday, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
+
+    @property
+    def waiting(self) -> int:
+        """Files that will be registered without anybody doing anything."""
+        return self.queued + self.running + self.waiting_for_retry
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One file that was registered."""
+
+    instrument: str
+    seconds: float | None
+
+
+class Registrations:
+    """The day's registrations, of which each call reads only those that are new."""
+
+    def __init__(self) -> None:
+        self._day: datetime | None = None
+        self._read = 0
+        self._found: dict[str, Registered] = {}
+
+    def since(self, instance: dg.DagsterInstance, day: datetime) -> list[Registered]:
+        """The files that were registered since the day began."""
+        if day != self._day:
+            self._day, self._read, self._found = day, 0, {}
+        while True:
+            wanted = dg.AssetRecordsFilter(
+                RAW_DATASET, after_storage_id=self._read, after_timestamp=day.timestamp()
+            )
+            records = instance.fetch_materializations(wanted, limit=_PAGE, ascending=True).records
+            for record in records:
+                self._read = record.storage_id
+                self._found[record.partition_key or ""] = _registered(record)
+            if len(records) < _PAGE:
+                return list(self._found.values())
+
+
+def today(
+    instance: dg.DagsterInstance,
+    checks: Iterable[Check],
+    away: Mapping[str, datetime],
+    registrations: Registrations,
+    now: datetime | None = None,
+) -> Today:
+    """How the service is doing.
+
+    Parameters
+    ----------
+    checks
+        What the dependencies answer now.
+    away
+        Since when those that do not answer are known to be away.
+    registrations
+        Kept by whoever asks again and again.
+    """
+    now = now or datetime.now(UTC)
+    day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    registered = registrations.since(instance, day)
+    failed = failed_files(instance, now)
+    for_people = [file for file in failed if file.needs_manual_intervention]
+    running = _count(instance, AT_WORK)
+    seconds = [file.seconds for file in registered if file.seconds is not None]
+    return Today(
+        at=now,
+        since=day,
+        registered=len(registered),
+        queued=_count(instance, UNFINISHED) - running,
+        running=running,
+        failed=len(for_people),
+        waiting_for_retry=len(failed) - len(for_people),
+        rejected=_rejected(instance, day),
+        unread=_unread(instance),
+        oldest_unregistered=_oldest(instance, failed),
+        median_seconds=_percentile(seconds, 50),
+        p95_seconds=_percentile(seconds, 95),
+        reasons=_reasons(failed),
+        instruments=_instruments(registered, failed),
+        dependencies=tuple(
+            Dependency(
+                name=check.name,
+                ok=check.ok,
+                what=check.words,
+                what_to_do="" if check.ok else check.remedy,
+                away_since=None if check.ok else away.get(check.name, now),
+            )
+            for check in checks
+        ),
+    )
+
+
+def as_text(found: Today) -> str:
+    """Everything for a person, within 80 columns but for what servers say."""
+    seconds = f"median {_duration(found.median_seconds)}, 95th percentile {_duration(found.p95_seconds)}"
+    unread = "unknown" if found.unread is None else found.unread
+    oldest = "none" if found.oldest_unregistered is None else f"announced {local(found.oldest_unregistered)}"
+    rows = [
+        ("registered today", found.registered),
+        ("message to dataset", seconds),
+        ("queued", found.queued),
+        ("running", found.running),
+        ("waiting for retry", found.waiting_for_retry),
+        ("failed", found.failed),
+        ("oldest unregistered", oldest),
+        ("unread messages", unread),
+        ("rejected messages today", found.rejected),
+    ]
+    lines = [f"{local(found.at)}", "", *(f"{name:<24}{value}" for name, value in rows)]
+    if found.instruments:
+        lines += ["", f"{'instrument':<24}{'registered':>12}{'failed':>8}{'median':>10}"]
+    for each in found.instruments:
+        median = _duration(each.median_seconds)
+        lines.append(f"{each.instrument:<24}{each.registered:>12}{each.failed:>8}{median:>10}")
+    if found.reasons:
+        lines += ["", "why files failed"]
+    lines += [f"{each.files:>6}  {each.reason}" for each in found.reasons]
+    lines += ["", *(f"{each.name:<10}{each.state}\n{'':10}{each.what}" for each in found.dependencies)]
+    return "\n".join(lines)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def away_since(before: Mapping[str, datetime], checks: Iterable[Check], now: datetime) -> dict[str, datetime]:
+    """Which dependencies are away, and since when that is known."""
+    return {check.name: before.get(check.name, now) for check in checks if not check.ok}
+
+
+def reported(instance: dg.DagsterInstance) -> Today | None:
+    """What ``today_sensor`` reported last; None before its first tick."""
+    event = instance.get_latest_materialization_event(TODAY)
+    materialization = event.asset_materialization if event is not None else None
+    if materialization is None or STATUS not in materialization.metadata:
+        return None
+    return Today.model_validate(materialization.metadata[STATUS].value)
+
+
+def reported_away(instance: dg.DagsterInstance) -> dict[str, datetime]:
+    """Since when which dependencies are away, as ``today_sensor`` reported it last."""
+    last = reported(instance)
+    known = last.dependencies if last is not None else ()
+    return {each.name: each.away_since for each in known if each.away_since is not None}
+
+
+def _registered(record: dg.EventLogRecord) -> Registered:
+    metadata = record.asset_materialization.metadata if record.asset_materialization is not None else {}
+    instrument = metadata[INSTRUMENT].value if INSTRUMENT in metadata else _UNKNOWN
+    seconds: Any = metadata[SECONDS_SINCE_MESSAGE].value if SECONDS_SINCE_MESSAGE in metadata else None
+    return Registered(str(instrument), seconds)
+
+
+def _count(instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]) -> int:
+    """Runs that register files; a batch run counts as one."""
+    return instance.get_runs_count(_ingestion(statuses))
+
+
+def _ingestion(statuses: Sequence[dg.DagsterRunStatus]) -> dg.RunsFilter:
+    return dg.RunsFilter(statuses=list(statuses), tags={PURPOSE_RUN_TAG: "ingestion"})
+
+
+def _rejected(instance: dg.DagsterInstance, day: datetime) -> int:
+    latest = islice(rejections(instance), _MOST_REJECTED)
+    return sum(1 for _ in takewhile(lambda message: message.reported_at >= day, latest))
+
+
+def _unread(instance: dg.DagsterInstance) -> int | None:
+    event = instance.get_latest_materialization_event(KAFKA_LAG)
+    materialization = event.asset_materialization if event is not None else None
+    if materialization is None or LAG_BY_TOPIC not in materialization.metadata:
+        return None
+    waiting: Any = materialization.metadata[LAG_BY_TOPIC].value
+    return sum(map(int, waiting.values()))
+
+
+def _oldest(instance: dg.DagsterInstance, failed: Sequence[FailedFile]) -> datetime | None:
+    times = [announced_at(file.run_config) or file.since for file in failed]
+    for record in instance.get_run_records(_ingestion(UNFINISHED), limit=1, ascending=True):
+        announced = announced_at(record.dagster_run.run_config)
+        times.append(announced or record.create_timestamp.astimezone(UTC))
+    return min(times, default=None)
+
+
+def _percentile(seconds: Sequence[float], percent: int) -> float | None:
+    if len(seconds) < 2:
+        return seconds[0] if seconds else None
+    return round(statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1], 3)
+
+
+def _reasons(failed: Sequence[FailedFile]) -> tuple[ReasonToday, ...]:
+    counts = Counter(without_file(file.reason, file.path) or file.kind for file in failed)
+    return tuple(ReasonToday(reason=reason, files=files) for reason, files in counts.most_common())
+
+
+def _instruments(
+    registered: Sequence[Registered], failed: Sequence[FailedFile]
+) -> tuple[InstrumentToday, ...]:
+    failures = Counter(file.instrument or _UNKNOWN for file in failed)
+    seconds: dict[str, list[float]] = {name: [] for name in failures}
+    counts: Counter[str] = Counter()
+    for file in registered:
+        counts[file.instrument] += 1
+        seconds.setdefault(file.instrument, []).extend([] if file.seconds is None else [file.seconds])
+    return tuple(
+        InstrumentToday(
+            instrument=name,
+            registered=counts[name],
+            failed=failures[name],
+            median_seconds=_percentile(found, 50),
+        )
+        for name, found in sorted(seconds.items())
+    )

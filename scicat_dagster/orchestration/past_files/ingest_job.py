@@ -1,0 +1,102 @@
+"""The job ``ingest_files``: files that a person names in the launchpad, each registered by a run of its own.
+
+The command ``ingest`` does the same in its own process (``by_hand``); here the runs are requested, because an
+op cannot launch any, and ``reconcile_sensor`` starts them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from scicat_dagster.errors import PermanentError
+from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures.policy import explained
+from scicat_dagster.orchestration.metadata import table
+from scicat_dagster.orchestration.partitions import key_of, path_of
+from scicat_dagster.orchestration.past_files.backfills import add_partitions
+from scicat_dagster.orchestration.past_files.requests import request_events
+from scicat_dagster.orchestration.tags import BY_HAND, OWNERS, PAST_FILES, kinds
+
+
+class IngestFilesConfig(dg.Config):
+    """Which files to register now."""
+
+    paths: list[str]
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    tags=kinds("hdf5"),
+    description="Add a partition for each file and request a run for it; `reconcile_sensor` starts the runs.",
+)
+def request_files(
+    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: IngestFilesConfig
+) -> None:
+    keys, mistakes = _sorted_out(config.paths, facility.settings.ingestion.file_handling.data_directory)
+    add_partitions(context.instance, keys)
+    for event in request_events(keys, BY_HAND):
+        context.log_event(event)
+    context.add_output_metadata(
+        {
+            "requested files": table(("file",), ((key,) for key in keys)),
+            "not requested": table(("path", "why"), mistakes),
+            "what next": "Runs lists a run for each file within half a minute.",
+        }
+    )
+    with explained(context, facility.op_pauses):
+        if not config.paths:
+            raise PermanentError(
+                "No path is given.", remedy="Write the files below `paths` in the launchpad."
+            )
+        if mistakes:
+            raise PermanentError(
+                f"{len(mistakes)} of {len(config.paths)} paths cannot be registered: "
+                + " ".join(why for _, why in mistakes),
+                remedy="Correct these paths; the other files are requested.",
+            )
+
+
+def _sorted_out(paths: Sequence[str], data_directory: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The partition keys of the files that are there, and why there are none of the others."""
+    keys: dict[str, None] = {}
+    mistakes = []
+    for given in dict.fromkeys(path.strip() for path in paths if path.strip()):
+        try:
+            path = canonical_path(path_of(given, data_directory), data_directory)
+        except ValueError as error:
+            mistakes.append((given, str(error)))
+            continue
+        if Path(path).is_file():
+            keys[key_of(path, data_directory)] = None
+        else:
+            mistakes.append((given, f"{path} is not there, or not a file."))
+    return list(keys), mistakes
+
+
+_PATHS = (
+    "The NeXus files to register: absolute paths, or paths within `ingestion.file_handling.data_directory`, "
+    "one in each line after a dash."
+)
+
+
+# Not the model above, for which the launchpad would show an alternative to each path.
+@dg.config_mapping(config_schema={"paths": dg.Field([str], default_value=[], description=_PATHS)})
+def only_paths(config: dict[str, list[str]]) -> dict[str, Any]:
+    """The launchpad asks for the paths, and for nothing around them."""
+    return {"ops": {"request_files": {"config": config}}}
+
+
+@dg.job(
+    config=only_paths,
+    executor_def=dg.in_process_executor,
+    owners=OWNERS,
+    tags=PAST_FILES,
+    run_tags={},
+    description="Register the NeXus files that the launchpad names, each by a run of its own. Partitions are "
+    "added; a file that is registered already stays as it is.",
+)
+def ingest_files() -> None:
+    request_files()
