@@ -67,7 +67,7 @@ def facility(layout: str) -> Iterator[Facility]:
     place = Path(tempfile.mkdtemp(prefix="benchmark-"))
     place.chmod(0o711)
     try:
-        with running_facility(place, _SEED, None, LAYOUTS[layout], Dialect.V4X, {}) as running:
+        with running_facility(place, _SEED, None, LAYOUTS[layout], Dialect.V4X, "v3", {}) as running:
             _wait(lambda: bool(cursor_of(running.instance).offsets), _START_SECONDS)
             yield running
     finally:

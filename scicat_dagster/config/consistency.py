@@ -32,6 +32,8 @@ def contradictions(settings: Settings) -> list[str]:
     scicat = settings.scicat
     if scicat.username and not scicat.password.get_secret_value():
         found.append("scicat.password: is missing, and scicat.username is given.")
+    if scicat.api == "v4" and not scicat.has_versions:
+        found.append("scicat.host: must end with /api or /api/v3, so that the v4 API is found beside it.")
     handling = settings.ingestion.file_handling
     if handling.data_directory and not handling.data_directory.startswith("/"):
         found.append("ingestion.file_handling.data_directory: must be an absolute path.")

@@ -139,7 +139,7 @@ def _high_level(
                 values[assignment.fills] = value
             else:
                 reasons[assignment.fills] = Reason("its list is empty.")
-                _fill_from_list(values, assignment, value, notices)
+                _fill_from_list(values, assignment, value)
     return values, reasons
 
 
@@ -149,20 +149,18 @@ def _converted(assignment: FieldAssignment, value: Any) -> Any:
     return convert(value, "string[]" if is_list else assignment.type)
 
 
-def _fill_from_list(
-    values: dict[str, Any], assignment: FieldAssignment, value: Any, notices: list[Notice]
-) -> None:
-    """Put what v4 holds as a list into the one value that v3 has for it; a field given as v3's own wins."""
+def _fill_from_list(values: dict[str, Any], assignment: FieldAssignment, value: Any) -> None:
+    """Put a list of API v4 into the one value that v3 has for it, and keep it where it has several.
+
+    What is sent is decided when it is known what the server has. A value given as v3's own wins in v3.
+    """
     texts = [str(item) for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
-    if assignment.fills in values or not texts:
+    if not texts:
         return
-    if assignment.fills == "principalInvestigator":
-        values[assignment.fills] = ", ".join(texts)
-        return
-    values[assignment.fills] = texts[0]
+    is_text = assignment.fills == "principalInvestigator"
+    values.setdefault(assignment.fills, ", ".join(texts) if is_text else texts[0])
     if len(texts) > 1:
-        reason = f"SciCat's v3 API has one value here: the first is sent, without {', '.join(texts[1:])}."
-        notices.append(Notice(subject=f"dataset.{assignment.fills}", reason=reason))
+        values[assignment.machine_name] = texts
 
 
 def _scientific_metadata(

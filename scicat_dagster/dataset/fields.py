@@ -81,6 +81,10 @@ class RawDataset(BaseModel):
     instrumentId: Text | None = None  # noqa: N815
     proposalId: Text | None = None  # noqa: N815
     sampleId: Text | None = None  # noqa: N815
+    principalInvestigators: list[Filled] | None = None  # noqa: N815 - of several, beside the one of v3
+    instrumentIds: list[Filled] | None = None  # noqa: N815
+    proposalIds: list[Filled] | None = None  # noqa: N815
+    sampleIds: list[Filled] | None = None  # noqa: N815
     runNumber: Text | None = None  # noqa: N815
     description: Text | None = None
     comment: Text | None = None

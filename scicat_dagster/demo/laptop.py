@@ -28,6 +28,7 @@ from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
+from scicat_dagster.demo.catalogue.dialects import Dialect
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.file_writer import Announcer, Extras, MessageKind, write_files, write_past_file
@@ -143,7 +144,7 @@ class Laptop:
 
 
 @contextmanager
-def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
+def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[Laptop]:
     """Start everything below ``directory`` and stop every process of it in the end.
 
     Raises
@@ -157,13 +158,13 @@ def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
         password = secrets.token_urlsafe()
         accounts = Accounts(replace(account, password=password) for account in demo_accounts())
         catalogue = stack.enter_context(
-            CatalogueServer(directory / "catalogue.sqlite", accounts, port=_port(28080))
+            CatalogueServer(directory / "catalogue.sqlite", accounts, port=_port(28080), dialect=Dialect.V5_2)
         )
         seed(catalogue.store)
         broker = stack.enter_context(LoopbackBroker(_port(29092)))
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
-        environment = _environment(directory, catalogue, broker, password)
+        environment = _environment(directory, catalogue, broker, password, api)
         settings = directory / "environment"
         settings.touch(mode=0o600)
         settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
@@ -266,12 +267,13 @@ def seed(store: Store) -> None:
 
 
 def _environment(
-    directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker, password: str
+    directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker, password: str, api: str
 ) -> dict[str, str]:
     return {
         "DAGSTER_HOME": str(directory / "dagster"),
         CONFIGURATION_VARIABLE: str(directory / "config.yml"),
         "SCICAT_DEMO_PASSWORD": password,
+        "SCICAT_DEMO_API": api,
         "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
         "SCICAT_DEMO_SCICAT_PORT": str(catalogue.port),
         "SCICAT_DEMO_KAFKA_PORT": broker.bootstrap_servers.rpartition(":")[2],

@@ -68,7 +68,7 @@ def register(
     """
     existing = _registered_before(built, client, settings)
     if existing is None:
-        return _create(built, client, settings, most_bytes)
+        return register_new(built, client, settings, most_bytes=most_bytes)
     return _complete(built, existing, client, most_bytes)
 
 
@@ -83,7 +83,9 @@ def register_new(
 
     Should it have been registered meanwhile, the server refuses its pid, and what there is is completed.
     """
-    return _create(built, client, settings, most_bytes)
+    registration = _create(built, client, settings, most_bytes)
+    notices = (*registration.notices, *client.left_out(built.dataset))
+    return registration.model_copy(update={"notices": notices})
 
 
 def unregistered(

@@ -139,10 +139,10 @@ class ScicatSession:
         self._json(response, doing)
 
     def _absolute(self, url: str) -> str:
-        return url if url.startswith(("https://", "http://")) else f"{self._settings.host}/{url.lstrip('/')}"
+        return url if url.startswith(("https://", "http://")) else self._settings.address(url)
 
     def _is_ours(self, url: str) -> bool:
-        ours, theirs = urlsplit(self._settings.host), urlsplit(url)
+        ours, theirs = urlsplit(self._settings.root), urlsplit(url)
         # Beside the API there may be other services, which our token is not for.
         is_below = f"{theirs.path}/".startswith(f"{ours.path.rstrip('/')}/")
         return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc) and is_below
@@ -200,9 +200,10 @@ class ScicatSession:
         if now - self._last_use > IDLE_SECONDS:
             self._session.close()
         seconds = self._settings.timeout_seconds
-        headers = {"Accept": "application/json", **(condition or {})}
+        headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        headers |= condition or {}
         # A schema may name any URL; our token and our headers are for our server only.
         ours = self._is_ours(url)
         if ours:

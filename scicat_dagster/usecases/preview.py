@@ -101,6 +101,11 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     built = build_again(metadata, settings)
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
     preview.warnings += built.notices
+    try:
+        preview.dataset = client.as_posted(built.dataset)
+        preview.warnings += client.left_out(built.dataset)
+    except TransientError as error:
+        preview.warnings.append(Notice(subject="scicat.api", reason=f"Nobody can say which. {error.what}"))
     preview.difference = _difference(preview, built, metadata, client, settings)
 
 

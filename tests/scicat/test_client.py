@@ -35,6 +35,7 @@ from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
+from scicat_dagster.scicat.models import DatasetRecord
 from scicat_dagster.scicat.session import IDLE_SECONDS, REFUSAL_SECONDS, RENEWAL_SECONDS, LoginRefusedError
 from scicat_dagster.scicat.tokens import expiry_of
 
@@ -877,7 +878,9 @@ def call_for(exchange: Exchange) -> Callable[[ScicatClient], object] | None:
         case "GET", "datasets" if rest.count("/") == 0 and rest not in ("", "count", "findOne"):
             return lambda client: client.dataset(unquote(rest))
         case "PATCH", "datasets":
-            return lambda client: client.update_dataset(unquote(rest), exchange.body, unmodified_since=NOW)
+            return lambda client: client.update_dataset(
+                DatasetRecord(pid=unquote(rest)), exchange.body, unmodified_since=NOW
+            )
         case "GET", "origdatablocks":
             return lambda client: client.origdatablocks(PID)
         case "GET", name if name in PLURALS:
@@ -1001,10 +1004,12 @@ def test_a_change_is_conditional_on_the_version_that_was_read(catalogue: Catalog
     client.create_dataset(dataset())
 
     with pytest.raises(ModifiedMeanwhileError):
-        client.update_dataset(PID, {"comment": "new"}, unmodified_since=NOW - timedelta(days=9999))
+        client.update_dataset(
+            DatasetRecord(pid=PID), {"comment": "new"}, unmodified_since=NOW - timedelta(days=9999)
+        )
 
     assert catalogue.recorder.requests[-1].headers["if-unmodified-since"] == "1999-07-08T05:46:58.992Z"
-    changed = client.update_dataset(PID, {"comment": "new"}, unmodified_since=None)
+    changed = client.update_dataset(DatasetRecord(pid=PID), {"comment": "new"}, unmodified_since=None)
     assert (changed.model_extra or {})["comment"] == "new"
     assert "if-unmodified-since" not in catalogue.recorder.requests[-1].headers
 
