@@ -130,7 +130,7 @@ def _high_level(
         if assignment.field_type == "high_level":
             try:
                 rendered = render(assignment.value, evaluation.values, schema.variables)
-                value = _plain(_converted(assignment, rendered.value))
+                value = plain(_converted(assignment, rendered.value))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 reasons[assignment.fills] = evaluation.why(error)
                 notices.append(_failed(key, assignment.machine_name, reasons[assignment.fills]))
@@ -171,7 +171,7 @@ def _scientific_metadata(
         if assignment.field_type == "scientific_metadata":
             try:
                 rendered = render(assignment.value, evaluation.values, schema.variables)
-                value = _plain(convert(rendered.value, assignment.type))
+                value = plain(convert(rendered.value, assignment.type))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
                 continue
@@ -188,16 +188,16 @@ def _failed(key: str, machine_name: str, reason: Reason) -> Notice:
     return notice_of(f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """The value as strict JSON: what has no JSON number becomes null."""
     if depth > _DEEPEST_VALUE:
         raise ValueError("The value is nested too deeply.")
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{type(value).__name__} is nothing that metadata can hold")

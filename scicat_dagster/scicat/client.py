@@ -19,8 +19,9 @@ import requests
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from scicat_dagster.config.models import version_of
+from scicat_dagster.dataset.jobs import Job
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
-from scicat_dagster.scicat.dialects import DIALECTS, JSON, Attachment, Body, Dialect, Job
+from scicat_dagster.scicat.dialects import DIALECTS, JSON, Attachment, Body, Dialect
 from scicat_dagster.scicat.errors import RefusedError, UnansweredError, server_text
 from scicat_dagster.scicat.models import AttachmentRecord, DatasetRecord, JobRecord, OrigDatablockRecord
 from scicat_dagster.scicat.queries import MOST_RECORDS, filter_text, parts_for_an_address
@@ -315,7 +316,7 @@ class ScicatClient(ScicatSession):
         if not response.ok:
             raise self._explained(response, doing)
 
-    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> Iterator[JobRecord]:
+    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> list[JobRecord]:
         """The jobs of the same type with a value at a place of their jobParams, all this account may see.
 
         Raises
@@ -323,11 +324,14 @@ class ScicatClient(ScicatSession):
         TransientError
             The server could not answer.
         """
+        doing = f"looking for jobs of type {job.type}"
         route = self.route("jobs")
-        where = route.dialect.jobs_like(job, place, value)
-        for record in self._pages(route.address, where, f"looking for jobs of type {job.type}", JobRecord):
-            params = route.dialect.job_params(record.model_dump(mode="json"))
-            yield record.model_copy(update={"jobParams": params})
+        response = self._ask("GET", f"{route.address}{route.dialect.jobs_like(job, place, value)}", doing)
+        found = self._listed(response, doing, JobRecord)
+        params = [route.dialect.job_params(record.model_dump(mode="json")) for record in found]
+        return [
+            record.model_copy(update={"jobParams": each}) for record, each in zip(found, params, strict=True)
+        ]
 
     def create_job(self, job: Job) -> JobRecord:
         """Post a job. The server does not check whether there is one like it already.

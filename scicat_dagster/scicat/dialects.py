@@ -10,17 +10,20 @@ Source: SciCat's DTOs of both versions, and the recorded answers of 4.5.0, 5.2.1
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
+from scicat_dagster.dataset.jobs import Job
 from scicat_dagster.errors import Notice
 from scicat_dagster.schemas.models import V4_LIST_FIELDS
 from scicat_dagster.scicat.models import DatasetRecord
+from scicat_dagster.scicat.queries import filter_text
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -36,18 +39,6 @@ _UNKNOWN_TO_V3_DERIVED = (
     "sampleId",
     "instrumentId",
 )
-
-
-class Job(BaseModel):
-    """A job to be posted, by the names of API v4."""
-
-    model_config = ConfigDict(frozen=True)
-
-    type: str
-    jobParams: dict[str, JsonValue]  # noqa: N815 - the API's names
-    ownerUser: str = ""  # noqa: N815
-    ownerGroup: str = ""  # noqa: N815
-    contactEmail: str = ""  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -102,8 +93,8 @@ class Dialect(ABC):
         """The body that posts a job."""
 
     @abstractmethod
-    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> Body:
-        """The conditions for jobs of the same type that have this value at a place of their jobParams."""
+    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> str:
+        """What follows the address of jobs to ask for those of a type with a value at a place of jobParams."""
 
     @abstractmethod
     def job_params(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,9 +181,10 @@ class V3(Dialect):
         body: Body = {"type": job.type, "datasetList": datasets, "jobParams": params}
         return {**body, "emailJobInitiator": job.contactEmail} if job.contactEmail else body
 
-    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> Body:
-        path = ".".join(place)
-        return {"type": job.type, path if place[0] == "datasetList" else f"jobParams.{path}": value}
+    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> str:
+        # The list takes no filter at all here.
+        fields, limits = quote(json.dumps(_job_conditions(job, place, value))), quote('{"limit": 1000}')
+        return f"/fullquery?fields={fields}&limits={limits}"
 
     def job_params(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         params = dict(answer.get("jobParams") or {})
@@ -265,8 +257,8 @@ class V4(Dialect):
     def new_job(self, job: Job) -> Body:
         return {name: value for name, value in job.model_dump(mode="json").items() if value != ""}
 
-    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> Body:
-        return {"type": job.type, ".".join(("jobParams", *place)): value}
+    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> str:
+        return f"?filter={quote(filter_text(_job_conditions(job, place, value)))}"
 
     def job_params(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         return dict(answer.get("jobParams") or {})
@@ -293,6 +285,10 @@ class V4(Dialect):
             if value is not None:
                 body.setdefault(plural, [value])
         return body
+
+
+def _job_conditions(job: Job, place: Sequence[str], value: str) -> Body:
+    return {"type": job.type, ".".join(("jobParams", *place)): value}
 
 
 def _difference(metadata: Mapping[str, JsonValue], record: DatasetRecord) -> Body:

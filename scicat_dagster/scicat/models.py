@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,6 +61,18 @@ class JobRecord(BaseModel):
     id: str = Field(alias="_id")
     type: str = ""
     jobParams: dict[str, Any] = Field(default_factory=dict)  # noqa: N815
+
+
+class PostedJob(BaseModel):
+    """What became of a job that a schema wants posted; ``name`` is its name there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    type: str = ""
+    state: Literal["posted", "was there", "refused", "not looked for"]
+    id: str = ""
+    reason: str = ""
 
 
 class AttachmentRecord(BaseModel):

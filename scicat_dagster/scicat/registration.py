@@ -24,7 +24,13 @@ from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError, UnansweredError
-from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord, RegisteredDataset
+from scicat_dagster.scicat.models import (
+    DatasetRecord,
+    FileRecord,
+    OrigDatablockRecord,
+    PostedJob,
+    RegisteredDataset,
+)
 
 LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
 """Larger file lists are split. MongoDB takes 16 MiB at most, too, and a list is larger there than as JSON."""
@@ -45,6 +51,8 @@ class Registration(BaseModel):
     created_dataset: bool
     created_origdatablock: bool
     notices: tuple[Notice, ...] = ()
+    jobs: tuple[PostedJob, ...] = ()
+    """Those of the schema; see ``scicat.jobs``."""
 
 
 def register(

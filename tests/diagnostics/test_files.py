@@ -251,10 +251,10 @@ def test_a_field_that_the_schema_misdefines_is_missing_with_its_mistake(
 
 
 def test_an_unknown_key_of_a_schema_is_told_once(facility: Facility) -> None:
-    facility.schema["jobs"] = {}
+    facility.schema["jobz"] = {}
 
     assert facility.report()["unresolved"] == []
-    assert facility.run().stdout.count("no job will be made") == 1
+    assert facility.run().stdout.count("did you mean jobs?") == 1
 
 
 def broken_schema(facility: Facility) -> None:

@@ -116,7 +116,6 @@ NO_KEY = "is not a known key and has no effect"
     ("place", "expected"),
     [
         ("comment", f"{NO_KEY}."),
-        ("jobs", "is not known here: no job will be made."),
         ("variabels", f"{NO_KEY}; did you mean variables?"),
         ("variables.v.operatr", f"{NO_KEY}; did you mean operator?"),
         ("variables.v.note", f"{NO_KEY}."),

@@ -18,9 +18,10 @@ from pydantic import JsonValue
 
 from scicat_dagster.config.models import IngestionSettings, ScicatSettings
 from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.jobs import Job
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect
 from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
-from scicat_dagster.scicat.dialects import Attachment, Job
+from scicat_dagster.scicat.dialects import Attachment
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.registration import register
 

@@ -279,6 +279,11 @@ class Store:
         with self._transaction() as connection:
             _insert(connection, "jobs", id=document["_id"], document=_text(document))
 
+    def clear_jobs(self) -> None:
+        """Forget every job."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM jobs")
+
     def jobs(self) -> list[JsonObject]:
         """All jobs, oldest first."""
         return list(self.find("jobs", {}))
