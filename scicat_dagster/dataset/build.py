@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from scicat_dagster.config.models import DatasetSettings, FileHandlingSettings
-from scicat_dagster.dataset.fields import MANDATORY, RawDataset
+from scicat_dagster.dataset.fields import MANDATORY, MANDATORY_FOR_DERIVED, DatasetBody
 from scicat_dagster.errors import Notice, PermanentError, Reason, message_of
 from scicat_dagster.files.manifest import DataFile, FileDescription
 from scicat_dagster.schemas.conversion import convert
@@ -249,16 +249,21 @@ def _pid(
     return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
 
 
-def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list[Notice]) -> RawDataset:
+def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list[Notice]) -> DatasetBody:
     """The dataset without the optional fields that the server would refuse, which are noted."""
+    needed = (*MANDATORY, "type", "pid", *(MANDATORY_FOR_DERIVED if values.get("type") == "derived" else ()))
+    missing = {
+        name: reasons.get(name, Reason("the schema does not assign it."))
+        for name in set(needed) & set(MANDATORY_FOR_DERIVED)
+        if name not in values
+    }
+    refused: dict[str, ErrorDetails] = {}
     try:
-        return RawDataset.model_validate(values)
+        dataset = DatasetBody.model_validate(values)
     except ValidationError as error:
         refused = {str(detail["loc"][0]): detail for detail in error.errors(include_url=False)}
-    missing = {
-        name: _why_missing(detail, reasons.get(name))
-        for name, detail in refused.items()
-        if name in {*MANDATORY, "type", "pid"}
+    missing |= {
+        name: _why_missing(detail, reasons.get(name)) for name, detail in refused.items() if name in needed
     }
     if missing:
         listed = " ".join(f"{name}: {reason.text}" for name, reason in missing.items())
@@ -268,10 +273,12 @@ def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list
             "of the run, because the failed one has the old schema.",
             reasons=missing,
         )
+    if not refused:
+        return dataset
     notices.extend(
         Notice(subject=f"dataset.{name}", reason=message_of(detail)) for name, detail in refused.items()
     )
-    return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
+    return DatasetBody.model_validate({name: value for name, value in values.items() if name not in refused})
 
 
 def _why_missing(detail: ErrorDetails, not_built: Reason | None) -> Reason:
@@ -294,7 +301,7 @@ def _check_size(body: dict[str, Any]) -> None:
 
 
 def _origdatablock(
-    dataset: RawDataset, files: FileDescription, handling: FileHandlingSettings, notices: list[Notice]
+    dataset: DatasetBody, files: FileDescription, handling: FileHandlingSettings, notices: list[Notice]
 ) -> dict[str, JsonValue]:
     folder = dataset.sourceFolder
     listed = [

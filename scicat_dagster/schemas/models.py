@@ -31,6 +31,7 @@ from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, unknown_key
 from scicat_dagster.schemas.operators import OPERATORS, Arguments, canonical_name
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.schemas.selection import Selector, read_selector
+from scicat_dagster.schemas.techniques import technique
 
 MESSAGE_VARIABLES = ("message_job_id", "message_service_id", "message_metadata")
 """Those of the built-in variables that only a file with an announcement has."""
@@ -248,6 +249,8 @@ class ValueVariable(_Part):
     def _can_be_operated(self) -> ValueVariable:
         if self.operator and not OPERATORS[self.operator].is_optional and (missing := self.missing_arguments):
             raise ValueError(f"the operator {self.operator} needs `{missing[0]}`")
+        if self.operator == "panet":
+            _check_techniques(self.value)
         if self.operator == "regex" and self.pattern is not None:
             try:
                 expression = re.compile(self.pattern)
@@ -270,6 +273,16 @@ class ValueVariable(_Part):
             yield Mistake(
                 place=argument, what=f"is missing, so that {self.operator} leaves the value as it is."
             )
+
+
+def _check_techniques(value: Any) -> None:
+    """Make sure that the labels which are no references are of PaNET."""
+    for label in value if isinstance(value, list) else [value]:
+        if isinstance(label, str) and "<" not in label:
+            try:
+                technique(label)
+            except LookupError as error:
+                raise ValueError(str(error)) from None
 
 
 AnyVariable = NexusVariable | ScicatVariable | ValueVariable

@@ -179,6 +179,8 @@ class ScicatClient(ScicatSession):
             The server could not answer; it may have created the dataset all the same.
         """
         doing = "creating the dataset"
+        if refusal := self.route("datasets").dialect.refusal(body):
+            raise RefusedError(refusal, remedy="Set scicat.api to v4, if the server has it.")
         response = self._ask("POST", self._datasets, doing, self.as_posted(body))
         if response.status_code == 409:
             raise ConflictError(server_text(response), remedy="Look at the dataset that has this pid.")

@@ -80,6 +80,10 @@ class Dialect(ABC):
     def read_dataset(self, answer: JsonValue) -> JsonValue:
         """A dataset of an answer in the names of the model; what is not a dataset stays as it is."""
 
+    def refusal(self, dataset: Mapping[str, JsonValue]) -> str:  # noqa: ARG002 - v4 takes any.
+        """Why this API cannot hold a dataset at all; empty where it can."""
+        return ""
+
     @abstractmethod
     def left_out(self, dataset: Mapping[str, JsonValue]) -> Iterator[Notice]:
         """What of a dataset this API has no place for."""
@@ -94,7 +98,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def jobs_like(self, job: Job, place: Sequence[str], value: str) -> str:
-        """What follows the address of jobs to ask for those of a type with a value at a place of jobParams."""
+        """What follows the address of jobs to ask for those of a type with a value somewhere in jobParams."""
 
     @abstractmethod
     def job_params(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +153,15 @@ class V3(Dialect):
 
     def read_dataset(self, answer: JsonValue) -> JsonValue:
         # Newer servers answer with the lists as well, which cannot be written here.
-        return self._single(answer) if isinstance(answer, dict) else answer
+        if not isinstance(answer, dict):
+            return answer
+        return {name: value for name, value in _related(answer).items() if name not in V4_LIST_FIELDS}
+
+    def refusal(self, dataset: Mapping[str, JsonValue]) -> str:
+        kind = dataset.get("type")
+        return (
+            "" if kind in {None, "raw", "derived"} else f"SciCat's v3 API has no datasets of the type {kind}."
+        )
 
     def left_out(self, dataset: Mapping[str, JsonValue]) -> Iterator[Notice]:
         for plural, singular in V4_LIST_FIELDS.items():
@@ -233,7 +245,7 @@ class V4(Dialect):
     def read_dataset(self, answer: JsonValue) -> JsonValue:
         if not isinstance(answer, dict):
             return answer
-        read = dict(answer)
+        read = _related(answer)
         for plural, singular in V4_LIST_FIELDS.items():
             listed = read.pop(plural, None)
             items: list[JsonValue] = []
@@ -285,6 +297,25 @@ class V4(Dialect):
             if value is not None:
                 body.setdefault(plural, [value])
         return body
+
+
+def _related(answer: Mapping[str, JsonValue]) -> Body:
+    """The answer with its relationships in the new form, whichever the server has."""
+    related = answer.get("relationships")
+    if not isinstance(related, list):
+        return dict(answer)
+    return {**answer, "relationships": [_new_form(item) for item in related]}
+
+
+def _new_form(item: JsonValue) -> JsonValue:
+    if not isinstance(item, dict) or "identifier" in item or "pid" not in item:
+        return item
+    return {
+        "identifier": item["pid"],
+        "identifierType": "Local",
+        "relationship": item.get("relationship"),
+        "entityType": "Dataset",
+    }
 
 
 def _job_conditions(job: Job, place: Sequence[str], value: str) -> Body:

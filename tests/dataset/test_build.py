@@ -437,9 +437,49 @@ def test_a_list_of_samples_is_left_out_and_noted(build: Build) -> None:
     assert [notice.subject for notice in built.notices] == ["dataset.sampleId"]
 
 
-def test_another_type_than_raw_is_refused(build: Build) -> None:
-    with pytest.raises(PermanentError, match="type: "):
-        build({"type": high_level("type", "derived")})
+def test_a_derived_dataset_needs_what_it_was_derived_from(build: Build) -> None:
+    derived = {
+        "type": high_level("type", "derived"),
+        "inputs": high_level("inputDatasets", ["20.500.12269/raw"], "string[]"),
+        "software": high_level("usedSoftware", ["scipp 25.11"], "string[]"),
+    }
+    with pytest.raises(PermanentError) as refused:
+        build({"type": derived["type"]})
+    assert "inputDatasets: the schema does not assign it." in refused.value.what
+    assert "usedSoftware: the schema does not assign it." in refused.value.what
+    with pytest.raises(PermanentError, match="inputDatasets"):
+        build({**derived, "inputs": high_level("inputDatasets", "<gone>", "string[]")})
+
+    built = build(derived)
+
+    assert built.dataset["type"] == "derived"
+    assert built.dataset["inputDatasets"] == ["20.500.12269/raw"]
+    assert built.dataset["usedSoftware"] == ["scipp 25.11"]
+
+
+def test_a_relationship_of_the_older_form_is_translated(build: Build) -> None:
+    old = {"pid": "20.500.12269/raw", "relationship": "IsDerivedFrom"}
+    new = {"identifier": "10.1016/j.x", "identifierType": "DOI", "relationship": "IsCitedBy"}
+
+    built = build({"related": high_level("relationships", [old, new], "list")})
+
+    assert built.dataset["relationships"] == [
+        {
+            "identifier": "20.500.12269/raw",
+            "identifierType": "Local",
+            "relationship": "IsDerivedFrom",
+            "entityType": "Dataset",
+        },
+        {**new, "entityType": "Other"},
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"relationship": "IsCitedBy"}, {"identifier": "x", "kind": "y"}, "x"])
+def test_a_relationship_that_a_server_would_refuse_is_left_out_and_noted(build: Build, wrong: object) -> None:
+    built = build({"related": high_level("relationships", [wrong], "list")})
+
+    assert "relationships" not in built.dataset
+    assert [notice.subject for notice in built.notices] == ["dataset.relationships"]
 
 
 # --- Defaults

@@ -129,7 +129,7 @@ def test_a_variable_and_a_field_that_fail_are_warnings_with_their_reasons(facili
         ("owner", "", "is empty"),
         ("contactEmail", "ada", "is not an e-mail address"),
         ("pid", "<lost>", "/entry/nowhere"),
-        ("type", "derived", "raw"),
+        ("type", "", "is empty"),
     ],
 )
 def test_a_mandatory_field_that_cannot_be_built_is_a_mistake(

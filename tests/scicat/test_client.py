@@ -857,7 +857,12 @@ def read_exchange(path: Path) -> Exchange:
     )
 
 
-RECORDED = {path.stem: read_exchange(path) for path in sorted(EXCHANGES.glob("*.json"))}
+RECORDED = {
+    path.stem: read_exchange(path)
+    for path in sorted(EXCHANGES.glob("*.json"))
+    # What the client asks by v4, test_contract asks the stand-in, which answers as recorded.
+    if not path.stem.startswith("10_v4_")
+}
 PLURALS = ("proposals", "instruments", "samples")
 
 

@@ -492,7 +492,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00$"), min_si
 LEAVES = (
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**53), 2**53)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8"), max_size=8)
 )
