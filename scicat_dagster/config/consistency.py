@@ -32,6 +32,10 @@ def contradictions(settings: Settings) -> list[str]:
     scicat = settings.scicat
     if scicat.username and not scicat.password.get_secret_value():
         found.append("scicat.password: is missing, and scicat.username is given.")
+    if scicat.login == "oidc" and not scicat.oidc_token_file.startswith("/"):
+        found.append("scicat.oidc_token_file: must be an absolute path, because scicat.login is oidc.")
+    if scicat.login == "ldap" and not scicat.username:
+        found.append("scicat.username: is missing, and scicat.login is ldap.")
     if scicat.api == "v4" and not scicat.has_versions:
         found.append("scicat.host: must end with /api or /api/v3, so that the v4 API is found beside it.")
     handling = settings.ingestion.file_handling
@@ -82,7 +86,7 @@ def doubtful_settings(raw: dict[str, Any], settings: Settings) -> list[str]:
         found.append("logging: has no effect; Dagster's own logging settings replace it.")
     if not settings.scicat.verify:
         found.append("scicat.verify is false: anybody between here and the catalogue can read our token.")
-    if not (settings.scicat.token.get_secret_value() or settings.scicat.username):
+    if not (settings.scicat.token.get_secret_value() or settings.scicat.logs_in):
         found.append("scicat: neither token nor username is given, so nothing can be registered.")
     found += _readable_by_others(settings)
     if not settings.kafka.topics:
@@ -105,7 +109,7 @@ def _readable_by_others(settings: Settings) -> Iterator[str]:
             "login, and everything can be read on the way. Use sasl_ssl."
         )
     host = urlsplit(scicat.host)
-    has_login = scicat.token.get_secret_value() or scicat.username
+    has_login = scicat.token.get_secret_value() or scicat.logs_in
     if has_login and host.scheme == "http" and host.hostname not in _THIS_MACHINE:
         yield "scicat.host begins with http://: anybody on the way to SciCat can read our token."
 

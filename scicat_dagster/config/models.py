@@ -246,6 +246,14 @@ class ScicatSettings(_Section):
     """New: the account to log in with instead of a token. The login is then renewed by itself."""
     password: Secret = SecretStr("")
     """New: the account's password; better `${NAME}` from the environment."""
+    login: Literal["local", "ldap", "oidc"] = "local"
+    """New: who checks the login: SciCat itself (`local`) or its LDAP server (`ldap`), with user name and
+    password; or the identity provider (`oidc`), whose id token SciCat exchanges for a token of its own.
+    """
+    oidc_token_file: str = ""
+    """New: for `login: oidc` the file that holds the id token. Whoever issues it keeps it valid; the file is
+    read at each login.
+    """
     frontend: Annotated[str, AfterValidator(lambda url: api_root(url) if url else url)] = ""
     """New: the address of the catalogue's web pages. Empty: `host` without /api/v3."""
     additional_headers: dict[str, HeaderSecret] = Field(default_factory=dict)
@@ -265,6 +273,11 @@ class ScicatSettings(_Section):
     def timeout_seconds(self) -> float:
         """How long one answer may take."""
         return self.timeout or DEFAULT_TIMEOUT_SECONDS
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether there is something to log in with, so that a token is renewed by itself."""
+        return bool(self.oidc_token_file if self.login == "oidc" else self.username)
 
     @property
     def root(self) -> str:

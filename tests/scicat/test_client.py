@@ -391,6 +391,47 @@ def test_a_login_that_was_refused_is_not_tried_again_for_a_while(catalogue: Cata
     assert catalogue.routes == [("POST", "auth/login")] * 2
 
 
+def test_a_login_of_the_ldap_server_is_renewed_as_any_other(catalogue: Catalogue) -> None:
+    client = catalogue.client(login="ldap")
+
+    assert client.whoami() == "ingestor"
+    catalogue.store.expire_tokens()
+    client.create_dataset(dataset())
+
+    logins = [path for method, path in catalogue.routes if method == "POST" and path.startswith("auth/")]
+    assert set(logins) == {"auth/ldap"}
+    assert len(logins) == 2
+
+
+def test_an_id_token_is_exchanged_and_read_anew_at_each_login(tmp_path: Path) -> None:
+    file = tmp_path / "id-token"
+    accounts = Accounts((INGESTOR, PLAIN))
+    with CatalogueServer(tmp_path / "catalogue.sqlite", accounts, dialect=Dialect.V5_2) as server:
+        given = {"host": server.api_root, "login": "oidc", "oidc_token_file": str(file), "timeout": LONG}
+        client = ScicatClient(ScicatSettings.model_validate(given))
+        raised(LoginRefusedError, client.whoami)
+        file.write_text(f"{accounts.id_token('ingestor')}\n")
+        assert client.whoami() == "ingestor"
+
+        file.write_text(accounts.id_token("plain"))
+        server.store.expire_tokens()
+        # The login is renewed with what the file holds now.
+        assert client.dataset(PID) is None
+        assert client.whoami() == "plain"
+        client.close()
+
+
+@pytest.mark.parametrize("content", ["", "wrong-token-nobody-may-see", "\xff"])
+def test_an_id_token_that_is_refused_is_not_shown(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "id-token"
+    file.write_bytes(content.encode("latin-1"))
+    with CatalogueServer(tmp_path / "catalogue.sqlite", dialect=Dialect.V5_2) as server:
+        given = {"host": server.api_root, "login": "oidc", "oidc_token_file": str(file), "timeout": LONG}
+        client = ScicatClient(ScicatSettings.model_validate(given))
+        raised(LoginRefusedError, client.whoami, "wrong-token-nobody-may-see")
+        client.close()
+
+
 def test_a_login_that_is_down_is_transient(catalogue: Catalogue) -> None:
     catalogue.script.add((FaultKind.LOGIN_DOWN, "POST", "auth/login"))
     client = catalogue.client()

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scicat_dagster.demo.catalogue import pages
-from scicat_dagster.demo.catalogue.accounts import Accounts
+from scicat_dagster.demo.catalogue.accounts import Account, Accounts
 from scicat_dagster.demo.catalogue.calls import (
     Call,
     administrator,
@@ -72,6 +72,7 @@ def create_app(store: Store, accounts: Accounts, dialect: Dialect = Dialect.V4X)
     api: list[tuple[str, str, Callable[[Call], Response]]] = [
         ("GET", "/health", catalogue.health),
         ("POST", "/auth/login", catalogue.log_in),
+        ("POST", "/auth/ldap", catalogue.log_in),
         ("GET", "/auth/whoami", catalogue.whoami),
         ("GET", "/users/my/self", catalogue.myself),
         ("POST", "/datasets", catalogue.post_dataset),
@@ -99,6 +100,9 @@ def create_app(store: Store, accounts: Accounts, dialect: Dialect = Dialect.V4X)
         ("POST", "/samples", catalogue.post_sample),
         ("GET", "/samples/{id}", catalogue.get_sample),
     ]
+    if dialect.has_new_relationships:
+        # It came with the same release.
+        api.append(("POST", "/auth/oidc/token", catalogue.exchange_token))
     jobs = Jobs(store)
     blocks = [
         ("POST", "/origdatablocks", catalogue.post_origdatablock),
@@ -185,7 +189,16 @@ class _Catalogue:
         logged_in = self._accounts.log_in(self._store, body.get("username"), body.get("password"))
         if logged_in is None:
             raise unauthorized()
-        account, token = logged_in
+        return self._logged_in(*logged_in)
+
+    def exchange_token(self, call: Call) -> Response:
+        body = call.body if isinstance(call.body, dict) else {}
+        logged_in = self._accounts.exchange(self._store, body.get("idToken"))
+        if logged_in is None:
+            raise usual_error(HTTPStatus.UNAUTHORIZED, "Invalid idToken: failed to decode JWT")
+        return self._logged_in(*logged_in)
+
+    def _logged_in(self, account: Account, token: str) -> Response:
         lifetime = int(self._accounts.token_lifetime.total_seconds())
         answer = {
             "access_token": token,
