@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from scicat_dagster.config.field_types import PATH_TYPES
-from scicat_dagster.config.models import Settings
+from scicat_dagster.config.models import Settings, version_of
 from scicat_dagster.nearest import suggestion
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -36,6 +36,11 @@ def contradictions(settings: Settings) -> list[str]:
         found.append("scicat.oidc_token_file: must be an absolute path, because scicat.login is oidc.")
     if scicat.login == "ldap" and not scicat.username:
         found.append("scicat.username: is missing, and scicat.login is ldap.")
+    found += [
+        f"scicat.api_endpoints.{name}: begins with v{version}, and SciCat's API has v3 and v4 only."
+        for name, path in scicat.api_endpoints
+        if (version := version_of(path)) not in {None, 3, 4}
+    ]
     if scicat.api == "v4" and not scicat.has_versions:
         found.append("scicat.host: must end with /api or /api/v3, so that the v4 API is found beside it.")
     handling = settings.ingestion.file_handling
@@ -84,6 +89,11 @@ def doubtful_settings(raw: dict[str, Any], settings: Settings) -> list[str]:
     found = []
     if raw.get("logging"):
         found.append("logging: has no effect; Dagster's own logging settings replace it.")
+    for name in ("proposals", "instruments", "samples"):
+        path = str(raw.get("scicat", {}).get("api_endpoints", {}).get(name, ""))
+        if version_of(path) == 4:
+            asked = getattr(settings.scicat.api_endpoints, name)
+            found.append(f"scicat.api_endpoints.{name}: {path} is not there; {asked} is asked instead.")
     if not settings.scicat.verify:
         found.append("scicat.verify is false: anybody between here and the catalogue can read our token.")
     if not (settings.scicat.token.get_secret_value() or settings.scicat.logs_in):

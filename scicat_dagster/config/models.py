@@ -187,18 +187,26 @@ _VERSION = re.compile(r"/v(\d+)$")
 _BEGINS_WITH_VERSION = re.compile(r"/?v(\d+)/")
 
 
+def _known_to_v3_only(path: str) -> str:
+    """The path in v3 where a configuration says v4, which has no such collection (up to 5.2 at least)."""
+    return re.sub(r"^/?v4/", "v3/", path)
+
+
+V3Path = Annotated[str, AfterValidator(_known_to_v3_only)]
+
+
 class ApiEndpoints(_Section):
     """Paths of the API's collections: relative to its root, or beginning with a version such as `v3/`."""
 
     datasets: str = "datasets"
     """Where datasets are."""
-    proposals: str = "proposals"
+    proposals: V3Path = "proposals"
     """Where proposals are."""
     origdatablocks: str = "origdatablocks"
     """Where the lists of files are."""
-    instruments: str = "instruments"
+    instruments: V3Path = "instruments"
     """Where instruments are."""
-    samples: str = "samples"
+    samples: V3Path = "samples"
     """Where samples are."""
     jobs: str = "jobs"
     """Where the jobs of schemas are posted."""
