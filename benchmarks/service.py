@@ -80,7 +80,7 @@ def facility(layout: str, slots: int = _DEFAULT_SLOTS, late_seconds: float = 0.0
     place.chmod(0o711)
     try:
         with running_facility(
-            place, _SEED, None, chosen, Dialect.V4X, {}, late_seconds=late_seconds
+            place, _SEED, None, chosen, Dialect.V4X, "v3", {}, late_seconds=late_seconds
         ) as running:
             _wait(lambda: bool(cursor_of(running.instance).offsets), _START_SECONDS)
             yield running

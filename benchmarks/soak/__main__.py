@@ -44,6 +44,7 @@ def soak(
     timeout_seconds: float,
     layout: type[Processes] = Laptop,
     dialect: Dialect = Dialect.V4X,
+    api: str = "v3",
     broker_address: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -59,7 +60,7 @@ def soak(
     began = time.monotonic()
     deadline = began + timeout_seconds
     plan = make_plan(seed, files, kills, victims=layout.victims, seconds_per_file=SECONDS_PER_FILE[layout])
-    with running_facility(directory, seed, broker_address, layout, dialect) as facility:
+    with running_facility(directory, seed, broker_address, layout, dialect, api) as facility:
         operator = Operator(facility, random.Random(f"operator/{seed}"), say)  # noqa: S311 - no secret
         storm = Storm(facility, plan, random.Random(f"kills/{seed}"), say, operator)  # noqa: S311 - no secret
         if broker_address:
@@ -103,6 +104,10 @@ def _as_interrupt(_: int, __: FrameType | None) -> None:
     "--dialect", type=click.Choice([str(one) for one in Dialect]), default="4.x", show_default=True,
     help="Which generation of SciCat the catalogue answers like.",
 )  # fmt: skip
+@click.option(
+    "--api", type=click.Choice(["v3", "v4"]), default="v3", show_default=True,
+    help="The version of SciCat's API by which datasets and origdatablocks are posted.",
+)  # fmt: skip
 @click.option("--broker", default="mock", show_default=True, help="HOST:PORT of a Kafka that runs already.")
 def main(
     files: int,
@@ -112,6 +117,7 @@ def main(
     directory: Path | None,
     layout: str,
     dialect: str,
+    api: str,
     broker: str,
 ) -> None:
     """Announce files to a facility that fails and is killed, and account for every one of them.
@@ -136,6 +142,7 @@ def main(
             timeout_seconds=timeout or 180 + 12 * files,
             layout=LAYOUTS[layout],
             dialect=Dialect(dialect),
+            api=api,
             broker_address=None if broker == "mock" else broker,
             say=lambda line: click.echo(f"{time.monotonic() - began:6.0f} s  {line}", err=True),
         )

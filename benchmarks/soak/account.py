@@ -19,6 +19,7 @@ from scicat_dagster.demo.catalogue.faults import FaultKind
 from scicat_dagster.demo.file_writer import MessageKind
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, problem_of
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
+from scicat_dagster.scicat.dialects import V4
 from scicat_dagster.usecases.preview import preview_file
 
 _COMPARED = (
@@ -105,7 +106,11 @@ def _differing(facility: Facility) -> Iterator[tuple[str, str]]:
         for block in facility.store.origdatablocks(str(dataset["pid"])):
             path = Path(str(dataset["sourceFolder"])) / str(block["dataFileList"][0]["path"])
             built = preview_file(path, config, environment)
-            ours = _comparable(built.dataset or {}, built.origdatablock or {"dataFileList": [{}]})
+            # What would be posted may have the lists of API v4; the documents have both.
+            read = V4().read_dataset(built.dataset or {})
+            ours = _comparable(
+                read if isinstance(read, dict) else {}, built.origdatablock or {"dataFileList": [{}]}
+            )
             theirs = _comparable(dataset, block)
             different = [key for key, value in ours.items() if theirs[key] != value]
             different += [error.reason for error in built.errors]

@@ -100,6 +100,7 @@ def running_facility(
     broker_address: str | None,
     layout: type[Processes],
     dialect: Dialect,
+    api: str,
     chances: Mapping[FaultKind, float] = FAULTS,
     *,
     late_seconds: float = 0.0,
@@ -127,6 +128,7 @@ def running_facility(
             "DAGSTER_HOME": str(directory / "dagster"),
             CONFIGURATION_VARIABLE: str(directory / "config.yml"),
             "SCICAT_DEMO_PASSWORD": password,
+            "SCICAT_DEMO_API": api,
             "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
             "SCICAT_DEMO_SCICAT_PORT": str(server.port),
         }

@@ -34,6 +34,10 @@ import click
     "--directory", type=click.Path(path_type=Path, file_okay=False),
     help="Where to keep everything; a temporary folder, removed in the end, when not given.",
 )  # fmt: skip
+@click.option(
+    "--api", type=click.Choice(["v3", "v4"]), default="v3", show_default=True,
+    help="The version of SciCat's API by which datasets, origdatablocks and jobs are posted.",
+)  # fmt: skip
 @click.option("--timeout", default=900.0, show_default=True, help="With --exit-when-done, in seconds.")
 def demo(
     files: int,
@@ -44,6 +48,7 @@ def demo(
     outage: float,
     port: int,
     directory: Path | None,
+    api: str,
     timeout: float,
 ) -> None:
     """Run a facility on this machine: Kafka, a SciCat stand-in, a file writer, and Dagster with its UI.
@@ -58,7 +63,7 @@ def demo(
     place = directory or Path(tempfile.mkdtemp(prefix="scicat-dagster-demo-"))
     click.echo("Starting Kafka, SciCat and Dagster …", err=True)
     try:
-        with running_laptop(place, port) as laptop:
+        with running_laptop(place, port, api=api) as laptop:
             click.echo(f"Dagster  {laptop.dagster_url}/locations/", err=True)
             click.echo(f"SciCat   {laptop.catalogue.url}", err=True)
             click.echo(f"Files    {laptop.data_directory}", err=True)

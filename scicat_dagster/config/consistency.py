@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from scicat_dagster.config.field_types import PATH_TYPES
-from scicat_dagster.config.models import Settings
+from scicat_dagster.config.models import Settings, version_of
 from scicat_dagster.nearest import suggestion
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -32,6 +32,17 @@ def contradictions(settings: Settings) -> list[str]:
     scicat = settings.scicat
     if scicat.username and not scicat.password.get_secret_value():
         found.append("scicat.password: is missing, and scicat.username is given.")
+    if scicat.login == "oidc" and not scicat.oidc_token_file.startswith("/"):
+        found.append("scicat.oidc_token_file: must be an absolute path, because scicat.login is oidc.")
+    if scicat.login == "ldap" and not scicat.username:
+        found.append("scicat.username: is missing, and scicat.login is ldap.")
+    found += [
+        f"scicat.api_endpoints.{name}: begins with v{version}, and SciCat's API has v3 and v4 only."
+        for name, path in scicat.api_endpoints
+        if (version := version_of(path)) not in {None, 3, 4}
+    ]
+    if scicat.api == "v4" and not scicat.has_versions:
+        found.append("scicat.host: must end with /api or /api/v3, so that the v4 API is found beside it.")
     handling = settings.ingestion.file_handling
     if handling.data_directory and not handling.data_directory.startswith("/"):
         found.append("ingestion.file_handling.data_directory: must be an absolute path.")
@@ -78,9 +89,14 @@ def doubtful_settings(raw: dict[str, Any], settings: Settings) -> list[str]:
     found = []
     if raw.get("logging"):
         found.append("logging: has no effect; Dagster's own logging settings replace it.")
+    for name in ("proposals", "instruments", "samples"):
+        path = str(raw.get("scicat", {}).get("api_endpoints", {}).get(name, ""))
+        if version_of(path) == 4:
+            asked = getattr(settings.scicat.api_endpoints, name)
+            found.append(f"scicat.api_endpoints.{name}: {path} is not there; {asked} is asked instead.")
     if not settings.scicat.verify:
         found.append("scicat.verify is false: anybody between here and the catalogue can read our token.")
-    if not (settings.scicat.token.get_secret_value() or settings.scicat.username):
+    if not (settings.scicat.token.get_secret_value() or settings.scicat.logs_in):
         found.append("scicat: neither token nor username is given, so nothing can be registered.")
     found += _readable_by_others(settings)
     if not settings.kafka.topics:
@@ -103,7 +119,7 @@ def _readable_by_others(settings: Settings) -> Iterator[str]:
             "login, and everything can be read on the way. Use sasl_ssl."
         )
     host = urlsplit(scicat.host)
-    has_login = scicat.token.get_secret_value() or scicat.username
+    has_login = scicat.token.get_secret_value() or scicat.logs_in
     if has_login and host.scheme == "http" and host.hostname not in _THIS_MACHINE:
         yield "scicat.host begins with http://: anybody on the way to SciCat can read our token."
 

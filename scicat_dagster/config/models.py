@@ -182,22 +182,36 @@ class LoggingSettings(_Section):
 
 _FIRST_PART = re.compile(r"^/?([^/?#]*)(.*)$", re.DOTALL)
 
+_VERSION = re.compile(r"/v(\d+)$")
+
+_BEGINS_WITH_VERSION = re.compile(r"/?v(\d+)/")
+
+
+def _known_to_v3_only(path: str) -> str:
+    """The path in v3 where a configuration says v4, which has no such collection (up to 5.2 at least)."""
+    return re.sub(r"^/?v4/", "v3/", path)
+
+
+V3Path = Annotated[str, AfterValidator(_known_to_v3_only)]
+
 
 class ApiEndpoints(_Section):
-    """Paths of the API's collections, relative to its root."""
+    """Paths of the API's collections: relative to its root, or beginning with a version such as `v3/`."""
 
     datasets: str = "datasets"
     """Where datasets are."""
-    proposals: str = "proposals"
+    proposals: V3Path = "proposals"
     """Where proposals are."""
     origdatablocks: str = "origdatablocks"
     """Where the lists of files are."""
-    instruments: str = "instruments"
+    instruments: V3Path = "instruments"
     """Where instruments are."""
-    samples: str = "samples"
+    samples: V3Path = "samples"
     """Where samples are."""
     jobs: str = "jobs"
-    """Accepted, without effect: no jobs are made."""
+    """Where the jobs of schemas are posted."""
+    attachments: str = "attachments"
+    """Where attachments are in API v4. In v3 they are below their dataset."""
     health: str = ""
     """Where SciCat says whether it is healthy, which may be an absolute address. Empty: `health_endpoint`."""
 
@@ -211,6 +225,7 @@ class ApiEndpoints(_Section):
             "instruments": self.instruments,
             "samples": self.samples,
             "jobs": self.jobs,
+            "attachments": self.attachments,
         }.get(name)
         # What was made with the configured path already is not a schema's address.
         if path is None or re.match(rf"{re.escape(path)}([/?#]|$)", address):
@@ -218,17 +233,35 @@ class ApiEndpoints(_Section):
         return f"{path}{rest}"
 
 
+def version_of(path: str) -> int | None:
+    """The version of the API that a path begins with, such as 4 of ``v4/datasets``."""
+    found = _BEGINS_WITH_VERSION.match(path)
+    return int(found[1]) if found else None
+
+
 class ScicatSettings(_Section):
     """Where the catalogue is and how we log in: with a token, or (new) with a user name and password."""
 
     host: Annotated[str, AfterValidator(api_root)]
-    """The root of the API, such as https://scicat.example.org/api/v3."""
+    """The root of the API, such as https://scicat.example.org/api/v3, or without a version (…/api)."""
+    api: Literal["auto", "v3", "v4"] = "auto"
+    """New: the API for datasets, origdatablocks, attachments and jobs. `auto`: the version that `host`
+    names; where it names none, v4 if the server has it. Everything else is asked for by v3.
+    """
     token: HeaderSecret = SecretStr("")
     """The token to log in with; better `${NAME}` from the environment."""
     username: Text = ""
     """New: the account to log in with instead of a token. The login is then renewed by itself."""
     password: Secret = SecretStr("")
     """New: the account's password; better `${NAME}` from the environment."""
+    login: Literal["local", "ldap", "oidc"] = "local"
+    """New: who checks the login: SciCat itself (`local`) or its LDAP server (`ldap`), with user name and
+    password; or the identity provider (`oidc`), whose id token SciCat exchanges for a token of its own.
+    """
+    oidc_token_file: str = ""
+    """New: for `login: oidc` the file that holds the id token. Whoever issues it keeps it valid; the file is
+    read at each login.
+    """
     frontend: Annotated[str, AfterValidator(lambda url: api_root(url) if url else url)] = ""
     """New: the address of the catalogue's web pages. Empty: `host` without /api/v3."""
     additional_headers: dict[str, HeaderSecret] = Field(default_factory=dict)
@@ -248,6 +281,38 @@ class ScicatSettings(_Section):
     def timeout_seconds(self) -> float:
         """How long one answer may take."""
         return self.timeout or DEFAULT_TIMEOUT_SECONDS
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether there is something to log in with, so that a token is renewed by itself."""
+        return bool(self.oidc_token_file if self.login == "oidc" else self.username)
+
+    @property
+    def root(self) -> str:
+        """The root of all versions of the API; ``host`` itself where it does not end with a version."""
+        return _VERSION.sub("", self.host)
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether it can be said where the other version of the API is: ``host`` is …/api or …/api/v3."""
+        return self.root != self.host or self.host.endswith("/api")
+
+    @property
+    def pinned_version(self) -> int | None:
+        """The version of the API that ``api`` or else ``host`` names; None where neither does."""
+        if self.api != "auto":
+            return int(self.api.removeprefix("v"))
+        found = _VERSION.search(self.host)
+        if found is None:
+            return None if self.has_versions else 3
+        return 4 if found[1] == "4" else 3
+
+    def address(self, path: str, version: int = 3) -> str:
+        """The whole address of a path of the API; one that begins with a version has that version."""
+        path = path.lstrip("/")
+        if version_of(path) is not None:
+            return f"{self.root}/{path}"
+        return f"{self.root}/v{version}/{path}" if self.has_versions else f"{self.host}/{path}"
 
     @property
     def health_address(self) -> str:

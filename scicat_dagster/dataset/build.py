@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
 from scicat_dagster.config.models import DatasetSettings, FileHandlingSettings
-from scicat_dagster.dataset.fields import MANDATORY, RawDataset
+from scicat_dagster.dataset.fields import MANDATORY, MANDATORY_FOR_DERIVED, DatasetBody
 from scicat_dagster.errors import Notice, PermanentError, Reason, message_of
 from scicat_dagster.files.manifest import DataFile, FileDescription
 from scicat_dagster.schemas.conversion import convert
@@ -130,7 +130,7 @@ def _high_level(
         if assignment.field_type == "high_level":
             try:
                 rendered = render(assignment.value, evaluation.values, schema.variables)
-                value = _plain(_converted(assignment, rendered.value))
+                value = plain(_converted(assignment, rendered.value))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 reasons[assignment.fills] = evaluation.why(error)
                 notices.append(_failed(key, assignment.machine_name, reasons[assignment.fills]))
@@ -139,7 +139,7 @@ def _high_level(
                 values[assignment.fills] = value
             else:
                 reasons[assignment.fills] = Reason("its list is empty.")
-                _fill_from_list(values, assignment, value, notices)
+                _fill_from_list(values, assignment, value)
     return values, reasons
 
 
@@ -149,20 +149,18 @@ def _converted(assignment: FieldAssignment, value: Any) -> Any:
     return convert(value, "string[]" if is_list else assignment.type)
 
 
-def _fill_from_list(
-    values: dict[str, Any], assignment: FieldAssignment, value: Any, notices: list[Notice]
-) -> None:
-    """Put what v4 holds as a list into the one value that v3 has for it; a field given as v3's own wins."""
+def _fill_from_list(values: dict[str, Any], assignment: FieldAssignment, value: Any) -> None:
+    """Put a list of API v4 into the one value that v3 has for it, and keep it where it has several.
+
+    What is sent is decided when it is known what the server has. A value given as v3's own wins in v3.
+    """
     texts = [str(item) for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
-    if assignment.fills in values or not texts:
+    if not texts:
         return
-    if assignment.fills == "principalInvestigator":
-        values[assignment.fills] = ", ".join(texts)
-        return
-    values[assignment.fills] = texts[0]
+    is_text = assignment.fills == "principalInvestigator"
+    values.setdefault(assignment.fills, ", ".join(texts) if is_text else texts[0])
     if len(texts) > 1:
-        reason = f"SciCat's v3 API has one value here: the first is sent, without {', '.join(texts[1:])}."
-        notices.append(Notice(subject=f"dataset.{assignment.fills}", reason=reason))
+        values[assignment.machine_name] = texts
 
 
 def _scientific_metadata(
@@ -173,7 +171,7 @@ def _scientific_metadata(
         if assignment.field_type == "scientific_metadata":
             try:
                 rendered = render(assignment.value, evaluation.values, schema.variables)
-                value = _plain(convert(rendered.value, assignment.type))
+                value = plain(convert(rendered.value, assignment.type))
             except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 notices.append(_failed(key, assignment.machine_name, evaluation.why(error)))
                 continue
@@ -190,16 +188,16 @@ def _failed(key: str, machine_name: str, reason: Reason) -> Notice:
     return notice_of(f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """The value as strict JSON: what has no JSON number becomes null."""
     if depth > _DEEPEST_VALUE:
         raise ValueError("The value is nested too deeply.")
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{type(value).__name__} is nothing that metadata can hold")
@@ -251,16 +249,21 @@ def _pid(
     return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
 
 
-def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list[Notice]) -> RawDataset:
+def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list[Notice]) -> DatasetBody:
     """The dataset without the optional fields that the server would refuse, which are noted."""
+    needed = (*MANDATORY, "type", "pid", *(MANDATORY_FOR_DERIVED if values.get("type") == "derived" else ()))
+    missing = {
+        name: reasons.get(name, Reason("the schema does not assign it."))
+        for name in set(needed) & set(MANDATORY_FOR_DERIVED)
+        if name not in values
+    }
+    refused: dict[str, ErrorDetails] = {}
     try:
-        return RawDataset.model_validate(values)
+        dataset = DatasetBody.model_validate(values)
     except ValidationError as error:
         refused = {str(detail["loc"][0]): detail for detail in error.errors(include_url=False)}
-    missing = {
-        name: _why_missing(detail, reasons.get(name))
-        for name, detail in refused.items()
-        if name in {*MANDATORY, "type", "pid"}
+    missing |= {
+        name: _why_missing(detail, reasons.get(name)) for name, detail in refused.items() if name in needed
     }
     if missing:
         listed = " ".join(f"{name}: {reason.text}" for name, reason in missing.items())
@@ -270,10 +273,12 @@ def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list
             "of the run, because the failed one has the old schema.",
             reasons=missing,
         )
+    if not refused:
+        return dataset
     notices.extend(
         Notice(subject=f"dataset.{name}", reason=message_of(detail)) for name, detail in refused.items()
     )
-    return RawDataset.model_validate({name: value for name, value in values.items() if name not in refused})
+    return DatasetBody.model_validate({name: value for name, value in values.items() if name not in refused})
 
 
 def _why_missing(detail: ErrorDetails, not_built: Reason | None) -> Reason:
@@ -296,7 +301,7 @@ def _check_size(body: dict[str, Any]) -> None:
 
 
 def _origdatablock(
-    dataset: RawDataset, files: FileDescription, handling: FileHandlingSettings, notices: list[Notice]
+    dataset: DatasetBody, files: FileDescription, handling: FileHandlingSettings, notices: list[Notice]
 ) -> dict[str, JsonValue]:
     folder = dataset.sourceFolder
     listed = [

@@ -28,6 +28,7 @@ from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
+from scicat_dagster.demo.catalogue.dialects import Dialect
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.file_writer import (
@@ -169,7 +170,7 @@ class Laptop:
 
 
 @contextmanager
-def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
+def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[Laptop]:
     """Start everything below ``directory`` and stop every process of it in the end.
 
     Raises
@@ -182,15 +183,17 @@ def running_laptop(directory: Path, port: int) -> Iterator[Laptop]:
     with ExitStack() as stack:
         password = secrets.token_urlsafe()
         accounts = Accounts(replace(account, password=password) for account in demo_accounts())
-        store = stack.enter_context(Store(directory / "catalogue.sqlite"))
-        catalogue = stack.enter_context(CatalogueServer(store, accounts, port=_port(28080)))
+        catalogue = stack.enter_context(
+            CatalogueServer(directory / "catalogue.sqlite", accounts, port=_port(28080), dialect=Dialect.V5_2)
+        )
+        store = catalogue.store
         seed(store)
         broker = stack.enter_context(LoopbackBroker(_port(29092)))
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
         port = _port(port)
         url = f"http://{LOOPBACK}:{port}"
-        environment = _environment(directory, catalogue, broker, password, url)
+        environment = _environment(directory, catalogue, broker, password, url, api)
         settings = directory / "environment"
         settings.touch(mode=0o600)
         settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
@@ -337,13 +340,19 @@ def seed(store: Store) -> None:
 
 
 def _environment(
-    directory: Path, catalogue: CatalogueServer, broker: LoopbackBroker, password: str, dagster_url: str
+    directory: Path,
+    catalogue: CatalogueServer,
+    broker: LoopbackBroker,
+    password: str,
+    dagster_url: str,
+    api: str,
 ) -> dict[str, str]:
     return {
         "DAGSTER_HOME": str(directory / "dagster"),
         CONFIGURATION_VARIABLE: str(directory / "config.yml"),
         "SCICAT_DEMO_DAGSTER_URL": dagster_url,
         "SCICAT_DEMO_PASSWORD": password,
+        "SCICAT_DEMO_API": api,
         "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
         "SCICAT_DEMO_SCICAT_PORT": str(catalogue.port),
         "SCICAT_DEMO_KAFKA_PORT": broker.bootstrap_servers.rpartition(":")[2],

@@ -85,7 +85,7 @@ class ScicatCheck:
         try:
             client.check_health()
             account = client.account()
-            if account is None and settings.username:
+            if account is None and settings.logs_in:
                 # A server that was set up anew does not know the logins that it gave before.
                 client.close()
                 client = _quick_client(settings)

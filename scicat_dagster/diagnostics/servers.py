@@ -21,7 +21,7 @@ from scicat_dagster.kafka.client import PROBE_SECONDS, BrokerAwayError, client_c
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema, ValueVariable
 from scicat_dagster.schemas.rendering import Value, references, render
-from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.client import COLLECTIONS, ScicatClient
 from scicat_dagster.scicat.session import Account
 
 
@@ -102,6 +102,7 @@ def check_scicat(settings: Settings, schemas: SchemaCollection, client: ScicatCl
     try:
         client.check_health()
         report.add("scicat", "ok", f"{host} says that it is healthy.")
+        _check_api(client, report)
         account = client.account()
     except IngestionError as error:
         report.failed("scicat", error)
@@ -114,6 +115,21 @@ def check_scicat(settings: Settings, schemas: SchemaCollection, client: ScicatCl
         return
     _check_rights(account, settings, report)
     _check_references(settings, schemas, client, report)
+
+
+def _check_api(client: ScicatClient, report: Report) -> None:
+    """Which generation the server is, which API is used for what, and whether the two fit."""
+    generation = client.generation
+    used = {name: client.route(name).dialect.version for name in COLLECTIONS}
+    named = ", ".join(f"{name} by v{version}" for name, version in used.items())
+    what = f"The server is SciCat {generation}. We use {named}, everything else by v3."
+    if 4 in used.values() and not generation.has_v4:
+        report.add(
+            "scicat", "mistake", f"{what} The server has no API v4.",
+            "Set scicat.api to v3, and take v4/ out of scicat.api_endpoints.",
+        )  # fmt: skip
+    else:
+        report.add("scicat", "ok", what)
 
 
 def _check_rights(account: Account, settings: Settings, report: Report) -> None:

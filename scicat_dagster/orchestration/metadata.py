@@ -14,8 +14,9 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.orchestration.tags import INSTRUMENT, PAGE, PID, PROBLEM, SECONDS_SINCE_MESSAGE
+from scicat_dagster.orchestration.tags import INSTRUMENT, JOBS, PAGE, PID, PROBLEM, SECONDS_SINCE_MESSAGE
 from scicat_dagster.scicat.correction import Change, shortened
+from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.scicat.registration import Registration
 
 MOST_ROWS = 500
@@ -68,6 +69,32 @@ def notices_table(notices: Iterable[Notice]) -> dg.TableMetadataValue:
     return table(("what", "why"), ((notice.subject, notice.reason) for notice in notices))
 
 
+def jobs_table(jobs: Iterable[PostedJob]) -> dg.TableMetadataValue:
+    """What became of the jobs that a schema wants posted."""
+    rows = ((job.name, job.type, job.state, job.id, job.reason) for job in jobs)
+    return table(("job", "type", "what", "id", "why"), rows)
+
+
+def jobs_in(metadata: Mapping[str, dg.MetadataValue]) -> tuple[PostedJob, ...]:
+    """The jobs of a materialization, read back from :func:`jobs_table`."""
+    shown = metadata.get(JOBS)
+    if not isinstance(shown, dg.TableMetadataValue):
+        return ()
+    rows = (record.data for record in shown.records)
+    return tuple(
+        PostedJob.model_validate(
+            {
+                "name": row["job"],
+                "type": row["type"],
+                "state": row["what"],
+                "id": row["id"],
+                "reason": row["why"],
+            }
+        )
+        for row in rows
+    )
+
+
 _LARGEST_SHOWN = 256 * 1024
 """Every run's events are kept in Dagster's database; larger datasets are to be looked at in the catalogue."""
 
@@ -103,6 +130,8 @@ def dataset_metadata(
     }
     if notices:
         shown["what failed and why"] = notices_table(notices)
+    if registration.jobs:
+        shown[JOBS] = jobs_table(registration.jobs)
     if seconds_since_announcement is not None:
         shown[SECONDS_SINCE_MESSAGE] = dg.MetadataValue.float(round(seconds_since_announcement, 3))
     return shown

@@ -115,6 +115,8 @@ CONFIGURATION_IN_FORCE = "configuration_in_force"
 """Of an observation of ``configuration``: which version that is."""
 
 PID = "pid"
+
+JOBS = "jobs"
 """Of a materialization of ``raw_dataset``."""
 
 PAGE = "SciCat"

@@ -31,6 +31,7 @@ from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, unknown_key
 from scicat_dagster.schemas.operators import OPERATORS, Arguments, canonical_name
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.schemas.selection import Selector, read_selector
+from scicat_dagster.schemas.techniques import technique
 
 MESSAGE_VARIABLES = ("message_job_id", "message_service_id", "message_metadata")
 """Those of the built-in variables that only a file with an announcement has."""
@@ -248,6 +249,8 @@ class ValueVariable(_Part):
     def _can_be_operated(self) -> ValueVariable:
         if self.operator and not OPERATORS[self.operator].is_optional and (missing := self.missing_arguments):
             raise ValueError(f"the operator {self.operator} needs `{missing[0]}`")
+        if self.operator == "panet":
+            _check_techniques(self.value)
         if self.operator == "regex" and self.pattern is not None:
             try:
                 expression = re.compile(self.pattern)
@@ -270,6 +273,16 @@ class ValueVariable(_Part):
             yield Mistake(
                 place=argument, what=f"is missing, so that {self.operator} leaves the value as it is."
             )
+
+
+def _check_techniques(value: Any) -> None:
+    """Make sure that the labels which are no references are of PaNET."""
+    for label in value if isinstance(value, list) else [value]:
+        if isinstance(label, str) and "<" not in label:
+            try:
+                technique(label)
+            except LookupError as error:
+                raise ValueError(str(error)) from None
 
 
 AnyVariable = NexusVariable | ScicatVariable | ValueVariable
@@ -329,6 +342,40 @@ class FieldAssignment(_Part):
         return self.machine_name
 
 
+PID_VARIABLE = "pid"
+"""What the jobs of a schema may use besides its variables: the pid of the registered dataset."""
+
+
+class JobDefinition(_Part):
+    """A job that is posted once the dataset and its file list are registered. <pid> is the dataset's pid."""
+
+    type: Text = Field(min_length=1)
+    """The type of job, which the server has to know."""
+    job_params: dict[Text, Any]
+    """The job's parameters: a dictionary without dictionaries in it, but for those in lists. <name> is
+    replaced in keys as well.
+    """
+    owner_user: Text = ""
+    """Whose job it is."""
+    owner_group: Text = ""
+    """The group whose job it is; the dataset's when not given."""
+    contact_email: Text = ""
+    """Who is written to about the job."""
+
+    @field_validator("job_params")
+    @classmethod
+    def _is_flat(cls, params: dict[str, Any]) -> dict[str, Any]:
+        nested = [name for name, value in params.items() if isinstance(value, dict)]
+        if nested:
+            raise ValueError(f"{nested[0]} is a dictionary; use a list of dictionaries")
+        return params
+
+
+def _by_name(raw: object) -> object:
+    """Jobs that are not a dictionary are one unusable job, and not an unusable schema."""
+    return raw if isinstance(raw, dict) else {"jobs": raw}
+
+
 class SampleAttachment(_Part):
     """Whether the sample that the file names is looked up in the catalogue, and where the file names it."""
 
@@ -379,6 +426,18 @@ class Schema(_Part):
     ] = Field(alias="schema", default_factory=dict)
     """What is put where in the dataset; the keys are free names."""
 
+    jobs: Annotated[
+        dict[
+            Text,
+            Annotated[
+                JobDefinition | Unusable,
+                WrapValidator(_usable(JobDefinition), json_schema_input_type=JobDefinition),
+            ],
+        ],
+        BeforeValidator(_by_name, json_schema_input_type=dict[Text, JobDefinition]),
+    ] = Field(default_factory=dict)
+    """The jobs that are posted for each dataset; the keys are free names."""
+
     @property
     def assignments(self) -> dict[str, FieldAssignment]:
         """The fields that can be used."""
@@ -406,9 +465,7 @@ class Schema(_Part):
 
     def oddities(self) -> Iterator[Mistake]:
         """What is wrong with it and its parts although they can be used."""
-        for mistake in super().oddities():
-            without = _WITHOUT_EFFECT.get(mistake.place)
-            yield mistake.model_copy(update={"what": without}) if without else mistake
+        yield from super().oddities()
         for place, part in self._parts():
             if not isinstance(part, Unusable):
                 yield from (mistake.below(place) for mistake in part.oddities())
@@ -426,6 +483,7 @@ class Schema(_Part):
         yield "sample_attachment", self.sample_attachment
         yield from ((f"variables.{name}", variable) for name, variable in self.variables.items())
         yield from ((f"schema.{key}", item) for key, item in self.items.items())
+        yield from ((f"jobs.{name}", job) for name, job in self.jobs.items())
 
     def reference_mistakes(self) -> list[str]:
         """References that can never be resolved. Such a variable or field fails for every file."""
@@ -444,6 +502,12 @@ class Schema(_Part):
                 for used in references(assignment.value, set(self.variables))
                 if used not in defined
             )
+        for name, job in self.jobs.items():
+            found.extend(
+                f"jobs.{name}: uses <{used}>, which is not defined."
+                for used in references(_rendered_part_of_job(job), {*self.variables, PID_VARIABLE})
+                if used not in {*defined, PID_VARIABLE}
+            )
         return found
 
     def _why_undefined(self, name: str, used: str) -> str:
@@ -457,12 +521,14 @@ class Schema(_Part):
         return f"uses <{used}>, which is defined after it; move it up."
 
 
-_WITHOUT_EFFECT = {"jobs": "is not known here: no job will be made."}
-"""Sections of a schema that scicat-ingestor's next version knows."""
-
-
 def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
+
+
+def _rendered_part_of_job(job: JobDefinition | Unusable) -> Any:
+    if isinstance(job, Unusable):
+        return None
+    return [job.type, job.job_params, job.owner_user, job.owner_group, job.contact_email]
 
 
 def _rendered_part(variable: AnyVariable | Unusable) -> Any:

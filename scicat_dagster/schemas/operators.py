@@ -17,6 +17,7 @@ from urllib.parse import quote_plus
 
 from scicat_dagster.isolation import CrashedError, EndlessError, Limits, ask
 from scicat_dagster.schemas.conversion import parse_collection
+from scicat_dagster.schemas.techniques import technique
 
 MOST_TEXT = 10_000
 """Texts longer than this (in characters) are not searched with regular expressions: the time of common
@@ -161,6 +162,11 @@ def _groups(pattern: str, text: str) -> list[str | None] | None:
     return groups if isinstance(groups, list) else None
 
 
+def _techniques(value: Any, _: Arguments) -> list[dict[str, str]]:
+    names = value if isinstance(value, list) else [value]
+    return [technique(_text(name)) for name in names]
+
+
 OPERATORS: dict[str, Operator] = {
     "join_with_space": Operator(_join),
     "filename": Operator(lambda value, _: os.path.basename(_text(value))),  # noqa: PTH119
@@ -180,5 +186,7 @@ OPERATORS: dict[str, Operator] = {
     "length": Operator(_length),
     "split": Operator(lambda value, arguments: _text(value).split(arguments.pattern), needs=("pattern",)),
     "regex": Operator(_search, needs=("pattern",)),
+    "panet": Operator(_techniques),
 }
-"""By canonical name; ``dirname_2`` is the grandparent folder, ``urlsafe`` is ``quote_plus``."""
+"""By canonical name; ``dirname_2`` is the grandparent folder, ``urlsafe`` is ``quote_plus``,
+``panet`` makes techniques of a label or a list of labels."""

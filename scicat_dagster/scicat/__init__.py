@@ -1,1 +1,1 @@
-"""SciCat over its REST API (v3): the client, what its answers mean, and registration that converges."""
+"""SciCat over its REST API, v3 and v4: the client, what answers mean, and registration that converges."""

@@ -1,23 +1,29 @@
-"""A client for the routes of SciCat's v3 API that registration needs.
+"""A client for the routes of SciCat's API that registration needs.
 
-The login is ``session``'s. What to write, and in which order, belongs to ``registration``.
+The login is ``session``'s; how each version of the API puts things is ``dialects``'. What to write, and in
+which order, belongs to ``registration``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
-from pydantic import JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
-from scicat_dagster.errors import IngestionError, PermanentError, TransientError
+from scicat_dagster.config.models import version_of
+from scicat_dagster.dataset.jobs import Job
+from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
+from scicat_dagster.scicat.dialects import DIALECTS, JSON, Attachment, Body, Dialect
 from scicat_dagster.scicat.errors import RefusedError, UnansweredError, server_text
-from scicat_dagster.scicat.models import DatasetRecord, OrigDatablockRecord
+from scicat_dagster.scicat.models import AttachmentRecord, DatasetRecord, JobRecord, OrigDatablockRecord
 from scicat_dagster.scicat.queries import MOST_RECORDS, filter_text, parts_for_an_address
 from scicat_dagster.scicat.session import ScicatSession, still_nobody
 
@@ -25,7 +31,33 @@ _PLACE = ("pid", "sourceFolder", "size", "numberOfFiles")
 """The fields of a dataset that say where its files are and how much they are."""
 
 
-_Record = TypeVar("_Record", DatasetRecord, OrigDatablockRecord)
+_Record = TypeVar("_Record", DatasetRecord, OrigDatablockRecord, JobRecord, AttachmentRecord)
+
+Collection = Literal["datasets", "origdatablocks", "attachments", "jobs"]
+"""Those of which there are two versions. Everything else is asked for by v3."""
+
+COLLECTIONS: tuple[Collection, ...] = ("datasets", "origdatablocks", "attachments", "jobs")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a server has, as far as it matters here; a server tells nobody its version."""
+
+    has_v4: bool
+    has_new_relationships: bool
+
+    def __str__(self) -> str:
+        if self.has_new_relationships:
+            return "4.28 or later, such as 5.x"
+        return "4.x before 4.28" if self.has_v4 else "one without API v4"
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a collection is on this server, and how it is spoken to."""
+
+    address: str
+    dialect: Dialect
 
 
 class ConflictError(PermanentError):
@@ -43,6 +75,66 @@ def _climbs(url: str) -> bool:
 
 class ScicatClient(ScicatSession):
     """The routes of one SciCat server that registration needs, called with one login."""
+
+    @cached_property
+    def _routes(self) -> dict[Collection, Route]:
+        return {}
+
+    @cached_property
+    def generation(self) -> Generation:
+        """What the server has; it is asked once, as an anonymous caller.
+
+        Raises
+        ------
+        TransientError
+            The server could not answer.
+        """
+        if not self._settings.has_versions:
+            return Generation(has_v4=False, has_new_relationships=False)
+        return Generation(
+            has_v4=self._has_route("v4/datasets?filter=%7B%22limits%22%3A%7B%22limit%22%3A1%7D%7D"),
+            # They came with the same release.
+            has_new_relationships=self._has_route("v4/metadatakeys"),
+        )
+
+    def _has_route(self, path: str) -> bool:
+        doing = f"looking whether it has {path.partition('?')[0]}"
+        response = self._request("GET", self._absolute(path), doing, None, "")
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise self._explained(response, doing)
+        return response.status_code != HTTPStatus.NOT_FOUND
+
+    def route(self, collection: Collection) -> Route:
+        """Where a collection is, and how it is spoken to; the server may have to be asked once.
+
+        Raises
+        ------
+        TransientError
+            The server could not answer.
+        """
+        if collection not in self._routes:
+            self._routes[collection] = self._chosen_route(collection)
+        return self._routes[collection]
+
+    def _chosen_route(self, collection: Collection) -> Route:
+        path = getattr(self._settings.api_endpoints, collection)
+        version = version_of(path) or self._settings.pinned_version or (4 if self.generation.has_v4 else 3)
+        return Route(self._settings.address(path, version), DIALECTS[version]())
+
+    def left_out(self, dataset: dict[str, JsonValue]) -> tuple[Notice, ...]:
+        """What of a dataset the API in use has no place for."""
+        return tuple(self.route("datasets").dialect.left_out(dataset))
+
+    def as_posted(self, dataset: dict[str, JsonValue]) -> Body:
+        """The body that creates a dataset on this server."""
+        return self._dialect_for(dataset).new_dataset(dataset)
+
+    def _dialect_for(self, dataset: Mapping[str, JsonValue]) -> Dialect:
+        dialect = self.route("datasets").dialect
+        # Hardly any dataset has them, and for the others the server is not asked.
+        if dataset.get("relationships") and not self.generation.has_new_relationships:
+            return replace(dialect, has_new_relationships=False)
+        return dialect
 
     def dataset_page(self, pid: str) -> str:
         """The web page that shows a dataset to a person."""
@@ -87,17 +179,19 @@ class ScicatClient(ScicatSession):
             The server could not answer; it may have created the dataset all the same.
         """
         doing = "creating the dataset"
-        response = self._ask("POST", self._datasets, doing, body)
+        if refusal := self.route("datasets").dialect.refusal(body):
+            raise RefusedError(refusal, remedy="Set scicat.api to v4, if the server has it.")
+        response = self._ask("POST", self._datasets, doing, self.as_posted(body))
         if response.status_code == 409:
             raise ConflictError(server_text(response), remedy="Look at the dataset that has this pid.")
         return self._record(response, doing, DatasetRecord)
 
     def update_dataset(
-        self, pid: str, body: dict[str, JsonValue], *, unmodified_since: datetime | None
+        self, record: DatasetRecord, body: dict[str, JsonValue], *, unmodified_since: datetime | None
     ) -> DatasetRecord:
         """Replace the fields of a dataset that are in ``body``, each of them whole.
 
-        ``unmodified_since`` is the ``updatedAt`` of the dataset that ``body`` was made from.
+        ``record`` is the dataset that ``body`` was made from, and ``unmodified_since`` its ``updatedAt``.
 
         Raises
         ------
@@ -108,15 +202,19 @@ class ScicatClient(ScicatSession):
         TransientError
             The server could not answer; it may have made the change all the same.
         """
+        pid = record.pid
         doing = f"updating the dataset {pid}"
-        condition = {}
+        change = self._dialect_for(body).change(body, record)
+        condition = {} if change.content_type == JSON else {"Content-Type": change.content_type}
         if unmodified_since is not None:
             # The server compares milliseconds, and takes the very moment itself for a later change. A date in
             # the form of HTTP would have seconds only.
             moment = (unmodified_since + timedelta(milliseconds=1)).astimezone(UTC)
             text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             condition["If-Unmodified-Since"] = text
-        response = self._ask("PATCH", f"{self._datasets}/{quote(pid, safe='')}", doing, body, condition)
+        response = self._ask(
+            "PATCH", f"{self._datasets}/{quote(pid, safe='')}", doing, change.body, condition
+        )
         if response.status_code == 412:
             raise ModifiedMeanwhileError(
                 f"The dataset {pid} was changed by somebody else.", remedy="Nothing to do: it is read again."
@@ -139,7 +237,7 @@ class ScicatClient(ScicatSession):
         Raises as :meth:`create_dataset`; in particular after a 500 the block may be stored.
         """
         doing = "creating the origdatablock"
-        response = self._ask("POST", self._settings.api_endpoints.origdatablocks, doing, body)
+        response = self._ask("POST", self.route("origdatablocks").address, doing, body)
         return self._record(response, doing, OrigDatablockRecord)
 
     def dataset(self, pid: str) -> DatasetRecord | None:
@@ -160,8 +258,7 @@ class ScicatClient(ScicatSession):
 
     def datasets_with_metadata(self, key: str, value: JsonValue) -> list[DatasetRecord]:
         """The readable datasets whose scientific metadata has this value under a key."""
-        # `inq`, because the server turns a plain text that looks like a date into one, which never matches.
-        where = {f"scientificMetadata.{key}.value": {"inq": [value]}}
+        where = {f"scientificMetadata.{key}.value": self._among([value])}
         doing = f"looking for datasets with {key} {value}"
         return self._records(self._datasets, filter_text(where), doing, DatasetRecord)
 
@@ -170,7 +267,7 @@ class ScicatClient(ScicatSession):
         doing = f"looking for datasets by {key}"
         known: set[JsonValue] = set()
         for part in parts_for_an_address(values):
-            where = {f"scientificMetadata.{key}.value": {"inq": part}}
+            where = {f"scientificMetadata.{key}.value": self._among(part)}
             for record in self._pages(self._datasets, where, doing, DatasetRecord):
                 known.add(record.metadata_value(key))
         return known
@@ -178,7 +275,7 @@ class ScicatClient(ScicatSession):
     def origdatablocks(self, pid: str) -> list[OrigDatablockRecord]:
         """The origdatablocks of a dataset."""
         doing = f"asking for the origdatablocks of {pid}"
-        endpoint = self._settings.api_endpoints.origdatablocks
+        endpoint = self.route("origdatablocks").address
         return self._records(endpoint, filter_text({"datasetId": pid}), doing, OrigDatablockRecord)
 
     def datasets_from(self, folders: Sequence[str]) -> Iterator[DatasetRecord]:
@@ -197,7 +294,7 @@ class ScicatClient(ScicatSession):
         without a block in the answer are asked for one by one, in the way that every server knows.
         """
         doing = "asking for the origdatablocks of some datasets"
-        endpoint = self._settings.api_endpoints.origdatablocks
+        endpoint = self.route("origdatablocks").address
         for part in parts_for_an_address(pids):
             answered = set()
             try:
@@ -216,10 +313,66 @@ class ScicatClient(ScicatSession):
     def delete_origdatablock(self, identifier: str) -> None:
         """Remove an origdatablock. Many servers let nobody do this, or do not know it: RefusedError."""
         doing = f"removing the origdatablock {identifier}"
-        endpoint = self._settings.api_endpoints.origdatablocks
+        endpoint = self.route("origdatablocks").address
         response = self._ask("DELETE", f"{endpoint}/{quote(identifier, safe='')}", doing)
         if not response.ok:
             raise self._explained(response, doing)
+
+    def jobs_like(self, job: Job, place: Sequence[str], value: str) -> list[JobRecord]:
+        """The jobs of the same type with a value at a place of their jobParams, all this account may see.
+
+        Raises
+        ------
+        TransientError
+            The server could not answer.
+        """
+        doing = f"looking for jobs of type {job.type}"
+        route = self.route("jobs")
+        response = self._ask("GET", f"{route.address}{route.dialect.jobs_like(job, place, value)}", doing)
+        found = self._listed(response, doing, JobRecord)
+        params = [route.dialect.job_params(record.model_dump(mode="json")) for record in found]
+        return [
+            record.model_copy(update={"jobParams": each}) for record, each in zip(found, params, strict=True)
+        ]
+
+    def create_job(self, job: Job) -> JobRecord:
+        """Post a job. The server does not check whether there is one like it already.
+
+        Raises
+        ------
+        RefusedError
+            The server refuses it.
+        TransientError
+            The server could not answer; it may have created the job all the same.
+        """
+        doing = f"posting the job {job.type}"
+        route = self.route("jobs")
+        response = self._ask("POST", route.address, doing, route.dialect.new_job(job))
+        return self._record(response, doing, JobRecord)
+
+    def attachments(self, pid: str) -> list[AttachmentRecord]:
+        """The attachments of a dataset, with their pictures."""
+        doing = f"asking for the attachments of {pid}"
+        address, where = self._attachments_of(pid)
+        query = f"?filter={quote(filter_text(where))}" if where else ""
+        response = self._ask("GET", f"{address}{query}", doing)
+        return self._listed(response, doing, AttachmentRecord)
+
+    def create_attachment(self, attachment: Attachment) -> AttachmentRecord:
+        """Attach a picture to a dataset. The server does not check whether there is one like it already.
+
+        Raises as :meth:`create_job`.
+        """
+        doing = f"attaching a picture to {attachment.dataset}"
+        body = self.route("attachments").dialect.new_attachment(attachment)
+        response = self._ask("POST", self._attachments_of(attachment.dataset)[0], doing, body)
+        return self._record(response, doing, AttachmentRecord)
+
+    def _attachments_of(self, pid: str) -> tuple[str, Body | None]:
+        route = self.route("attachments")
+        # In v3 they are below the dataset, whose own collection may be another version's.
+        below = self._settings.address(self._settings.api_endpoints.datasets, route.dialect.version)
+        return route.dialect.attachments_of(pid, (below, route.address))
 
     def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
         """The samples of a proposal, as the catalogue has them."""
@@ -231,7 +384,7 @@ class ScicatClient(ScicatSession):
 
     def _datasets_with(self, field: str, values: Sequence[str], doing: str) -> Iterator[DatasetRecord]:
         for part in parts_for_an_address(values):
-            where = {field: {"inq": part}}
+            where = {field: self._among(part)}
             yield from self._pages(self._datasets, where, doing, DatasetRecord, fields=_PLACE)
 
     def _pages(
@@ -265,28 +418,34 @@ class ScicatClient(ScicatSession):
 
     @property
     def _datasets(self) -> str:
-        return self._settings.api_endpoints.datasets
+        return self.route("datasets").address
+
+    def _among(self, values: Sequence[Any]) -> Body:
+        return self.route("datasets").dialect.among(values)
 
     def _record(self, response: requests.Response, doing: str, kind: type[_Record]) -> _Record:
         if not response.ok:
             raise self._explained(response, doing)
-        return _parsed(self._json(response, doing), doing, kind)
+        return self._parsed(self._json(response, doing), doing, kind)
 
     def _records(self, endpoint: str, query: str, doing: str, kind: type[_Record]) -> list[_Record]:
         response = self._ask("GET", f"{endpoint}?filter={quote(query)}", doing)
+        return self._listed(response, doing, kind)
+
+    def _listed(self, response: requests.Response, doing: str, kind: type[_Record]) -> list[_Record]:
         if not response.ok:
             raise self._explained(response, doing)
         answer = self._json(response, doing)
         if not isinstance(answer, list):
             raise _unexpected(doing)
-        return [_parsed(item, doing, kind) for item in answer]
+        return [self._parsed(item, doing, kind) for item in answer]
 
-
-def _parsed(answer: JsonValue, doing: str, kind: type[_Record]) -> _Record:
-    try:
-        return kind.model_validate(answer)
-    except ValidationError:
-        raise _unexpected(doing) from None
+    def _parsed(self, answer: JsonValue, doing: str, kind: type[_Record]) -> _Record:
+        read = self.route("datasets").dialect.read_dataset(answer) if kind is DatasetRecord else answer
+        try:
+            return kind.model_validate(read)
+        except ValidationError:
+            raise _unexpected(doing) from None
 
 
 def _unexpected(doing: str) -> UnansweredError:
@@ -296,5 +455,5 @@ def _unexpected(doing: str) -> UnansweredError:
     )
 
 
-def _key(record: DatasetRecord | OrigDatablockRecord) -> str:
-    return record.pid if isinstance(record, DatasetRecord) else record.id
+def _key(record: BaseModel) -> str:
+    return str(record.pid if isinstance(record, DatasetRecord) else getattr(record, "id", ""))

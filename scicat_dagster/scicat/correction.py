@@ -23,7 +23,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.schemas.models import DATASET_FIELDS, Schema, ScicatVariable, ValueVariable
+from scicat_dagster.schemas.models import (
+    DATASET_FIELDS,
+    V4_LIST_FIELDS,
+    Schema,
+    ScicatVariable,
+    ValueVariable,
+)
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.scicat.client import ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
@@ -175,7 +181,7 @@ def apply(
             return correction
         body = _body(built, record, correction)
         try:
-            answer = client.update_dataset(pid, body, unmodified_since=_updated_at(record))
+            answer = client.update_dataset(record, body, unmodified_since=_updated_at(record))
         except ModifiedMeanwhileError:
             continue
         except TransientError:
@@ -213,8 +219,18 @@ def _fields_that_differ(ours: Mapping[str, JsonValue], theirs: Mapping[str, Any]
         for name, value in ours.items()
         if name != METADATA
         and name not in KEPT_BY_CATALOGUE
+        and _is_kept_as(name, ours, theirs)
         and not _same_field(name, value, theirs.get(name))
     ]
+
+
+def _is_kept_as(name: str, ours: Mapping[str, JsonValue], theirs: Mapping[str, Any]) -> bool:
+    """Whether this is how the server keeps the field: as a list where the API has lists, or as one value."""
+    if name in V4_LIST_FIELDS:
+        return name in theirs
+    return not any(
+        plural in ours and plural in theirs for plural, one in V4_LIST_FIELDS.items() if one == name
+    )
 
 
 def _same_field(name: str, ours: JsonValue, theirs: Any) -> bool:

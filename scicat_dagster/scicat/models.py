@@ -1,4 +1,4 @@
-"""What we read of SciCat's answers (API v3). Everything else in them is kept but not looked at."""
+"""What we read of SciCat's answers. Everything else in them is kept but not looked at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,6 +51,38 @@ class OrigDatablockRecord(BaseModel):
     chkAlg: str | None = None  # noqa: N815
     dataFileList: tuple[FileRecord, ...] = ()  # noqa: N815
     createdAt: datetime | None = None  # noqa: N815
+
+
+class JobRecord(BaseModel):
+    """A job as the catalogue has it; its ``jobParams`` as API v4 has them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str = Field(alias="_id")
+    type: str = ""
+    jobParams: dict[str, Any] = Field(default_factory=dict)  # noqa: N815
+
+
+class PostedJob(BaseModel):
+    """What became of a job that a schema wants posted; ``name`` is its name there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    type: str = ""
+    state: Literal["posted", "was there", "refused", "not looked for"]
+    id: str = ""
+    reason: str = ""
+
+
+class AttachmentRecord(BaseModel):
+    """An attachment as the catalogue has it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str = Field(alias="_id")
+    caption: str = ""
+    thumbnail: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,13 @@ from scicat_dagster.dataset.build import LARGEST_BODY_BYTES, BuiltDataset
 from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError, UnansweredError
-from scicat_dagster.scicat.models import DatasetRecord, FileRecord, OrigDatablockRecord, RegisteredDataset
+from scicat_dagster.scicat.models import (
+    DatasetRecord,
+    FileRecord,
+    OrigDatablockRecord,
+    PostedJob,
+    RegisteredDataset,
+)
 
 LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
 """Larger file lists are split. MongoDB takes 16 MiB at most, too, and a list is larger there than as JSON."""
@@ -45,6 +51,8 @@ class Registration(BaseModel):
     created_dataset: bool
     created_origdatablock: bool
     notices: tuple[Notice, ...] = ()
+    jobs: tuple[PostedJob, ...] = ()
+    """Those of the schema; see ``scicat.jobs``."""
 
 
 def register(
@@ -68,7 +76,7 @@ def register(
     """
     existing = _registered_before(built, client, settings)
     if existing is None:
-        return _create(built, client, settings, most_bytes)
+        return register_new(built, client, settings, most_bytes=most_bytes)
     return _complete(built, existing, client, most_bytes)
 
 
@@ -83,7 +91,9 @@ def register_new(
 
     Should it have been registered meanwhile, the server refuses its pid, and what there is is completed.
     """
-    return _create(built, client, settings, most_bytes)
+    registration = _create(built, client, settings, most_bytes)
+    notices = (*registration.notices, *client.left_out(built.dataset))
+    return registration.model_copy(update={"notices": notices})
 
 
 def unregistered(

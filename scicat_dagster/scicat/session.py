@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,10 @@ REFUSAL_SECONDS = 300.0
 _LOGIN_REFUSED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-_LOGIN_REMEDY = "Correct the user name and password in the configuration's scicat section."
+_LOGIN_REMEDY = "Correct the user name and password, or the id token, in the configuration's scicat section."
+
+
+_LONGEST_ID_TOKEN = 16_384
 
 
 class LoginRefusedError(PermanentError):
@@ -139,10 +143,10 @@ class ScicatSession:
         self._json(response, doing)
 
     def _absolute(self, url: str) -> str:
-        return url if url.startswith(("https://", "http://")) else f"{self._settings.host}/{url.lstrip('/')}"
+        return url if url.startswith(("https://", "http://")) else self._settings.address(url)
 
     def _is_ours(self, url: str) -> bool:
-        ours, theirs = urlsplit(self._settings.host), urlsplit(url)
+        ours, theirs = urlsplit(self._settings.root), urlsplit(url)
         # Beside the API there may be other services, which our token is not for.
         is_below = f"{theirs.path}/".startswith(f"{ours.path.rstrip('/')}/")
         return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc) and is_below
@@ -200,9 +204,10 @@ class ScicatSession:
         if now - self._last_use > IDLE_SECONDS:
             self._session.close()
         seconds = self._settings.timeout_seconds
-        headers = {"Accept": "application/json", **(condition or {})}
+        headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        headers |= condition or {}
         # A schema may name any URL; our token and our headers are for our server only.
         ours = self._is_ours(url)
         if ours:
@@ -234,7 +239,7 @@ class ScicatSession:
         return response
 
     def _log_in_if_due(self) -> None:
-        if not self._settings.username:
+        if not self._settings.logs_in:
             return
         if not self._token or self._expires_within(RENEWAL_SECONDS):
             self._log_in()
@@ -249,19 +254,15 @@ class ScicatSession:
 
     def _log_in_anew(self) -> None:
         """Replace a login that the server does not know, or no longer."""
-        if not self._settings.username:
+        if not self._settings.logs_in:
             raise _token_refused(self._expires_at if self._expires_within(0) else None)
         self._log_in()
 
     def _log_in(self) -> None:
         if self._refusal is not None and self._clock() < self._refusal[0] + REFUSAL_SECONDS:
             raise self._refusal[1]
-        doing = f"logging in as {self._settings.username}"
-        body = {
-            "username": self._settings.username,
-            "password": self._settings.password.get_secret_value(),
-        }
-        response = self._request("POST", self._absolute("auth/login"), doing, body, "")
+        path, doing, body = _login_request(self._settings)
+        response = self._request("POST", self._absolute(path), doing, body, "")
         if response.status_code in _LOGIN_REFUSED:
             failure = explain(response, doing)
             refusal = LoginRefusedError(failure.what, remedy=_LOGIN_REMEDY, details=failure.details)
@@ -313,6 +314,40 @@ class ScicatSession:
                 remedy="See that scicat.host is the API's address, and what stands between here and it.",
             ) from None
         return answer
+
+
+def _login_request(settings: ScicatSettings) -> tuple[str, str, dict[str, str]]:
+    """The path, what is done, and the body of a login.
+
+    Raises
+    ------
+    LoginRefusedError
+        The file with the id token cannot be read.
+    """
+    if settings.login == "oidc":
+        return "auth/oidc/token", "exchanging the id token", {"idToken": _id_token(settings.oidc_token_file)}
+    path = "auth/ldap" if settings.login == "ldap" else "auth/login"
+    body = {"username": settings.username, "password": settings.password.get_secret_value()}
+    return path, f"logging in as {settings.username}", body
+
+
+def _id_token(path: str) -> str:
+    try:
+        with Path(path).open(encoding="ascii") as file:
+            token = file.read(_LONGEST_ID_TOKEN).strip()
+    except (OSError, UnicodeError) as error:
+        # The text of a decoding error quotes the file.
+        why = error.strerror if isinstance(error, OSError) else "it is not a token"
+        raise LoginRefusedError(
+            f"scicat.oidc_token_file, {path}, cannot be read: {why}.",
+            remedy="See that whoever issues the id token writes it there, and that this account may read it.",
+        ) from None
+    if not token:
+        raise LoginRefusedError(
+            f"scicat.oidc_token_file, {path}, is empty.",
+            remedy="See that whoever issues the id token writes it there.",
+        )
+    return token
 
 
 def _date_of(response: requests.Response) -> datetime:

@@ -15,6 +15,7 @@ from scicat_dagster.config.models import Settings
 from scicat_dagster.config.overrides import Overrides
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
+from scicat_dagster.dataset.jobs import WantedJob, wanted_jobs
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, TransientError
 from scicat_dagster.schemas.loading import load_schemas
@@ -41,7 +42,8 @@ class PreviewError(BaseModel):
 class Preview(BaseModel):
     """The answer of ``scicat-dagster preview``; facilities script it, so its keys stay as they are.
 
-    ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error.
+    ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error;
+    ``jobs`` are those that would be posted after them, with ``<pid>`` where the server makes the pid.
     ``difference`` is None where the file is not registered; else how the catalogue's dataset differs.
     """
 
@@ -51,6 +53,7 @@ class Preview(BaseModel):
     schema_: PreviewSchema | None = Field(default=None, serialization_alias="schema")
     dataset: dict[str, JsonValue] | None = None
     origdatablock: dict[str, JsonValue] | None = None
+    jobs: list[WantedJob] = []
     difference: Correction | None = None
     warnings: list[Notice] = []
     errors: list[PreviewError] = []
@@ -63,6 +66,9 @@ class Preview(BaseModel):
         for title, body in (("dataset", self.dataset), ("origdatablock", self.origdatablock)):
             if body is not None:
                 lines += ["", title, json.dumps(body, indent=2, ensure_ascii=False)]
+        for wanted in self.jobs:
+            shown = wanted.job.model_dump_json(indent=2) if wanted.job else f"cannot be made: {wanted.reason}"
+            lines += ["", f"job {wanted.name}", shown]
         if self.difference is not None:
             lines += [
                 "",
@@ -108,6 +114,12 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     built = build_again(metadata, settings)
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
     preview.warnings += built.notices
+    preview.jobs += wanted_jobs(metadata, built, str(built.dataset.get("pid", "<pid>")))
+    try:
+        preview.dataset = client.as_posted(built.dataset)
+        preview.warnings += client.left_out(built.dataset)
+    except TransientError as error:
+        preview.warnings.append(Notice(subject="scicat.api", reason=f"Nobody can say which. {error.what}"))
     preview.difference = _difference(preview, built, metadata, client, settings)
 
 

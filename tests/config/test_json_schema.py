@@ -260,7 +260,7 @@ def test_every_operator_is_known_with_what_it_needs(
     needs = OPERATORS[name.replace("-", "_")].needs
     good = put(
         schema_document, "variables.v",
-        {"source": "VALUE", "value": "x", "operator": name, "value_type": "string", **arguments},
+        {"source": "VALUE", "value": "NPD", "operator": name, "value_type": "string", **arguments},
     )  # fmt: skip
 
     assert mistakes(IMSC, good) == []
@@ -311,7 +311,8 @@ IMSC_MISTAKES: list[tuple[str, Any]] = [
     ("variables.v", {"source": "VALUE", "value_type": "dict"}),
     ("variables.v", {"source": "VALUE", "value": 1, "operator": "get", "value_type": "dict"}),
     ("variables.v", {"source": "VALUE", "value": 1, "operater": "sum", "value_type": "dict"}),
-    ("jobs", {}),
+    ("jobs", {"embargo": {"type": "embargo_period"}}),
+    ("jobs", {"embargo": {"type": "x", "job_params": {}, "owner": "y"}}),
     ("schema.owner.field_type", "low_level"),
     ("schema.owner.machine_name", "owners"),
     ("schema.owner.machine_name", ""),

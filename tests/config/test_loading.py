@@ -348,6 +348,36 @@ logging:
 
 
 @pytest.mark.parametrize(
+    ("scicat", "key"),
+    [
+        ({"host": "https://h/catalogue", "api": "v4"}, "scicat.host"),
+        ({"host": "https://h/api", "api_endpoints": {"jobs": "v5/jobs"}}, "scicat.api_endpoints.jobs"),
+        ({"host": "https://h/api", "login": "ldap"}, "scicat.username"),
+        ({"host": "https://h/api", "login": "oidc"}, "scicat.oidc_token_file"),
+        ({"host": "https://h/api", "login": "oidc", "oidc_token_file": "token"}, "scicat.oidc_token_file"),
+    ],
+)
+def test_an_api_or_login_that_cannot_be_is_refused(tmp_path: Path, scicat: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigurationError, match=key):
+        load(tmp_path, yaml.safe_dump({"scicat": scicat}))
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "version", "expected"),
+    [
+        ("https://h/api/v3", "datasets", 3, "https://h/api/v3/datasets"),
+        ("https://h/api/v3", "datasets", 4, "https://h/api/v4/datasets"),
+        ("https://h/api", "datasets", 4, "https://h/api/v4/datasets"),
+        ("https://h/api", "v3/proposals", 4, "https://h/api/v3/proposals"),
+        ("https://h/api/v3", "/v4/jobs", 3, "https://h/api/v4/jobs"),
+        ("https://h/catalogue", "datasets", 3, "https://h/catalogue/datasets"),
+    ],
+)
+def test_the_address_of_a_path_has_its_version(host: str, path: str, version: int, expected: str) -> None:
+    assert ScicatSettings.model_validate({"host": host}).address(path, version) == expected
+
+
+@pytest.mark.parametrize(
     ("configured", "expected"),
     [
         ({}, "health"),
@@ -389,6 +419,10 @@ def test_an_address_of_a_schema_is_where_the_server_has_it(address: str, expecte
     [
         (SMALLEST + "logging: {verbose: true}", "logging: has no effect"),
         ("scicat: {host: 'https://h', verify: false}", "scicat.verify is false"),
+        (
+            "scicat: {host: 'https://h/api', api_endpoints: {samples: v4/samples}}",
+            "v3/samples is asked instead",
+        ),
         (SMALLEST, "neither token nor username"),
         (SMALLEST, "kafka.topics is empty"),
     ],

@@ -172,18 +172,13 @@ def test_a_pid_that_cannot_be_used_is_never_replaced_by_another(build: Build, *,
     ("name", "field"),
     [("proposalIds", "proposalId"), ("instrumentIds", "instrumentId"), ("sampleIds", "sampleId")],
 )
-def test_a_list_of_the_next_api_is_its_first_value_and_the_others_are_noted(
-    build: Build, name: str, field: str
-) -> None:
+def test_a_list_of_the_next_api_is_kept_beside_its_first_value(build: Build, name: str, field: str) -> None:
     # Some schemas of facilities say `string` of a list.
     for kind in ("string[]", "string"):
         built = build({"it": high_level(name, ["<a>", "", "b", 3], kind)}, {"a": Value("")})
         assert built.dataset[field] == "b"
-        assert name not in built.dataset
-        (notice,) = built.notices
-        assert notice.subject == f"dataset.{field}"
-        assert "without 3" in notice.reason
-    assert build({"it": high_level(name, ["a"], "string[]")}).notices == ()
+        assert built.dataset[name] == ["b", "3"]
+    assert name not in build({"it": high_level(name, ["a"], "string[]")}).dataset
     assert build({"it": high_level(name, "a")}).dataset[field] == "a"
 
 
@@ -191,7 +186,7 @@ def test_principal_investigators_of_the_next_api_are_joined(build: Build) -> Non
     pis = high_level("principalInvestigators", ["Ada", "<b>"], "string[]")
     built = build({"pi": pis}, {"b": Value("Bo")})
     assert built.dataset["principalInvestigator"] == "Ada, Bo"
-    assert "principalInvestigators" not in built.dataset
+    assert built.dataset["principalInvestigators"] == ["Ada", "Bo"]
     assert built.notices == ()
 
 
@@ -442,9 +437,49 @@ def test_a_list_of_samples_is_left_out_and_noted(build: Build) -> None:
     assert [notice.subject for notice in built.notices] == ["dataset.sampleId"]
 
 
-def test_another_type_than_raw_is_refused(build: Build) -> None:
-    with pytest.raises(PermanentError, match="type: "):
-        build({"type": high_level("type", "derived")})
+def test_a_derived_dataset_needs_what_it_was_derived_from(build: Build) -> None:
+    derived = {
+        "type": high_level("type", "derived"),
+        "inputs": high_level("inputDatasets", ["20.500.12269/raw"], "string[]"),
+        "software": high_level("usedSoftware", ["scipp 25.11"], "string[]"),
+    }
+    with pytest.raises(PermanentError) as refused:
+        build({"type": derived["type"]})
+    assert "inputDatasets: the schema does not assign it." in refused.value.what
+    assert "usedSoftware: the schema does not assign it." in refused.value.what
+    with pytest.raises(PermanentError, match="inputDatasets"):
+        build({**derived, "inputs": high_level("inputDatasets", "<gone>", "string[]")})
+
+    built = build(derived)
+
+    assert built.dataset["type"] == "derived"
+    assert built.dataset["inputDatasets"] == ["20.500.12269/raw"]
+    assert built.dataset["usedSoftware"] == ["scipp 25.11"]
+
+
+def test_a_relationship_of_the_older_form_is_translated(build: Build) -> None:
+    old = {"pid": "20.500.12269/raw", "relationship": "IsDerivedFrom"}
+    new = {"identifier": "10.1016/j.x", "identifierType": "DOI", "relationship": "IsCitedBy"}
+
+    built = build({"related": high_level("relationships", [old, new], "list")})
+
+    assert built.dataset["relationships"] == [
+        {
+            "identifier": "20.500.12269/raw",
+            "identifierType": "Local",
+            "relationship": "IsDerivedFrom",
+            "entityType": "Dataset",
+        },
+        {**new, "entityType": "Other"},
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"relationship": "IsCitedBy"}, {"identifier": "x", "kind": "y"}, "x"])
+def test_a_relationship_that_a_server_would_refuse_is_left_out_and_noted(build: Build, wrong: object) -> None:
+    built = build({"related": high_level("relationships", [wrong], "list")})
+
+    assert "relationships" not in built.dataset
+    assert [notice.subject for notice in built.notices] == ["dataset.relationships"]
 
 
 # --- Defaults

@@ -315,10 +315,14 @@ def test_metadata_that_a_message_lacks_is_noted_and_fails_what_needs_it(
 
 def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., ExtractedMetadata]) -> None:
     variables = {"a": {"source": "VALUE", "value": "x", "value_type": "string", "operatr": "to-upper"}}
-    found = extract(variables=variables, jobs={"embargo": {}}, sample_attachment={"query_sample_name": "?"})
+    found = extract(
+        variables=variables,
+        jobs={"embargo": {"type": "x", "job_params": {}, "owner": "y"}},
+        sample_attachment={"query_sample_name": "?"},
+    )
     assert [(notice.subject, notice.reason) for notice in found.notices[:2]] == [
-        ("jobs", "Is not known here: no job will be made."),
         ("variables.a.operatr", "Is not a known key and has no effect; did you mean operator?"),
+        ("jobs.embargo.owner", "Is not a known key and has no effect; did you mean owner_user?"),
     ]
     assert [notice.subject for notice in found.notices[2:]] == ["sample_attachment"]
     assert found.values["a"] == "x"
@@ -377,7 +381,6 @@ def test_a_schema_with_everything_that_schemas_of_other_ingestors_have_builds_a_
     assert isinstance(found, dict)
     assert list(found) == ["guests"]
     assert [notice.subject for notice in built.notices] == [
-        "jobs",
         "variables.instrument",
         "variables.team",
         "schema.place (location)",

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -39,30 +40,8 @@ TIMEOUT = 20
 MAIN_PID = "20.500.12269/a1b2c3d4-0000-4000-8000-00000000000a"
 PATCHED_PID = "20.500.12269/patchme"
 
-NEXT_API = "Only the v3 API is served."
 NO_FAULTS = "A fault of the real server; faults are for a middleware to make."
 NOT_SERVED = {
-    "10_v4_get_existing": NEXT_API,
-    "10_v4_get_missing": NEXT_API,
-    "10_v4_get_no_token": NEXT_API,
-    "10_v4_isValid": NEXT_API,
-    "10_v4_isValid_bad": NEXT_API,
-    "10_v4_list_missing": NEXT_API,
-    "10_v4_list_no_token": NEXT_API,
-    "10_v4_list_where_job_id": NEXT_API,
-    "10_v4_list_where_pid": NEXT_API,
-    "10_v4_missing_datasetName": NEXT_API,
-    "10_v4_missing_owner": NEXT_API,
-    "10_v4_odb_again": NEXT_API,
-    "10_v4_odb_dataset_missing": NEXT_API,
-    "10_v4_odb_list": NEXT_API,
-    "10_v4_odb_post_ok": NEXT_API,
-    "10_v4_patch_merge": NEXT_API,
-    "10_v4_post_duplicate": NEXT_API,
-    "10_v4_post_ok": NEXT_API,
-    "10_v4_post_v3_shape": NEXT_API,
-    "10_v4_two_errors": NEXT_API,
-    "10_v4_unknown_field": NEXT_API,
     "23_pidrules_admin_post_bad_pid": "The stand-in takes every pid, like a backend without rules for them.",
     "25_mongo_down_health": NO_FAULTS,
     "25_mongo_down_post_dataset": NO_FAULTS,
@@ -140,7 +119,15 @@ class Posted:
     body: dict[str, Any]
 
 
-Step = Dataset | Replayed | Listed | Posted
+@dataclass(frozen=True)
+class Renamed:
+    """A dataset was given another name before."""
+
+    pid: str
+    name: str
+
+
+Step = Dataset | Replayed | Listed | Posted | Renamed
 
 
 @dataclass(frozen=True)
@@ -322,6 +309,27 @@ STATES: dict[str, State] = {
     "09_attach_v3_no_token": WITH_PATCHED,
     "09_attach_v3_root_endpoint": WITH_PATCHED,
     "09_attach_v3_thumbnail": after(Dataset(PATCHED_PID), Replayed("09_attach_v3_dataset_ok")),
+    "10_v4_get_existing": after(Replayed("10_v4_post_ok")),
+    "10_v4_get_missing": EMPTY,
+    "10_v4_get_no_token": after(Replayed("10_v4_post_ok")),
+    "10_v4_isValid": EMPTY,
+    "10_v4_isValid_bad": EMPTY,
+    "10_v4_list_missing": EMPTY,
+    "10_v4_list_no_token": after(Replayed("10_v4_post_ok")),
+    "10_v4_list_where_job_id": after(Replayed("10_v4_post_ok")),
+    "10_v4_list_where_pid": after(Replayed("10_v4_post_ok")),
+    "10_v4_missing_datasetName": EMPTY,
+    "10_v4_missing_owner": EMPTY,
+    "10_v4_odb_again": after(Replayed("10_v4_post_ok"), Replayed("10_v4_odb_post_ok")),
+    "10_v4_odb_dataset_missing": EMPTY,
+    "10_v4_odb_list": after(Replayed("10_v4_post_ok"), Listed()),
+    "10_v4_odb_post_ok": after(Replayed("10_v4_post_ok")),
+    "10_v4_patch_merge": after(Replayed("10_v4_post_ok"), Renamed("20.500.12269/v4-a", "n")),
+    "10_v4_post_duplicate": after(Replayed("10_v4_post_ok")),
+    "10_v4_post_ok": EMPTY,
+    "10_v4_post_v3_shape": EMPTY,
+    "10_v4_two_errors": EMPTY,
+    "10_v4_unknown_field": EMPTY,
     "20_compose_dataset_duplicate": after(
         Replayed("20_compose_dataset_post_foreign_owner_group"), backend="any group"
     ),
@@ -428,17 +436,24 @@ class Backend:
                     responses = [self.send(RECORDED[name])]
                 case Posted(user, path, body):
                     responses = [self.post(user, path, body)]
+                case Renamed(pid, name):
+                    self.store.change_dataset(pid, partial(renamed, name))
+                    responses = []
                 case Listed():
                     responses = self._post_what_is_listed(exchange)
             for response in responses:
                 assert response.ok, f"{step}: {response.status_code} {response.text}"
 
     def _post_what_is_listed(self, exchange: Exchange) -> list[requests.Response]:
-        path = unquote(exchange.path.partition("?")[0]).removeprefix("/api/v3/").rstrip("/")
+        path = unquote(exchange.path.partition("?")[0]).partition("/api/v")[2][2:].rstrip("/")
         kind = path.rpartition("/")[2]
         where = f"datasets/{quote(PATCHED_PID, safe='')}/attachments" if kind == "attachments" else kind
         listed = reversed(exchange.answer) if kind in NEWEST_FIRST else exchange.answer
         return [self.post(item["createdBy"], where, as_posted(item, kind)) for item in listed]
+
+
+def renamed(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "datasetName": name}
 
 
 def dataset_body(pid: str, **changes: Any) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def test_a_variable_and_a_field_that_fail_are_warnings_with_their_reasons(facili
         ("owner", "", "is empty"),
         ("contactEmail", "ada", "is not an e-mail address"),
         ("pid", "<lost>", "/entry/nowhere"),
-        ("type", "derived", "raw"),
+        ("type", "", "is empty"),
     ],
 )
 def test_a_mandatory_field_that_cannot_be_built_is_a_mistake(
@@ -251,10 +251,10 @@ def test_a_field_that_the_schema_misdefines_is_missing_with_its_mistake(
 
 
 def test_an_unknown_key_of_a_schema_is_told_once(facility: Facility) -> None:
-    facility.schema["jobs"] = {}
+    facility.schema["jobz"] = {}
 
     assert facility.report()["unresolved"] == []
-    assert facility.run().stdout.count("no job will be made") == 1
+    assert facility.run().stdout.count("did you mean jobs?") == 1
 
 
 def broken_schema(facility: Facility) -> None:

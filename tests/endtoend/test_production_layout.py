@@ -134,7 +134,7 @@ def layout() -> Iterator[Layout]:
     (health_port,) = free_ports(1)
     os.environ["SCICAT_DEMO_HEALTH_PORT"] = str(health_port)
     try:
-        with running_facility(folder, 1, None, Production, Dialect.V4X, chances={}) as facility:
+        with running_facility(folder, 1, None, Production, Dialect.V4X, "v3", chances={}) as facility:
             layout = Layout(facility)
             # The first file shows that everything is up.
             file = layout.write()

@@ -50,7 +50,7 @@ def test_every_asset_is_explained_and_has_its_place(repository: dg.RepositoryDef
 def test_every_check_is_explained(repository: dg.RepositoryDefinition) -> None:
     specs = [repository.asset_graph.get_check_spec(key) for key in repository.asset_graph.asset_check_keys]
 
-    assert len(specs) == 6
+    assert len(specs) == 7
     for spec in specs:
         assert explains_itself(spec.description), spec.name
 

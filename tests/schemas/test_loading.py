@@ -276,14 +276,14 @@ def test_schemas_are_asked_by_a_fraction_of_their_order(folder: Path, write: Wri
 
 
 def test_a_schema_with_broken_items_is_used_without_them(folder: Path, write: Write) -> None:
-    path = write("odin.imsc.yml", variables={"a": {"source": "MOON"}}, jobs={})
+    path = write("odin.imsc.yml", variables={"a": {"source": "MOON"}}, jobs={"embargo": {"type": "x"}})
     write("all.imsc.yml", order=1000)
     schemas = load_schemas(folder)
     assert schemas.select(FILE).name == "odin"
     assert schemas.notices() == ()
     assert read_schema_file(path).mistakes == (
-        "jobs: is not known here: no job will be made.",
         "variables.a: unknown source 'MOON'; use NXS, SC or VALUE.",
+        "jobs.embargo.job_params: is missing.",
     )
 
 

@@ -38,6 +38,7 @@ def test_there_are_these_operators() -> None:
     assert set(OPERATORS) == {
         "join_with_space", "filename", "dirname", "dirname_2", "getitem", "str_replace", "urlsafe",
         "to_lower", "to_upper", "sum", "max", "min", "mean", "first", "last", "length", "split", "regex",
+        "panet",
     }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
+from scicat_dagster.scicat.models import DatasetRecord
 from scicat_dagster.scicat.session import IDLE_SECONDS, REFUSAL_SECONDS, RENEWAL_SECONDS, LoginRefusedError
 from scicat_dagster.scicat.tokens import expiry_of
 
@@ -388,6 +389,47 @@ def test_a_login_that_was_refused_is_not_tried_again_for_a_while(catalogue: Cata
     clock.now += REFUSAL_SECONDS + 1
     catalogue.raised(LoginRefusedError, client.whoami)
     assert catalogue.routes == [("POST", "auth/login")] * 2
+
+
+def test_a_login_of_the_ldap_server_is_renewed_as_any_other(catalogue: Catalogue) -> None:
+    client = catalogue.client(login="ldap")
+
+    assert client.whoami() == "ingestor"
+    catalogue.store.expire_tokens()
+    client.create_dataset(dataset())
+
+    logins = [path for method, path in catalogue.routes if method == "POST" and path.startswith("auth/")]
+    assert set(logins) == {"auth/ldap"}
+    assert len(logins) == 2
+
+
+def test_an_id_token_is_exchanged_and_read_anew_at_each_login(tmp_path: Path) -> None:
+    file = tmp_path / "id-token"
+    accounts = Accounts((INGESTOR, PLAIN))
+    with CatalogueServer(tmp_path / "catalogue.sqlite", accounts, dialect=Dialect.V5_2) as server:
+        given = {"host": server.api_root, "login": "oidc", "oidc_token_file": str(file), "timeout": LONG}
+        client = ScicatClient(ScicatSettings.model_validate(given))
+        raised(LoginRefusedError, client.whoami)
+        file.write_text(f"{accounts.id_token('ingestor')}\n")
+        assert client.whoami() == "ingestor"
+
+        file.write_text(accounts.id_token("plain"))
+        server.store.expire_tokens()
+        # The login is renewed with what the file holds now.
+        assert client.dataset(PID) is None
+        assert client.whoami() == "plain"
+        client.close()
+
+
+@pytest.mark.parametrize("content", ["", "wrong-token-nobody-may-see", "\xff"])
+def test_an_id_token_that_is_refused_is_not_shown(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "id-token"
+    file.write_bytes(content.encode("latin-1"))
+    with CatalogueServer(tmp_path / "catalogue.sqlite", dialect=Dialect.V5_2) as server:
+        given = {"host": server.api_root, "login": "oidc", "oidc_token_file": str(file), "timeout": LONG}
+        client = ScicatClient(ScicatSettings.model_validate(given))
+        raised(LoginRefusedError, client.whoami, "wrong-token-nobody-may-see")
+        client.close()
 
 
 def test_a_login_that_is_down_is_transient(catalogue: Catalogue) -> None:
@@ -856,7 +898,12 @@ def read_exchange(path: Path) -> Exchange:
     )
 
 
-RECORDED = {path.stem: read_exchange(path) for path in sorted(EXCHANGES.glob("*.json"))}
+RECORDED = {
+    path.stem: read_exchange(path)
+    for path in sorted(EXCHANGES.glob("*.json"))
+    # What the client asks by v4, test_contract asks the stand-in, which answers as recorded.
+    if not path.stem.startswith("10_v4_")
+}
 PLURALS = ("proposals", "instruments", "samples")
 
 
@@ -877,7 +924,9 @@ def call_for(exchange: Exchange) -> Callable[[ScicatClient], object] | None:
         case "GET", "datasets" if rest.count("/") == 0 and rest not in ("", "count", "findOne"):
             return lambda client: client.dataset(unquote(rest))
         case "PATCH", "datasets":
-            return lambda client: client.update_dataset(unquote(rest), exchange.body, unmodified_since=NOW)
+            return lambda client: client.update_dataset(
+                DatasetRecord(pid=unquote(rest)), exchange.body, unmodified_since=NOW
+            )
         case "GET", "origdatablocks":
             return lambda client: client.origdatablocks(PID)
         case "GET", name if name in PLURALS:
@@ -1001,10 +1050,12 @@ def test_a_change_is_conditional_on_the_version_that_was_read(catalogue: Catalog
     client.create_dataset(dataset())
 
     with pytest.raises(ModifiedMeanwhileError):
-        client.update_dataset(PID, {"comment": "new"}, unmodified_since=NOW - timedelta(days=9999))
+        client.update_dataset(
+            DatasetRecord(pid=PID), {"comment": "new"}, unmodified_since=NOW - timedelta(days=9999)
+        )
 
     assert catalogue.recorder.requests[-1].headers["if-unmodified-since"] == "1999-07-08T05:46:58.992Z"
-    changed = client.update_dataset(PID, {"comment": "new"}, unmodified_since=None)
+    changed = client.update_dataset(DatasetRecord(pid=PID), {"comment": "new"}, unmodified_since=None)
     assert (changed.model_extra or {})["comment"] == "new"
     assert "if-unmodified-since" not in catalogue.recorder.requests[-1].headers
 

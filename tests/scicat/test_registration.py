@@ -95,10 +95,12 @@ class Catalogue:
     faults: Faults
     plans: Exchangeable
     stack: ExitStack
+    api: str = "v3"
 
     def client(self, username: str = "ingestor", timeout: float = PATIENT) -> ScicatClient:
         given = {
             "host": self.server.api_root,
+            "api": self.api,
             "username": username,
             "password": PASSWORD,
             "timeout": timeout,
@@ -144,15 +146,16 @@ class Catalogue:
         return self.store.count_datasets(), self.store.count_origdatablocks()
 
 
-@pytest.fixture(scope="module", params=[Dialect.V4X, Dialect.V5_NEXT])
+@pytest.fixture(scope="module", params=[(Dialect.V4X, "v3"), (Dialect.V5_NEXT, "v4")], ids=str)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     accounts = Accounts((INGESTOR, BLIND, PLAIN))
     plans = Exchangeable()
     with Store(tmp_path_factory.mktemp("catalogue") / "catalogue.sqlite") as store:
-        app = create_app(store, accounts, request.param)
+        dialect, api = request.param
+        app = create_app(store, accounts, dialect)
         faults = Faults(app, plans, store, slow_seconds=0.01)
         with CatalogueServer(store, accounts, app=faults) as server, faults:
-            yield Catalogue(server, store, faults, plans, ExitStack())
+            yield Catalogue(server, store, faults, plans, ExitStack(), api)
 
 
 @pytest.fixture
@@ -162,7 +165,7 @@ def catalogue(running: Catalogue) -> Iterator[Catalogue]:
     running.plans.calls.clear()
     running.faults.forget()
     with ExitStack() as stack:
-        yield Catalogue(running.server, running.store, running.faults, running.plans, stack)
+        yield replace(running, stack=stack)
 
 
 def built(

@@ -35,7 +35,7 @@ PASSWORD = "pa55word-nobody-may-see"
 VARIABLE = "PREVIEW_TEST_PASSWORD"
 PROPOSAL = "443503"
 JOB = "f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
-KEYS = ["file", "schema", "dataset", "origdatablock", "difference", "warnings", "errors"]
+KEYS = ["file", "schema", "dataset", "origdatablock", "jobs", "difference", "warnings", "errors"]
 LONG_AGO = 3600
 
 INGESTOR = Account(

@@ -124,9 +124,26 @@ class Accounts:
         account = self._accounts.get(username)
         if account is None or not secrets.compare_digest(account.password.encode(), password.encode()):
             return None
+        return account, self._new_token(tokens, username)
+
+    def exchange(self, tokens: TokenStore, id_token: object) -> tuple[Account, str] | None:
+        """Make a token for who holds an :meth:`id_token`; None where it is not one."""
+        for username, account in self._accounts.items():
+            if isinstance(id_token, str) and secrets.compare_digest(
+                self.id_token(username).encode(), id_token.encode("utf-8", "replace")
+            ):
+                return account, self._new_token(tokens, username)
+        return None
+
+    def id_token(self, username: str) -> str:
+        """What the identity provider of this server would give an account."""
+        account = self._accounts[username]
+        return _digest(f"{account.username}\0{account.password}")
+
+    def _new_token(self, tokens: TokenStore, username: str) -> str:
         token = secrets.token_urlsafe(32)
         tokens.add_token(_digest(token), username, time.time() + self.token_lifetime.total_seconds())
-        return account, token
+        return token
 
     def caller(self, tokens: TokenStore, authorization: str | None) -> Account | None:
         """Who sent a request with this ``Authorization`` header; None is an anonymous caller."""

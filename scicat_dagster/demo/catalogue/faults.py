@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scicat_dagster.demo.catalogue.app import API_PREFIX
+from scicat_dagster.demo.catalogue.app import API_PREFIX, NEXT_PREFIX
 from scicat_dagster.demo.catalogue.content.answers import JsonAnswer, forbidden, unhandled_error, usual_error
 from scicat_dagster.demo.catalogue.store import Store
 
@@ -378,12 +378,15 @@ _NEVER_HEARD = (FaultKind.RESET, FaultKind.STORED_THEN_TIMEOUT)
 
 
 def _path(scope: Scope) -> str | None:
-    """The path below the API's root, as it was sent; None where the request is not for the API."""
+    """The path below the API's root of either version, as it was sent; None where it is another thing's."""
     if scope["type"] != "http":
         return None
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     path = raw.decode("latin-1").partition("?")[0]
-    return path.removeprefix(f"{API_PREFIX}/").rstrip("/") if path.startswith(f"{API_PREFIX}/") else None
+    for prefix in (API_PREFIX, NEXT_PREFIX):
+        if path.startswith(f"{prefix}/"):
+            return path.removeprefix(f"{prefix}/").rstrip("/")
+    return None
 
 
 def _pid(body: bytes) -> str:

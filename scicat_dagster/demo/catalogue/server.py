@@ -91,6 +91,11 @@ class CatalogueServer:
         """Where the API is, without a slash at the end."""
         return f"{self.url}{API_PREFIX}"
 
+    @property
+    def root(self) -> str:
+        """Where all versions of the API are, without a slash at the end."""
+        return self.api_root.removesuffix("/v3")
+
     def start(self) -> None:
         """Open the file, take the port, serve.
 

@@ -14,7 +14,12 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
-from scicat_dagster.demo.catalogue.content.documents import new_instrument, new_proposal, new_sample
+from scicat_dagster.demo.catalogue.content.documents import (
+    attached_to,
+    new_instrument,
+    new_proposal,
+    new_sample,
+)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (
@@ -29,6 +34,9 @@ CREATE TABLE IF NOT EXISTS attachments (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, dataset TEXT NOT NULL, document TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS attachments_of_dataset ON attachments (dataset);
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS proposals (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document TEXT NOT NULL
 );
@@ -41,7 +49,7 @@ CREATE TABLE IF NOT EXISTS instruments (
 );
 CREATE TABLE IF NOT EXISTS tokens (digest TEXT PRIMARY KEY, username TEXT NOT NULL, expires_at REAL NOT NULL);
 """
-_CONTENT = ("datasets", "origdatablocks", "attachments", "proposals", "samples", "instruments")
+_CONTENT = ("datasets", "origdatablocks", "attachments", "jobs", "proposals", "samples", "instruments")
 _BUSY_SECONDS = 30
 _PORTION = 200
 _SEEDED_BY = "admin"
@@ -237,9 +245,48 @@ class Store:
                 connection,
                 "attachments",
                 id=document["_id"],
-                dataset=document["datasetId"],
+                dataset=attached_to(document),
                 document=_text(document),
             )
+
+    def attachment(self, identifier: str) -> JsonObject | None:
+        """The attachment with this id, or None."""
+        return self._one("SELECT document FROM attachments WHERE id = ?", identifier)
+
+    def change_attachment(
+        self, identifier: str, change: Callable[[JsonObject], JsonObject]
+    ) -> JsonObject | None:
+        """Replace an attachment by what ``change`` makes of it; the answer is the new one, or None."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT document FROM attachments WHERE id = ?", (identifier,)
+            ).fetchone()
+            if row is None:
+                return None
+            document = change(json.loads(row[0]))
+            connection.execute(
+                "UPDATE attachments SET document = ? WHERE id = ?", (_text(document), identifier)
+            )
+            return document
+
+    def delete_attachment(self, identifier: str) -> None:
+        """Remove an attachment, if there is one."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM attachments WHERE id = ?", (identifier,))
+
+    def insert_job(self, document: JsonObject) -> None:
+        """Store a new job."""
+        with self._transaction() as connection:
+            _insert(connection, "jobs", id=document["_id"], document=_text(document))
+
+    def clear_jobs(self) -> None:
+        """Forget every job."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM jobs")
+
+    def jobs(self) -> list[JsonObject]:
+        """All jobs, oldest first."""
+        return list(self.find("jobs", {}))
 
     def attachments(self, pid: str) -> list[JsonObject]:
         """The attachments of a dataset, newest first."""

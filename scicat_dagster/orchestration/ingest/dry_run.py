@@ -1,6 +1,7 @@
 """A run that does everything but write: what it shows instead."""
 
 import dagster as dg
+from pydantic import JsonValue
 
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.errors import IngestionError
@@ -14,7 +15,7 @@ from scicat_dagster.scicat.registration import registered_dataset
 
 def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Facility) -> dg.AssetObservation:
     """What a run would post for a file; where it is registered, how the catalogue differs from that."""
-    posted = dg.MetadataValue.json(built.model_dump(mode="json"))
+    posted = dg.MetadataValue.json({**built.model_dump(mode="json"), "dataset": _posted(built, facility)})
     return dg.AssetObservation(
         RAW_DATASET,
         partition=key,
@@ -25,6 +26,14 @@ def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Fac
             **_difference(built, schema, facility),
         },
     )
+
+
+def _posted(built: BuiltDataset, facility: Facility) -> dict[str, JsonValue]:
+    try:
+        return facility.catalogue.as_posted(built.dataset)
+    except IngestionError:
+        # Nobody can say which API the server has; the fields are the same.
+        return built.dataset
 
 
 def _difference(built: BuiltDataset, schema: Schema, facility: Facility) -> Metadata:

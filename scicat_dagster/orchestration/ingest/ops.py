@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scicat_dagster.dataset import ingestion
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
+from scicat_dagster.dataset.jobs import wanted_jobs
 from scicat_dagster.errors import PermanentError, message_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
@@ -31,7 +32,7 @@ from scicat_dagster.orchestration.ingest.per_file import (
     is_batch_run,
     log_materializations,
 )
-from scicat_dagster.orchestration.ingest.quality_checks import news
+from scicat_dagster.orchestration.ingest.quality_checks import job_news, news
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
 from scicat_dagster.orchestration.partitions import key_of, path_of
 from scicat_dagster.orchestration.tags import (
@@ -43,6 +44,7 @@ from scicat_dagster.orchestration.tags import (
     kinds,
 )
 from scicat_dagster.scicat.cache import CachedAnswers
+from scicat_dagster.scicat.jobs import with_jobs
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
 
 _SLOWEST_STORAGE = 10_000_000
@@ -219,9 +221,10 @@ def register_dataset(
     new = unregistered(files, facility.catalogue, facility.settings.ingestion)
 
     def converge(_: str, made: Prepared) -> Registration:
-        if made.built.data_file in new:
-            return register_new(made.built, facility.catalogue, facility.settings.ingestion)
-        return register(made.built, facility.catalogue, facility.settings.ingestion)
+        converging = register_new if made.built.data_file in new else register
+        registration = converging(made.built, facility.catalogue, facility.settings.ingestion)
+        wanted = wanted_jobs(made.metadata, made.built, registration.pid)
+        return with_jobs(registration, wanted, facility.catalogue)
 
     def shown(key: str, registration: Registration) -> Metadata:
         made = prepared.made[key]
@@ -237,7 +240,8 @@ def register_dataset(
 
     registered = each_file(context, PerFile[Registration], facility.op_pauses, prepared, converge)
     pids = {found.pid: prepared.made[key].built for key, found in registered.made.items()}
-    for evaluation in news(facility, context.instance, pids):
+    jobs = {prepared.made[key].built.data_file: found.jobs for key, found in registered.made.items()}
+    for evaluation in (*news(facility, context.instance, pids), *job_news(jobs)):
         context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
     if not is_batch_run(context):
         key = context.partition_key

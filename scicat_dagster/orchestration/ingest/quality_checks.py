@@ -6,18 +6,20 @@ look at the latest files again.
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 
 from scicat_dagster.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.rebuild import build_again, extract_again
-from scicat_dagster.errors import IngestionError
+from scicat_dagster.errors import IngestionError, Notice
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.metadata import notices_table
+from scicat_dagster.orchestration.metadata import jobs_in, notices_table
 from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import PID, RAW_DATASET
+from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.usecases.quality import QUESTIONS, Verdict, judge
 
 _MOST_FINDINGS = 200
@@ -25,6 +27,12 @@ _LATEST_FILES = 20
 _SAID_AGAIN_SECONDS = 60
 
 _SPECS = [dg.AssetCheckSpec(name, asset=RAW_DATASET, description=text) for name, text in QUESTIONS.items()]
+
+JOBS_POSTED = dg.AssetCheckSpec(
+    "jobs_posted",
+    asset=RAW_DATASET,
+    description="The jobs of the file's schema are posted. The dataset is registered all the same.",
+)
 
 
 def news(
@@ -46,6 +54,29 @@ def news(
             if _is_finding_in_sight(instance, question, facility.finding_seconds):
                 continue
         yield evaluation
+
+
+def job_news(jobs: Mapping[str, Sequence[PostedJob]]) -> Iterator[dg.AssetCheckEvaluation]:
+    """What became of the jobs of the files of a run, by their paths; nothing where no schema has any."""
+    if any(jobs.values()):
+        yield _job_evaluation(jobs)
+
+
+def _job_evaluation(jobs: Mapping[str, Sequence[PostedJob]]) -> dg.AssetCheckEvaluation:
+    posted = [(file, job) for file, those in jobs.items() for job in those]
+    failed = [(file, job) for file, job in posted if job.state not in {"posted", "was there"}]
+    findings = [Notice(subject=f"{Path(file).name}: {job.name}", reason=job.reason) for file, job in failed]
+    return dg.AssetCheckEvaluation(
+        asset_key=RAW_DATASET,
+        check_name=JOBS_POSTED.name,
+        passed=not findings,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{len(findings)} of {len(posted)} jobs are not posted. The datasets are registered.",
+        metadata={
+            "files": dg.MetadataValue.int(len(jobs)),
+            **({"findings": notices_table(findings[:_MOST_FINDINGS])} if findings else {}),
+        },
+    )
 
 
 def _is_finding_in_sight(instance: dg.DagsterInstance, question: str, seconds: float) -> bool:
@@ -90,7 +121,7 @@ def _shown(verdict: Verdict, built: Iterable[BuiltDataset]) -> dict[str, dg.Meta
 
 
 @dg.multi_asset_check(
-    specs=_SPECS,
+    specs=[*_SPECS, JOBS_POSTED],
     can_subset=True,
     description=f"Looks at the {_LATEST_FILES} files again that were registered last. The run of each file "
     "evaluates the same checks.",
@@ -99,6 +130,7 @@ def latest_files(
     context: dg.AssetCheckExecutionContext, facility: dg.ResourceParam[Facility]
 ) -> Iterator[dg.AssetCheckResult]:
     registered = {}
+    jobs = {}
     records = context.instance.fetch_materializations(RAW_DATASET, limit=_LATEST_FILES).records
     if records and records[0].run_id == context.run.run_id:
         # A run that was started from the asset's page has evaluated them already.
@@ -106,6 +138,7 @@ def latest_files(
     for record in records:
         materialization = record.asset_materialization
         if materialization is not None and materialization.partition:
+            jobs[materialization.partition] = jobs_in(materialization.metadata)
             try:
                 handling = facility.settings.ingestion.file_handling
                 path = path_of(materialization.partition, handling.data_directory)
@@ -115,7 +148,7 @@ def latest_files(
                 context.log.warning("%s: %s", materialization.partition, error)
             else:
                 registered[str(materialization.metadata[PID].value)] = built
-    for evaluation in evaluations(facility, registered):
+    for evaluation in (*evaluations(facility, registered), _job_evaluation(jobs)):
         if dg.AssetCheckKey(RAW_DATASET, evaluation.check_name) not in context.selected_asset_check_keys:
             continue
         yield dg.AssetCheckResult(

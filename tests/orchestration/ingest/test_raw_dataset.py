@@ -15,6 +15,7 @@ import yaml
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.ops import seconds_to_read
+from scicat_dagster.orchestration.metadata import jobs_in
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import SmallFacility
 
@@ -121,6 +122,49 @@ def test_the_data_file_is_left_alone_and_its_checksum_lies_beside_it(small: Smal
     (block,) = small.store.origdatablocks(PID)
     assert (beside / "small-coda.hdf.b2b").read_text() == block["dataFileList"][0]["chk"]
     assert json.loads((beside / "small-coda.hdf.message.json").read_text())["offset"] == 17
+
+
+def with_jobs(small: SmallFacility, **types: str) -> None:
+    schema = yaml.safe_load(small.schema.read_text())
+    params = {"datasetList": [{"pid": "<pid>", "files": []}]}
+    schema["jobs"] = {name: {"type": kind, "job_params": params} for name, kind in types.items()}
+    small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
+
+
+def shown_jobs(small: SmallFacility) -> dict[str, Any]:
+    event = small.instance.get_latest_materialization_event(ASSET)
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {job.name: job.state for job in jobs_in(event.asset_materialization.metadata)}
+
+
+def test_a_refused_job_is_a_failed_check_and_does_not_hide_the_dataset(small: SmallFacility) -> None:
+    with_jobs(small, embargo="embargo_period", wrong="nonsense")
+
+    result = small.ingest(small.facility(), run_config=announcement(small.file))
+
+    assert result.success
+    assert materialization(small)["pid"] == PID
+    assert shown_jobs(small) == {"embargo": "posted", "wrong": "refused"}
+    evaluations = {found.check_name: found for found in result.get_asset_check_evaluations()}
+    check = evaluations["jobs_posted"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    findings = check.metadata["findings"]
+    assert isinstance(findings, dg.TableMetadataValue)
+    (finding,) = findings.records
+    assert "Invalid job type: nonsense" in str(finding.data["why"])
+
+
+def test_a_repeated_run_posts_the_jobs_that_are_missing(small: SmallFacility) -> None:
+    with_jobs(small, embargo="embargo_period", wrong="nonsense")
+    small.ingest(small.facility(), run_config=announcement(small.file))
+    small.store.change_dataset(PID, lambda document: {**document, "createdAt": "2020-01-01T00:00:00.000Z"})
+    with_jobs(small, embargo="embargo_period", wrong="archive")
+
+    small.ingest(small.facility())
+
+    assert shown_jobs(small) == {"embargo": "was there", "wrong": "posted"}
+    assert sorted(job["type"] for job in small.store.jobs()) == ["archive", "embargo_period"]
 
 
 def test_running_a_file_twice_changes_nothing(small: SmallFacility) -> None:

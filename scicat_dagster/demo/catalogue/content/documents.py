@@ -14,6 +14,7 @@ from typing import Any
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.dates import now, stored_form
 from scicat_dagster.demo.catalogue.content.units import with_si
+from scicat_dagster.demo.catalogue.dialects import Dialect
 
 PID_PREFIX = "20.500.12269"
 
@@ -27,7 +28,7 @@ _MIRRORED = (
 _SINGULAR = frozenset(singular for singular, _ in _MIRRORED)
 
 
-def new_dataset(body: JsonObject, username: str) -> JsonObject:
+def new_dataset(body: JsonObject, username: str, dialect: Dialect) -> JsonObject:
     """The stored dataset for a posted one; source: the recorded answers to ``POST /datasets``."""
     instant = now()
     pid = body.get("pid") or f"{PID_PREFIX}/{uuid.uuid4()}"
@@ -69,7 +70,9 @@ def new_dataset(body: JsonObject, username: str) -> JsonObject:
     if "investigator" in document:
         investigator = document.pop("investigator")
         document.setdefault("principalInvestigator", investigator)
-    return _mirrored(_dated(document, _DATASET_DATES))
+    document["relationships"] = [_relationship(item, dialect) for item in document["relationships"]]
+    given_by_v3 = "principalInvestigator" in body
+    return _mirrored(_dated(document, _DATASET_DATES), dialect.empty_list if given_by_v3 else [])
 
 
 def changed_dataset(document: JsonObject, change: JsonObject, username: str) -> JsonObject:
@@ -84,12 +87,54 @@ def changed_dataset(document: JsonObject, change: JsonObject, username: str) -> 
     if isinstance(change.get("datasetlifecycle"), dict):
         change["datasetlifecycle"] = {**document["datasetlifecycle"], **change["datasetlifecycle"]}
     changed = {**document, **_dated(change, _DATASET_DATES), "updatedBy": username, "updatedAt": now()}
-    return _mirrored(changed)
+    return _mirrored(changed, document["sampleIds"][:1] if None in document["sampleIds"] else [])
 
 
-def deleted_dataset(document: JsonObject) -> JsonObject:
-    """The dataset as the answer to ``DELETE`` shows it: with the field names of the next API version."""
-    shown = {name: value for name, value in document.items() if name not in _SINGULAR}
+def changed_by_next_version(document: JsonObject, change: JsonObject, username: str) -> JsonObject:
+    """The same after a ``PATCH`` of API v4, whose lists take the place of v3's single values."""
+    replaced = {singular for singular, plural in _MIRRORED if plural in change}
+    kept = {name: value for name, value in document.items() if name not in replaced}
+    return changed_dataset(kept, change, username)
+
+
+def next_version_of(document: JsonObject) -> JsonObject:
+    """A dataset as API v4 shows it."""
+    return {name: value for name, value in document.items() if name not in _SINGULAR}
+
+
+def just_posted(document: JsonObject) -> JsonObject:
+    """A dataset as v3 answers who has posted it: without the single values that it does not have."""
+    absent = {name for name in _SINGULAR if document.get(name) is None}
+    return {name: value for name, value in document.items() if name not in absent}
+
+
+def unnamed_block(document: JsonObject) -> JsonObject:
+    """A block as API v4 lists it: without the second of the two names that its parts have."""
+    files = [_without_id(file) for file in document["dataFileList"]]
+    return {**_without_id(document), "dataFileList": files}
+
+
+def _without_id(document: JsonObject) -> JsonObject:
+    return {name: value for name, value in document.items() if name != "id"}
+
+
+def touched(document: JsonObject, username: str) -> JsonObject:
+    """A document that somebody has just changed."""
+    return {**document, "updatedBy": username, "updatedAt": now()}
+
+
+def _relationship(item: JsonObject, dialect: Dialect) -> JsonObject:
+    if not dialect.has_new_relationships:
+        return item
+    defaults = {"identifierType": "Other", "relationship": "IsReferencedBy", "entityType": "Other"}
+    return {**_with_defaults(item, defaults), "_id": _object_id()}
+
+
+def as_written(document: JsonObject, dialect: Dialect) -> JsonObject:
+    """A dataset as v4 answers who writes it, and v3 who deletes it; older servers name some ids twice."""
+    shown = next_version_of(document)
+    if dialect is not Dialect.V4X:
+        return shown
     shown["techniques"] = [{**technique, "id": technique["_id"]} for technique in document["techniques"]]
     return {**shown, "id": document["_id"]}
 
@@ -107,6 +152,31 @@ def deadly_metadata(metadata: Any) -> str | None:
             return f"the entry {name!r} is null"
         if isinstance(entry, dict) and isinstance(entry.get("human_name"), list | dict):
             return f"the human_name of {name!r} is a {type(entry['human_name']).__name__}"
+    return None
+
+
+def refused_metadata(metadata: Any) -> JsonObject | None:
+    """The body of the 500 with which newer servers answer to some metadata, or None where they do not.
+
+    The dataset is stored all the same.
+    """
+    for entry in metadata.values() if isinstance(metadata, dict) else ():
+        if entry is None:
+            return {}
+        name = entry.get("human_name") if isinstance(entry, dict) else None
+        if isinstance(name, dict):
+            path = "humanReadableName"
+            said = f'Cast to string failed for value "{name}" (type Object) at path "{path}"'
+            return {
+                "stringValue": f'"{name}"',
+                "valueType": "Object",
+                "kind": "string",
+                "value": name,
+                "path": path,
+                "reason": None,
+                "name": "CastError",
+                "message": said,
+            }
     return None
 
 
@@ -134,6 +204,42 @@ def new_attachment(body: JsonObject, pid: str, username: str) -> JsonObject:
     return _identified(document, str(uuid.uuid4()), username)
 
 
+_NEXT_ATTACHMENT = ("aid", "relationships")
+
+
+def new_next_attachment(body: JsonObject, username: str) -> JsonObject:
+    """The stored attachment for one posted by API v4, which says itself what it is attached to."""
+    aid = body.get("aid") or str(uuid.uuid4())
+    related = [{"relationType": "is attached to", **item} for item in body.get("relationships") or ()]
+    sent = {**_with_defaults(body, {"accessGroups": []}), "aid": aid, "relationships": related}
+    return _identified(sent, aid, username)
+
+
+def next_attachment_of(document: JsonObject) -> JsonObject:
+    """An attachment as API v4 shows it, also one that v3 attached to a dataset."""
+    if "relationships" in document:
+        return document
+    shown = {name: value for name, value in document.items() if name != "datasetId"}
+    target = {"targetId": document["datasetId"], "targetType": "dataset", "relationType": "is attached to"}
+    return {**shown, "aid": document["_id"], "relationships": [target]}
+
+
+def attachment_of_v3(document: JsonObject) -> JsonObject:
+    """An attachment of a dataset as v3 shows it, also one that API v4 attached."""
+    if "datasetId" in document:
+        return document
+    shown = {name: value for name, value in document.items() if name not in _NEXT_ATTACHMENT}
+    return {**shown, "datasetId": attached_to(document)}
+
+
+def attached_to(document: JsonObject) -> str:
+    """The pid of the dataset that an attachment is attached to; empty where it is another thing."""
+    if "datasetId" in document:
+        return str(document["datasetId"])
+    targets = (item["targetId"] for item in document["relationships"] if item["targetType"] == "dataset")
+    return str(next(targets, ""))
+
+
 def new_proposal(body: JsonObject, username: str) -> JsonObject:
     """The stored proposal for a posted one."""
     defaults = {
@@ -158,15 +264,14 @@ def new_instrument(body: JsonObject, username: str, pid: str | None = None) -> J
     return _identified({**_with_defaults(body, {"customMetadata": {}}), "pid": pid}, pid, username)
 
 
-def new_sample(body: JsonObject, username: str) -> JsonObject:
+def new_sample(body: JsonObject, username: str, dialect: Dialect = Dialect.V4X) -> JsonObject:
     """The stored sample for a posted one."""
-    sent = _with_defaults(body, {"accessGroups": [], "isPublished": False, "sampleCharacteristics": {}})
+    characteristics: JsonObject = {"sampleCharacteristics": {}} if dialect is Dialect.V4X else {}
+    sent = _with_defaults(body, {"accessGroups": [], "isPublished": False, **characteristics})
     sample_id = sent.get("sampleId") or str(uuid.uuid4())
-    document = {
-        **sent,
-        "sampleCharacteristics": with_si(sent["sampleCharacteristics"]),
-        "sampleId": sample_id,
-    }
+    document = {**sent, "sampleId": sample_id}
+    if "sampleCharacteristics" in sent:
+        document["sampleCharacteristics"] = with_si(sent["sampleCharacteristics"])
     stored = _identified(document, sample_id, username)
     del stored["id"]
     return stored
@@ -186,17 +291,19 @@ def _identified(document: JsonObject, identifier: str, username: str) -> JsonObj
     }
 
 
-def _mirrored(document: JsonObject) -> JsonObject:
+def _mirrored(document: JsonObject, empty: list[Any]) -> JsonObject:
     """Let each single-valued field of this API version and its list of the next one say the same."""
     mirrored = dict(document)
     for singular, plural in _MIRRORED:
         if mirrored.get(singular) is not None:
             mirrored[plural] = [mirrored[singular]]
-        elif mirrored.get(plural):
+        elif mirrored.get(plural) and mirrored[plural] != empty:
             mirrored[singular] = mirrored[plural][0]
         else:
             mirrored.pop(singular, None)
-            mirrored[plural] = []
+            mirrored[plural] = list(empty)
+            if empty:
+                mirrored[singular] = None
     return mirrored
 
 

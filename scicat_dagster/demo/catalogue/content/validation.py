@@ -12,6 +12,7 @@ from typing import Any
 
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.dates import read_iso
+from scicat_dagster.demo.catalogue.dialects import Dialect
 
 _MISSING = object()
 _EMAIL = re.compile(
@@ -112,6 +113,18 @@ def dataset_schema(kind: object) -> Schema:
     if kind == "raw":
         return RAW_DATASET
     return DERIVED_DATASET if kind == "derived" else UNTYPED_DATASET
+
+
+def in_dialect(schema: Schema, dialect: Dialect) -> Schema:
+    """The schema as a generation of the server has it; of a dataset the relationships differ."""
+    if "relationships" not in schema or not dialect.has_new_relationships:
+        return schema
+    return {**schema, "relationships": _may(_LIST, items=_RELATIONSHIP)}
+
+
+def optional(field: Field) -> Field:
+    """The field, which may be missing."""
+    return replace(field, optional=True)
 
 
 def is_email(value: object) -> bool:
@@ -355,6 +368,14 @@ PROPOSAL: Schema = {
     "isPublished": _may(_BOOLEAN),
 }
 
+_RELATIONSHIP: Schema = {
+    "identifier": _must(_TEXT),
+    "identifierType": _may(_TEXT),
+    "relationship": _may(_TEXT),
+    "entityType": _may(_TEXT),
+    "externalId": _may(_TEXT),
+}
+
 INSTRUMENT: Schema = {
     "uniqueName": _must(_FILLED, _TEXT),
     "name": _must(_FILLED, _TEXT),
@@ -364,6 +385,7 @@ INSTRUMENT: Schema = {
 SAMPLE: Schema = {
     **_OWNED,
     "sampleId": _may(_TEXT),
+    "sampleName": _may(_TEXT),
     "owner": _may(_TEXT),
     "description": _may(_TEXT),
     "sampleCharacteristics": _may(_OBJECT),
@@ -378,4 +400,40 @@ ATTACHMENT: Schema = {
     "thumbnail": _may(_TEXT),
     "caption": _must(_TEXT),
     "isPublished": _may(_BOOLEAN),
+}
+
+_TARGETS = ("dataset", "proposal", "sample", "published_data")
+_TARGET = Rule(
+    "isEnum",
+    f"{{property}} must be one of the following values: {', '.join(_TARGETS)}",
+    lambda value: value in _TARGETS,
+)
+
+NEXT_ATTACHMENT: Schema = {
+    **_OWNED,
+    "aid": _may(_TEXT),
+    "thumbnail": _may(_TEXT),
+    "caption": _must(_TEXT),
+    "isPublished": _must(_BOOLEAN),
+    "relationships": _may(
+        _LIST,
+        items={"targetId": _must(_TEXT), "targetType": _must(_TARGET), "relationType": _may(_TEXT)},
+    ),
+}
+
+JOB: Schema = {
+    "type": _must(_TEXT),
+    "datasetList": _may(_LIST),
+    "jobParams": _may(_OBJECT),
+    "emailJobInitiator": _may(_EMAIL_ADDRESS),
+    "executionTime": _may(_DATE),
+    "jobStatusMessage": _may(_TEXT),
+}
+
+NEXT_JOB: Schema = {
+    "type": _must(_TEXT),
+    "jobParams": _must(_OBJECT),
+    "ownerUser": _may(_TEXT),
+    "ownerGroup": _may(_TEXT),
+    "contactEmail": _may(_EMAIL_ADDRESS),
 }

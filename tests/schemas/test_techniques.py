@@ -1,0 +1,61 @@
+"""Techniques by the names that PaNET has for them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scicat_dagster.schemas.models import Schema
+from scicat_dagster.schemas.operators import OPERATORS, Arguments
+from scicat_dagster.schemas.techniques import technique
+
+POWDER = {"pid": "http://purl.org/pan-science/PaNET/PaNET01100", "name": "neutron powder diffraction"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "neutron powder diffraction", "Neutron Powder-Diffraction", " neutron  powder diffraction ", "NPD",
+        "PaNET01100", POWDER["pid"], POWDER["pid"].replace("http", "https"),
+    ],
+)  # fmt: skip
+def test_a_technique_is_found_by_label_synonym_and_identifier(name: str) -> None:
+    assert technique(name) == POWDER
+
+
+def test_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(LookupError, match=r"did you mean neutron powder diffraction\?"):
+        technique("neutron powder difraction")
+
+
+@given(st.text())
+def test_whatever_a_name_is_it_is_a_technique_or_none(name: str) -> None:
+    try:
+        found = technique(name)
+    except LookupError:
+        return
+    assert technique(found["name"])["name"] == found["name"]
+
+
+def test_the_operator_makes_a_list_of_one_or_of_several() -> None:
+    panet = OPERATORS["panet"].apply
+
+    assert panet("NPD", Arguments()) == [POWDER]
+    assert [found["name"] for found in panet(["NPD", "tomography"], Arguments())] == [
+        "neutron powder diffraction",
+        "tomography",
+    ]
+    with pytest.raises(TypeError):
+        panet([1], Arguments())
+
+
+def test_a_label_in_a_schema_is_checked_before_any_file_comes(schema_document: dict[str, object]) -> None:
+    def schema(value: object) -> Schema:
+        variable = {"source": "VALUE", "operator": "panet", "value": value, "value_type": "list"}
+        return Schema.model_validate({**schema_document, "variables": {"techniques": variable}})
+
+    assert schema(["NPD", "<from_file>"]).mistakes() == ()
+    (mistake,) = schema(["NPD", "tomografy"]).mistakes()
+    assert mistake.place.startswith("variables.techniques")
+    assert "did you mean tomography?" in mistake.what
