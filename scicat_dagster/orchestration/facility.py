@@ -16,6 +16,7 @@ from scicat_dagster.config.models import KafkaSettings, ScicatSettings, Settings
 from scicat_dagster.kafka.lag import LagWatch
 from scicat_dagster.kafka.reader import AnnouncementReader
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
+from scicat_dagster.scicat.cache import KeptAnswers
 from scicat_dagster.scicat.client import ScicatClient
 
 
@@ -41,7 +42,7 @@ class Facility:
     """By asset check: of which topics it said last that something is wrong, and when."""
     reported_configuration: str = field(default="", repr=False)
     """What this process last reported of the configuration that is in force."""
-    _catalogue: tuple[int, ScicatSettings, ScicatClient] | None = field(default=None, repr=False)
+    _catalogue: tuple[int, ScicatSettings, ScicatClient, KeptAnswers] | None = field(default=None, repr=False)
     _announcements: tuple[int, KafkaSettings, AnnouncementReader] | None = field(default=None, repr=False)
 
     @property
@@ -61,14 +62,23 @@ class Facility:
     @property
     def catalogue(self) -> ScicatClient:
         """The client of the facility's SciCat; one per process, until the settings change."""
+        return self._connected()[0]
+
+    @property
+    def answers(self) -> KeptAnswers:
+        """What the client was told of proposals and instruments within the last minute, or is told now."""
+        return self._connected()[1]
+
+    def _connected(self) -> tuple[ScicatClient, KeptAnswers]:
         process, settings = os.getpid(), self.settings.scicat
         kept = self._catalogue
         if kept is None or kept[:2] != (process, settings):
             # A forked worker must not use its parent's sockets, nor close them.
             if kept is not None and kept[0] == process:
                 kept[2].close()
-            kept = self._catalogue = (process, settings, ScicatClient(settings))
-        return kept[2]
+            client = ScicatClient(settings)
+            kept = self._catalogue = (process, settings, client, KeptAnswers(client, settings.api_endpoints))
+        return kept[2], kept[3]
 
     @property
     def announcements(self) -> AnnouncementReader:

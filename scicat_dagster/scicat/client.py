@@ -293,6 +293,10 @@ class ScicatClient(ScicatSession):
         datasets (it knows no `inq`, and the recorded answers hold single datasets only), so that datasets
         without a block in the answer are asked for one by one, in the way that every server knows.
         """
+        if len(pids) == 1:
+            # One request, where a list of several takes two: an empty one says nothing by itself.
+            yield from self.origdatablocks(pids[0])
+            return
         doing = "asking for the origdatablocks of some datasets"
         endpoint = self.route("origdatablocks").address
         for part in parts_for_an_address(pids):

@@ -16,6 +16,7 @@ from scicat_dagster.config.models import ApiEndpoints
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.fields import RECOMMENDED
 from scicat_dagster.errors import Notice, TransientError
+from scicat_dagster.schemas.variables import Catalogue
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.models import (
@@ -52,15 +53,21 @@ QUESTIONS: Mapping[str, str] = {
 
 
 def judge(
-    registered: Mapping[str, BuiltDataset], client: ScicatClient, endpoints: ApiEndpoints
+    registered: Mapping[str, BuiltDataset],
+    client: ScicatClient,
+    answers: Catalogue,
+    endpoints: ApiEndpoints,
 ) -> tuple[Verdict, ...]:
-    """The verdicts on the datasets that were registered, by pid. Asks the catalogue; never raises."""
+    """The verdicts on the datasets that were registered, by pid. Asks the catalogue; never raises.
+
+    ``answers`` is whom to ask for proposals and instruments, which other files name, too.
+    """
     built = list(registered.values())
     return (
         Verdict(question="variables_resolved", findings=tuple(_unresolved(built))),
         Verdict(question="fields_present", findings=tuple(_empty_fields(built))),
         _asked("catalogue_agrees", lambda: _disagreements(registered, client)),
-        _asked("references_known", lambda: _unknown_references(built, client, endpoints)),
+        _asked("references_known", lambda: _unknown_references(built, answers, endpoints)),
     )
 
 
@@ -135,13 +142,13 @@ def _wrong_sums(
 
 
 def _unknown_references(
-    built: Sequence[BuiltDataset], client: ScicatClient, endpoints: ApiEndpoints
+    built: Sequence[BuiltDataset], answers: Catalogue, endpoints: ApiEndpoints
 ) -> Iterator[Notice]:
     for field, endpoint in (("proposalId", endpoints.proposals), ("instrumentId", endpoints.instruments)):
         named = {str(dataset.dataset[field]) for dataset in built if dataset.dataset.get(field)}
         for identifier in sorted(named):
             try:
-                client.fetch(f"{endpoint}/{quote(identifier, safe='')}")
+                answers.fetch(f"{endpoint}/{quote(identifier, safe='')}")
             except LookupError as error:
                 yield Notice(subject=f"{field} {identifier}", reason=str(error))
 

@@ -41,6 +41,7 @@ from scicat_dagster.orchestration.tags import (
     MAX_RUNTIME_TAG,
     PROPOSAL_TAG,
     RAW_DATASET,
+    TOPIC_TAG,
     kinds,
 )
 from scicat_dagster.scicat.cache import CachedAnswers
@@ -134,7 +135,7 @@ def extract_metadata(
     facility: dg.ResourceParam[Facility],
     announced: PerFile[AnnouncedFile],
 ) -> PerFile[ReadFile]:
-    catalogue = CachedAnswers(facility.catalogue)
+    catalogue = facility.answers if _is_first_run(context.run) else CachedAnswers(facility.catalogue)
 
     def extract(_: str, found: AnnouncedFile) -> ReadFile:
         metadata = ingestion.extract_metadata(
@@ -256,6 +257,11 @@ def register_dataset(
     )
     if registered.deferred:
         raise failure_of(context, registered.deferred)
+
+
+def _is_first_run(run: dg.DagsterRun) -> bool:
+    """Whether a file was just announced. A re-execution may follow a correction in the catalogue."""
+    return TOPIC_TAG in run.tags and run.parent_run_id is None
 
 
 def _seconds_since(announcement: FileWritten | None) -> float | None:

@@ -92,7 +92,8 @@ def evaluations(
     facility: Facility, registered: Mapping[str, BuiltDataset]
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """All verdicts on registered datasets, by pid."""
-    for verdict in judge(registered, facility.catalogue, facility.settings.scicat.api_endpoints):
+    endpoints = facility.settings.scicat.api_endpoints
+    for verdict in judge(registered, facility.catalogue, facility.answers, endpoints):
         yield dg.AssetCheckEvaluation(
             asset_key=RAW_DATASET,
             check_name=verdict.question,

@@ -11,11 +11,15 @@ import dagster as dg
 import h5py
 import pytest
 import yaml
+from pydantic import JsonValue
 
+from scicat_dagster.definitions import build_definitions
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.ops import seconds_to_read
 from scicat_dagster.orchestration.metadata import jobs_in
+from scicat_dagster.orchestration.tags import TOPIC_TAG
+from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import SmallFacility
 
@@ -426,3 +430,31 @@ def test_the_name_of_an_instrument_is_cleaned_where_it_becomes_a_tag(small: Smal
     run = small.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["instrument"] == ("ODIN " + "x" * 5000)[:200]
+
+
+def test_a_file_that_is_executed_again_asks_the_catalogue_anew(
+    small: SmallFacility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have failed for what has been corrected there since; one that was just announced need not."""
+    asked: list[str] = []
+    fetch = ScicatClient.fetch
+
+    def noted(client: ScicatClient, url: str) -> JsonValue:
+        asked.append(url)
+        return fetch(client, url)
+
+    monkeypatch.setattr(ScicatClient, "fetch", noted)
+    facility = small.facility()
+    small.instance.add_dynamic_partitions("nexus_files", [small.key()])
+    job = build_definitions(facility.configuration, facility).resolve_job_def("ingest_file")
+
+    def ingest(**tags: str) -> int:
+        asked.clear()
+        run = job.execute_in_process(instance=small.instance, partition_key=small.key(), tags=tags)
+        assert run.success
+        return asked.count("proposals/443503")
+
+    assert ingest(**{TOPIC_TAG: "coda"}) == 1
+    assert ingest(**{TOPIC_TAG: "coda"}) == 0
+    assert ingest() == 1
+    facility.close()
