@@ -14,7 +14,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.orchestration.tags import INSTRUMENT, JOBS, PAGE, PID, PROBLEM, SECONDS_SINCE_MESSAGE
+from scicat_dagster.orchestration.tags import INSTRUMENT, JOBS, PAGE, PID, PROBLEM
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.scicat.registration import Registration
@@ -107,10 +107,10 @@ def dataset_metadata(
     *,
     page: str,
     configuration: Version,
-    seconds_since_announcement: float | None,
+    stages: Mapping[str, float],
 ) -> Metadata:
-    """The metadata of a materialization of ``raw_dataset``; ``page`` shows the dataset in the catalogue, and
-    ``configuration`` is the version of the configuration file that was in force.
+    """The metadata of a materialization of ``raw_dataset``; ``page`` shows the dataset in the catalogue,
+    ``configuration`` is the version of the configuration file that was in force, and ``stages`` are seconds.
     """
     notices = (*built.notices, *registration.notices)
     shown: dict[str, dg.MetadataValue] = {
@@ -132,9 +132,7 @@ def dataset_metadata(
         shown["what failed and why"] = notices_table(notices)
     if registration.jobs:
         shown[JOBS] = jobs_table(registration.jobs)
-    if seconds_since_announcement is not None:
-        shown[SECONDS_SINCE_MESSAGE] = dg.MetadataValue.float(round(seconds_since_announcement, 3))
-    return shown
+    return shown | {name: dg.MetadataValue.float(round(seconds, 3)) for name, seconds in stages.items()}
 
 
 def _created(registration: Registration) -> str:

@@ -127,6 +127,14 @@ INSTRUMENT = "instrument"
 SECONDS_SINCE_MESSAGE = "seconds from message to registration"
 """Of a materialization of ``raw_dataset``, for people and programs alike; Dagster plots it."""
 
+# The parts of it, of a file that was registered by the run that its message requested.
+
+SECONDS_UNTIL_REQUESTED = "seconds until its run was requested"
+
+SECONDS_IN_QUEUE = "seconds until a worker began"
+
+SECONDS_AT_WORK = "seconds of the worker"
+
 STATUS = "status"
 """Of a materialization of ``today``: a :class:`scicat_dagster.orchestration.operations.today.Today`."""
 

@@ -41,6 +41,10 @@ from scicat_dagster.orchestration.tags import (
     MAX_RUNTIME_TAG,
     PROPOSAL_TAG,
     RAW_DATASET,
+    SECONDS_AT_WORK,
+    SECONDS_IN_QUEUE,
+    SECONDS_SINCE_MESSAGE,
+    SECONDS_UNTIL_REQUESTED,
     TOPIC_TAG,
     kinds,
 )
@@ -236,7 +240,7 @@ def register_dataset(
             registration,
             page=facility.catalogue.dataset_page(registration.pid),
             configuration=facility.configuration.version,
-            seconds_since_announcement=_seconds_since(made.announced.announcement),
+            stages=_stages(context, made.announced.announcement),
         )
 
     registered = each_file(context, PerFile[Registration], facility.op_pauses, prepared, converge)
@@ -264,10 +268,23 @@ def _is_first_run(run: dg.DagsterRun) -> bool:
     return TOPIC_TAG in run.tags and run.parent_run_id is None
 
 
-def _seconds_since(announcement: FileWritten | None) -> float | None:
+def _stages(context: dg.OpExecutionContext, announcement: FileWritten | None) -> dict[str, float]:
+    """How long an announced file waited for what, in seconds; Dagster plots them over the files."""
     if announcement is None or announcement.announced_at_ms is None:
-        return None
-    return time.time() - announcement.announced_at_ms / 1000
+        return {}
+    announced, now = announcement.announced_at_ms / 1000, time.time()
+    stages = {SECONDS_SINCE_MESSAGE: now - announced}
+    # A batch run, and one that is executed again, was not requested because of the message.
+    if is_batch_run(context) or not _is_first_run(context.run):
+        return stages
+    (record,) = context.instance.get_run_records(dg.RunsFilter(run_ids=[context.run_id]))
+    requested = record.create_timestamp.timestamp()
+    begun = record.start_time or now
+    return stages | {
+        SECONDS_UNTIL_REQUESTED: requested - announced,
+        SECONDS_IN_QUEUE: begun - requested,
+        SECONDS_AT_WORK: now - begun,
+    }
 
 
 def seconds_to_read(size: int) -> int:

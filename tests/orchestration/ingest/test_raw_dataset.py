@@ -18,7 +18,13 @@ from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.ops import seconds_to_read
 from scicat_dagster.orchestration.metadata import jobs_in
-from scicat_dagster.orchestration.tags import TOPIC_TAG
+from scicat_dagster.orchestration.tags import (
+    SECONDS_AT_WORK,
+    SECONDS_IN_QUEUE,
+    SECONDS_SINCE_MESSAGE,
+    SECONDS_UNTIL_REQUESTED,
+    TOPIC_TAG,
+)
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import SmallFacility
@@ -93,6 +99,33 @@ def test_the_materialization_tells_what_was_registered(small: SmallFacility) -> 
     assert shown["seconds from message to registration"] > 0
     assert shown["dataset"]["pid"] == PID
     assert shown["dataset"]["scientificMetadata"]["run_number"]["value"] == 31010
+
+
+def test_the_run_of_a_message_says_what_its_file_waited_for(small: SmallFacility) -> None:
+    facility = small.facility()
+    small.instance.add_dynamic_partitions("nexus_files", [small.key()])
+    job = build_definitions(facility.configuration, facility).resolve_job_def("ingest_file")
+
+    job.execute_in_process(
+        instance=small.instance,
+        partition_key=small.key(),
+        run_config=announcement(small.file),
+        tags={TOPIC_TAG: "coda"},
+    )
+    facility.close()
+
+    shown = materialization(small)
+    parts = [SECONDS_UNTIL_REQUESTED, SECONDS_IN_QUEUE, SECONDS_AT_WORK]
+    assert all(shown[part] >= 0 for part in parts)
+    assert sum(shown[part] for part in parts) == pytest.approx(shown[SECONDS_SINCE_MESSAGE], abs=0.01)
+    # The message is years old.
+    assert shown[SECONDS_UNTIL_REQUESTED] > 10 * shown[SECONDS_AT_WORK]
+
+
+def test_a_file_that_nobody_announced_has_waited_for_nothing(small: SmallFacility) -> None:
+    small.ingest(small.facility())
+
+    assert not {SECONDS_SINCE_MESSAGE, SECONDS_IN_QUEUE} & materialization(small).keys()
 
 
 def test_the_run_can_be_found_by_instrument_and_proposal(small: SmallFacility) -> None:
