@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import dagster as dg
 
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
@@ -33,6 +34,12 @@ from scicat_dagster.config.models import IngestionSettings
 from scicat_dagster.demo.catalogue import Dialect
 from scicat_dagster.demo.file_writer import MessageKind, write_past_file, written_message
 from scicat_dagster.demo.measurement import PlannedFile, plan_file
+from scicat_dagster.orchestration.tags import (
+    RAW_DATASET,
+    SECONDS_AT_WORK,
+    SECONDS_IN_QUEUE,
+    SECONDS_UNTIL_REQUESTED,
+)
 
 
 class AsPrepared(Production):
@@ -143,7 +150,7 @@ def lone(running: Facility, files: int) -> dict[str, Any]:
         announce(running, [plan])
         wait_for_blocks(running, _WARM_UP + index + 1)
         taken.append(time.monotonic() - began)
-    return _figures(taken)
+    return _figures(taken) | _stages(running, files)
 
 
 def steady(running: Facility, files: int) -> dict[str, Any]:
@@ -161,7 +168,8 @@ def steady(running: Facility, files: int) -> dict[str, Any]:
         announce(running, [plan])
     wait_for_blocks(running, _WARM_UP + files)
     listed = _listed_at(running)
-    return _figures([listed[path] - moment for path, moment in announced.items()])
+    waited = _figures([listed[path] - moment for path, moment in announced.items()])
+    return waited | _stages(running, files)
 
 
 def _figures(seconds: list[float]) -> dict[str, Any]:
@@ -170,6 +178,23 @@ def _figures(seconds: list[float]) -> dict[str, Any]:
         "95th percentile": round(statistics.quantiles(seconds, n=20, method="inclusive")[-1], 2),
         "slowest": round(max(seconds), 2),
     }
+
+
+def _stages(running: Facility, files: int) -> dict[str, Any]:
+    """The medians of the stages that the latest files' metadata show."""
+    _wait(lambda: len(_registered(running)) >= _WARM_UP + files, _START_SECONDS)
+    latest = _registered(running)[:files]
+    return {
+        name: round(statistics.median(float(str(shown[name].value)) for shown in latest), 2)
+        for name in (SECONDS_UNTIL_REQUESTED, SECONDS_IN_QUEUE, SECONDS_AT_WORK)
+    }
+
+
+def _registered(running: Facility) -> list[Mapping[str, dg.MetadataValue]]:
+    """The metadata of the materializations, the latest first."""
+    records = running.instance.fetch_materializations(RAW_DATASET, limit=1000).records
+    found = [record.asset_materialization for record in records]
+    return [materialization.metadata for materialization in found if materialization is not None]
 
 
 def _listed_at(running: Facility) -> dict[str, float]:

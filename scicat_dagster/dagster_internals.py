@@ -98,14 +98,27 @@ def hasten_sensor_daemon() -> bool:
     """Let the sensor daemon begin ticks every half second, where it is in this process.
 
     A tick ends with the first message that it polls, and nobody polls until the next one begins; Dagster
-    begins one every five seconds. Where Dagster has no such constant any more, files wait longer and nothing
-    breaks.
+    begins one every five seconds, and none within a second of the last one's beginning. Where Dagster has no
+    such constant or function any more, files wait longer and nothing breaks.
     """
     daemon: Any = sys.modules.get("dagster._daemon.sensor")
-    if daemon is None or not hasattr(daemon, "MIN_INTERVAL_LOOP_TIME"):
+    if not (hasattr(daemon, "MIN_INTERVAL_LOOP_TIME") and hasattr(daemon, "is_under_min_interval")):
         return False
     daemon.MIN_INTERVAL_LOOP_TIME = SENSOR_SECONDS
+    # Once, however often the daemon asks.
+    if not hasattr(daemon.is_under_min_interval, "__wrapped__"):
+        daemon.is_under_min_interval = _always_due_if_least(daemon.is_under_min_interval)
     return True
+
+
+def _always_due_if_least(is_under_min_interval: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(is_under_min_interval)
+    def is_not_due(state: Any, sensor: Any, *args: Any, **options: Any) -> bool:
+        # Dagster takes whole seconds, and 0 for its default.
+        is_least = (sensor.min_interval_seconds or 0) <= 1
+        return not is_least and is_under_min_interval(state, sensor, *args, **options)
+
+    return is_not_due
 
 
 def before_each_evaluation(wait: Callable[[DagsterInstance], None]) -> bool:

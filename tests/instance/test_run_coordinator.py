@@ -1,8 +1,10 @@
 """What Dagster's daemon makes of our run queue; other tests follow the limit and the login gate."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -18,7 +20,7 @@ from dagster._daemon.daemon import IntervalDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
-from scicat_dagster.dagster_internals import SENSOR_SECONDS, SubmitRunContext
+from scicat_dagster.dagster_internals import SENSOR_SECONDS, SensorInstigatorData, SubmitRunContext
 from scicat_dagster.instance import run_coordinator
 from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
 from tests.small_facility import SmallFacility, instance_in
@@ -91,6 +93,19 @@ def test_the_sensor_daemon_begins_ticks_twice_a_second(tmp_path: Path) -> None:
 
     # Where Dagster has no such constant any more, files wait for up to five seconds.
     assert sensor.MIN_INTERVAL_LOOP_TIME == SENSOR_SECONDS
+
+
+@pytest.mark.parametrize(("interval", "is_due"), [(1, True), (10, False)])
+def test_a_sensor_with_the_least_interval_is_due_as_soon_as_its_tick_has_ended(
+    tmp_path: Path, interval: int, is_due: bool
+) -> None:
+    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
+        queue_daemon(instance)
+    data = SensorInstigatorData(min_interval=interval, last_tick_timestamp=time.time())
+    state: Any = SimpleNamespace(instigator_data=data)
+    remote: Any = SimpleNamespace(min_interval_seconds=interval)
+
+    assert sensor.is_under_min_interval(state, remote) is not is_due
 
 
 def test_a_limit_in_dagster_yaml_takes_precedence(
