@@ -228,7 +228,7 @@ ATTRIBUTES: dict[type, str] = {
     DaemonHeartbeat: "timestamp errors",
     DaemonStatus: "last_heartbeat",
     dg.DagsterEvent: "event_type step_key partition asset_key message step_failure_data "
-    "asset_check_evaluation_data",
+    "asset_check_evaluation_data is_step_materialization step_materialization_data",
     dg.DagsterRun: "run_id status tags run_config parent_run_id is_finished",
     dg.EventLogEntry: "dagster_event timestamp asset_materialization",
     dg.EventLogRecord: "storage_id run_id timestamp partition_key asset_materialization asset_observation",

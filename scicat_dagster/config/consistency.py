@@ -87,8 +87,8 @@ def unknown_words(raw: dict[str, Any]) -> Iterator[str]:
 
 def doubtful_settings(raw: dict[str, Any], settings: Settings) -> list[str]:
     found = []
-    if raw.get("logging"):
-        found.append("logging: has no effect; Dagster's own logging settings replace it.")
+    if settings.logging.graylog and not settings.logging.graylog_host:
+        found.append("logging.graylog_host is empty: no Graylog server gets our messages.")
     for name in ("proposals", "instruments", "samples"):
         path = str(raw.get("scicat", {}).get("api_endpoints", {}).get(name, ""))
         if version_of(path) == 4:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
@@ -124,3 +125,17 @@ def ascii_secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().isascii():
         raise ValueError("holds characters that no login at a mail server can")
     return secret
+
+
+def upper_case(value: Any) -> Any:
+    """A word that may be given in any case."""
+    return value.upper() if isinstance(value, str) else value
+
+
+def or_default(default: object) -> Callable[[Any], Any]:
+    """A validator that takes an empty text, as sample files have it, for the default."""
+
+    def replaced(value: Any) -> Any:
+        return default if value == "" else value
+
+    return replaced

@@ -34,7 +34,9 @@ from scicat_dagster.config.field_types import (
     known_algorithm,
     mail_address,
     offset_reset,
+    or_default,
     path_type,
+    upper_case,
     webhook_address,
 )
 
@@ -174,10 +176,62 @@ class KafkaSettings(_Section):
     """New: a topic to which rejected messages are sent as well. Empty: they are not."""
 
 
-class LoggingSettings(_Section):
-    """Accepted for compatibility; Dagster's own settings decide what is logged and where."""
+class GraylogServer(_Section):
+    """A Graylog server that takes GELF by UDP."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    host: str = ""
+    """Its name or address."""
+    port: Annotated[int, Field(gt=0, lt=65536)] = 12201
+    """Its port."""
+    facility: Text = "scicat.ingestor"
+    """What our messages are marked with."""
+
+
+class LoggingSettings(_Section):
+    """Where what runs say and do is logged, beside Dagster's own pages: files, system log, Graylog."""
+
+    verbose: Any = None
+    """Accepted, without effect: Dagster's processes always write to their own output."""
+    logging_level: Annotated[
+        Literal["DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"], BeforeValidator(upper_case)
+    ] = "INFO"
+    """The least level that is logged."""
+    log_message_prefix: Text = ""
+    """What each line of the file begins with."""
+    file_log: bool = False
+    """Whether lines are appended to a file; it may be moved away at any time."""
+    file_log_base_name: str = "scicat_ingestor_log"
+    """The file's path without its extension, `.log`; relative to this file's folder."""
+    file_log_timestamp: bool = False
+    """Whether the file's name has the date on which the process began to write it."""
+    file_log_json: bool = False
+    """Whether each line is a JSON object."""
+    system_log: bool = False
+    """Whether the system's log gets them, through `/dev/log`."""
+    system_log_facility: Literal[
+        "auth", "authpriv", "cron", "daemon", "ftp", "kern", "lpr", "mail", "news", "syslog", "user", "uucp",
+        "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    ] = "mail"  # fmt: skip
+    """The facility of the system's log."""
+    graylog: bool = False
+    """Whether a Graylog server gets them."""
+    graylog_host: Text = ""
+    """Its name or address."""
+    graylog_port: Annotated[int, BeforeValidator(or_default(12201)), Field(gt=0, lt=65536)] = 12201
+    """Its port for GELF by UDP."""
+    graylog_facility: Text = "scicat.ingestor"
+    """What our messages are marked with."""
+    graylog_enabled: bool = False
+    """Whether the servers of `graylogs` get them."""
+    graylogs: tuple[GraylogServer, ...] = ()
+    """Further Graylog servers."""
+
+    @property
+    def servers(self) -> tuple[GraylogServer, ...]:
+        """Every Graylog server that gets our messages."""
+        one = GraylogServer(host=self.graylog_host, port=self.graylog_port, facility=self.graylog_facility)
+        several = self.graylogs if self.graylog_enabled else ()
+        return tuple(server for server in ((one,) if self.graylog else ()) + several if server.host)
 
 
 _FIRST_PART = re.compile(r"^/?([^/?#]*)(.*)$", re.DOTALL)

@@ -45,6 +45,8 @@ JOB_TAG = f"{_HIDDEN}job_id"
 # Dagster may still change how owners of jobs and sensors are given: ours to follow, not a facility's to read
 # at each start.
 warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+# Likewise the handlers of python_logs, of which dagster.yaml names one.
+warnings.filterwarnings("ignore", message="Handling yaml-defined logging", category=dg.BetaWarning)
 
 
 OWNERS = ["team:data-catalogue"]

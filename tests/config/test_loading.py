@@ -417,7 +417,7 @@ def test_an_address_of_a_schema_is_where_the_server_has_it(address: str, expecte
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        (SMALLEST + "logging: {verbose: true}", "logging: has no effect"),
+        (SMALLEST + "logging: {graylog: true}", "logging.graylog_host is empty"),
         ("scicat: {host: 'https://h', verify: false}", "scicat.verify is false"),
         (
             "scicat: {host: 'https://h/api', api_endpoints: {samples: v4/samples}}",
