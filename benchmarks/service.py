@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -116,21 +117,41 @@ def burst(running: Facility, files: int) -> dict[str, Any]:
     announce(running, write(running, 0, _WARM_UP))
     wait_for_blocks(running, _WARM_UP)
     planned = write(running, _WARM_UP, files)
-    began = time.monotonic()
+    began, before = time.monotonic(), processor_seconds(running)
     announce(running, planned)
     wait_for_blocks(running, _WARM_UP + files)
     seconds = time.monotonic() - began
+    spent = sum(_spent(before, processor_seconds(running)).values())
     others = write(running, _WARM_UP + files, files)
-    began = time.monotonic()
+    began, children = time.monotonic(), _children_seconds()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda plan: _in_a_process(plan.path(running.data_directory)), others))
     wait_for_blocks(running, _WARM_UP + 2 * files)
-    bare = time.monotonic() - began
+    bare, alone = time.monotonic() - began, _children_seconds() - children
     return {
         "files per minute": round(files / seconds * 60),
         "a process per file, files per minute": round(files / bare * 60),
         "ratio": round(bare / seconds, 2),
+        "CPU seconds per file": round(spent / files, 3),
+        "of a process per file": round(alone / files, 3),
+        "CPU ratio": round(spent / alone, 2),
     }
+
+
+def _children_seconds() -> float:
+    """CPU seconds of the processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _spent(
+    before: Mapping[int, tuple[str, float]], after: Mapping[int, tuple[str, float]]
+) -> dict[str, float]:
+    """CPU seconds by the name of the processes."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    for pid, (name, seconds) in after.items():
+        spent[name] += seconds - before.get(pid, (name, 0.0))[1]
+    return spent
 
 
 def _in_a_process(path: Path) -> None:
@@ -217,9 +238,7 @@ def idle(running: Facility, files: int) -> dict[str, Any]:
     before = processor_seconds(running)
     time.sleep(_IDLE_SECONDS)
     after = processor_seconds(running)
-    spent: defaultdict[str, float] = defaultdict(float)
-    for pid, (name, seconds) in after.items():
-        spent[name] += seconds - before.get(pid, (name, 0.0))[1]
+    spent = _spent(before, after)
     return {
         "percent of a core": round(100 * sum(spent.values()) / _IDLE_SECONDS, 1),
         "of it": {name: round(100 * seconds / _IDLE_SECONDS, 1) for name, seconds in spent.items()},
