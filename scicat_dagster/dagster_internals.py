@@ -6,6 +6,7 @@ that is gone fails here, at import, and is replaced here. Ruff (TID251) refuses 
 tags, attributes of the instance and of the records that it returns.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -84,6 +85,7 @@ __all__ = [
     "_execute_run_command_body",
     "before_each_evaluation",
     "hasten_sensor_daemon",
+    "keep_backfills_without_code_server",
     "pg_config",
     "setup_interrupt_handlers",
     "unpack_value",
@@ -119,6 +121,15 @@ def _always_due_if_least(is_under_min_interval: Callable[..., bool]) -> Callable
         return not is_least and is_under_min_interval(state, sensor, *args, **options)
 
     return is_not_due
+
+
+def keep_backfills_without_code_server() -> None:
+    """Let a backfill wait while its code server is away, instead of failing for good.
+
+    The daemon that evaluates one at that moment takes its asset for one that is gone; Dagster has a variable,
+    and no setting, by which it looks again.
+    """
+    os.environ.setdefault("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", "1")
 
 
 def before_each_evaluation(wait: Callable[[DagsterInstance], None]) -> bool:

@@ -63,7 +63,10 @@ from scicat_dagster.orchestration import tags
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scicat_dagster"
 
-OURS = {"PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation", "hasten_sensor_daemon"}
+OURS = {
+    "PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation", "hasten_sensor_daemon",
+    "keep_backfills_without_code_server",
+}  # fmt: skip
 """What the module adds: names in texts, and what it changes in Dagster's daemon."""
 
 PRIVATE_IMPORTS = {

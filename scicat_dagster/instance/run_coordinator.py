@@ -20,6 +20,7 @@ from scicat_dagster.dagster_internals import (
     SubmitRunContext,
     before_each_evaluation,
     hasten_sensor_daemon,
+    keep_backfills_without_code_server,
 )
 from scicat_dagster.instance.login_gate import LoginGate
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
@@ -90,6 +91,8 @@ class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
         """Called by Dagster with the ``config`` of ``run_coordinator``."""
+        # In each process that opens the instance, before its daemons begin.
+        keep_backfills_without_code_server()
         coordinator = cls(inst_data=inst_data, **config_value)
         coordinator._has_own_limit = "max_concurrent_runs" in config_value
         return coordinator

@@ -108,6 +108,10 @@ def test_a_run_that_takes_long_to_begin_is_left_alone(
     wait_for(lambda: found(instance, other).is_finished, "the other one's failure", seconds=30)
 
     assert found(instance, run_id).status is dg.DagsterRunStatus.STARTING
+    fcntl.flock(end, fcntl.LOCK_UN)
+    (tmp_path / "begun").read_text()
+    instance.run_launcher.join()
+    assert found(instance, run_id).status is dg.DagsterRunStatus.SUCCESS
 
 
 def test_another_process_with_the_same_number_is_not_the_runs(

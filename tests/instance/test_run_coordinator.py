@@ -1,5 +1,6 @@
 """What Dagster's daemon makes of our run queue; other tests follow the limit and the login gate."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.errors import (
+    DagsterAssetBackfillDataLoadError,
+    DagsterDefinitionChangedDeserializationError,
+)
+from dagster._core.execution import asset_backfill
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
@@ -93,6 +99,26 @@ def test_the_sensor_daemon_begins_ticks_twice_a_second(tmp_path: Path) -> None:
 
     # Where Dagster has no such constant any more, files wait for up to five seconds.
     assert sensor.MIN_INTERVAL_LOOP_TIME == SENSOR_SECONDS
+
+
+def test_a_backfill_that_is_evaluated_while_the_code_server_is_away_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_gone(*_: object) -> None:
+        raise DagsterDefinitionChangedDeserializationError("raw_dataset is not there")
+
+    monkeypatch.setattr(asset_backfill, "_check_asset_backfill_data_validity", is_gone)
+    monkeypatch.setattr(asset_backfill, "_get_unloadable_location_names", lambda *_: ["scicat_dagster"])
+    monkeypatch.delenv("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", raising=False)
+    evaluate: Any = asset_backfill._check_validity_of_asset_backfill_data_and_should_process_backfill
+    nothing: Any = None
+
+    with pytest.raises(DagsterAssetBackfillDataLoadError):
+        evaluate(nothing, "id", nothing, nothing, nothing, logging.getLogger(__name__))
+    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
+        queue_daemon(instance)
+
+    assert evaluate(nothing, "id", nothing, nothing, nothing, logging.getLogger(__name__)) is False
 
 
 @pytest.mark.parametrize(("interval", "is_due"), [(1, True), (10, False)])
