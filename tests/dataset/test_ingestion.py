@@ -317,8 +317,11 @@ def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., 
     variables = {"a": {"source": "VALUE", "value": "x", "value_type": "string", "operatr": "to-upper"}}
     found = extract(variables=variables, jobs={"embargo": {}}, sample_attachment={"query_sample_name": "?"})
     assert [(notice.subject, notice.reason) for notice in found.notices[:2]] == [
-        ("jobs", "Is not known here: no job will be made."),
-        ("variables.a.operatr", "Is not a known key and has no effect; did you mean operator?"),
+        ("jobs", "Is not known here: no job will be made. (own.imsc.yml, line 48)"),
+        (
+            "variables.a.operatr",
+            "Is not a known key and has no effect; did you mean operator? (own.imsc.yml, line 11)",
+        ),
     ]
     assert [notice.subject for notice in found.notices[2:]] == ["sample_attachment"]
     assert found.values["a"] == "x"
