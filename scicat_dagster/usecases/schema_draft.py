@@ -30,8 +30,8 @@ GAP = "<FILL_IN>"
 WHERE_FROM: Mapping[str, str] = {
     "owner": "Who the data belong to: the principal investigator, or a person in the file (NXuser).",
     "contactEmail": "An e-mail address that is read: the principal investigator's, or the facility's.",
-    "sourceFolder": "A folder that holds all files of the dataset. dirname-2 is the one above the data's, so that "
-    "checksum and message in ../ingestor are in it, too; the operator dirname is the data's own.",
+    "sourceFolder": "A folder that holds all files of the dataset. dirname-2 is the one above the data's, "
+    "so that checksum and message in ../ingestor are in it, too; the operator dirname is the data's own.",
     "creationTime": "When the measurement was done; <now> is when the file is registered.",
     "principalInvestigator": "A name, from SciCat's proposal or from the file.",
     "creationLocation": "Facility and instrument, such as ESS:ODIN.",
