@@ -24,6 +24,8 @@ class Mistake(BaseModel):
     """What to write, where more can be said than to correct it."""
     line: int = 0
     """Where it is in its file, from 1; 0 where that is not known."""
+    key: str = ""
+    """The key at its place that has to be changed, where the place does not name it."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}" if self.place else self.what
@@ -34,7 +36,7 @@ class Mistake(BaseModel):
 
     def at(self, lines: Mapping[str, int]) -> Mistake:
         """The same mistake with its line: of the key, or of what surrounds it where that is missing."""
-        place = self.place
+        place = f"{self.place}.{self.key}" if self.key else self.place
         while place not in lines and "." in place:
             place = place.rpartition(".")[0]
         return self.model_copy(update={"line": lines.get(place, 0)})

@@ -426,14 +426,19 @@ class Schema(_Part):
         defined = set(BUILT_IN_VARIABLES)
         for name, variable in self.variables.items():
             found.extend(
-                Mistake(place=f"variables.{name}", what=self._why_undefined(name, used), remedy=_DEFINE)
+                Mistake(
+                    place=f"variables.{name}",
+                    what=self._why_undefined(name, used),
+                    remedy=_DEFINE,
+                    key="url" if isinstance(variable, ScicatVariable) else "value",
+                )
                 for used in references(_rendered_part(variable), set(self.variables))
                 if used not in defined
             )
             defined.add(name)
         for key, assignment in self.assignments.items():
             found.extend(
-                Mistake(place=f"schema.{key}", what=self._not_defined(used), remedy=_DEFINE)
+                Mistake(place=f"schema.{key}", what=self._not_defined(used), remedy=_DEFINE, key="value")
                 for used in references(assignment.value, set(self.variables))
                 if used not in defined
             )

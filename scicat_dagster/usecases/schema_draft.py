@@ -281,9 +281,11 @@ def _reads_date(draft: _Draft, variable: str) -> bool:
 def _other_entries(draft: _Draft, entry: str) -> list[tuple[str, str]]:
     """Define what else could be metadata: single values, short lists, and the means of logs."""
     entries: list[tuple[str, str]] = []
+    instrument = draft.first_of_class("NXinstrument", entry) or entry
     for path in draft.members:
         if len(entries) < _MOST_ENTRIES and path not in draft.taken and _is_metadata(path, draft):
-            entries.append(_entry_of(path, draft, _name_of(path.removeprefix(f"{entry}/"))))
+            name = path.removeprefix(f"{instrument}/").removeprefix(f"{entry}/")
+            entries.append(_entry_of(path, draft, _name_of(name)))
     return entries
 
 
@@ -402,6 +404,8 @@ _OTHER_TYPES = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y"
 
 def _quoted(text: str) -> str:
     """A text as YAML, of which JSON is a part."""
+    if '"' in text and "'" not in text and text.isprintable():
+        return f"'{text}'"
     is_plain = _PLAIN.fullmatch(text) and text.casefold() not in _OTHER_TYPES
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 

@@ -305,7 +305,7 @@ SLIPS: list[tuple[str, str, int, list[str]]] = [
         0,
         ["schema.own_group: field_type: is"],
     ),
-    ("value: <dataset_name>", "value: <dataset_nam>", -3, ["uses <dataset_nam>", "mean dataset_name?"]),
+    ("value: <dataset_name>", "value: <dataset_nam>", 0, ["uses <dataset_nam>", "mean dataset_name?"]),
 ]
 """What is written, what instead, how many lines below the first of it the mistake is, and what is said."""
 
