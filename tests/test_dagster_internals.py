@@ -260,6 +260,7 @@ TAGS = {
     tags.MAX_RUNTIME_TAG: dagster_tags.MAX_RUNTIME_SECONDS_TAG,
     tags.RETRY_RUN_TAG: dagster_tags.RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
     tags.RETRY_STRATEGY_TAG: dagster_tags.RETRY_STRATEGY_TAG,
+    tags.RETRY_NUMBER_TAG: dagster_tags.RETRY_NUMBER_TAG,
     tags.MAX_RETRIES_TAG: dagster_tags.MAX_RETRIES_TAG,
     tags.WILL_RETRY_TAG: dagster_tags.WILL_RETRY_TAG,
     tags.AUTO_RETRY_RUN_TAG: dagster_tags.AUTO_RETRY_RUN_ID_TAG,

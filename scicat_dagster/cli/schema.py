@@ -1,16 +1,27 @@
-"""``scicat-dagster schema``: what a facility's own files may hold, for editors and as a sample."""
+"""``scicat-dagster schema``: what a facility's own files may hold, a first draft of one, and its tests."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from scicat_dagster.cli.options import set_option
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
+
+if TYPE_CHECKING:
+    from scicat_dagster.config.models import Settings
+    from scicat_dagster.config.overrides import Overrides
+    from scicat_dagster.schemas.loading import SchemaCollection
 
 
 @click.group()
 def schema() -> None:
-    """Print what the configuration and the metadata schemas may hold.
+    """Print what the configuration and the metadata schemas may hold; draft a schema, and test schemas.
 
     Editors complete, explain and check a YAML file by its JSON Schema. Save it, and begin your file with
 
@@ -41,6 +52,82 @@ def sample_config() -> None:
     from scicat_dagster.config.sample import sample_configuration
 
     click.echo(sample_configuration(), nl=False)
+
+
+@schema.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def draft(file: Path) -> None:
+    """Print a first metadata schema (*.imsc.yml) for files such as the NeXus file FILE.
+
+    What is mandatory in SciCat and cannot be told from the file is marked <FILL_IN>; a comment says where it
+    may come from. Then `scicat-dagster validate CONFIG --against FILE` says what is left to do.
+    """
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.usecases.schema_draft import draft_schema, gaps_in
+
+    try:
+        text = draft_schema(file)
+    except IngestionError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(text, nl=False)
+    lines = ", ".join(map(str, gaps_in(text)))
+    click.echo(f"To be filled in: line {lines}." if lines else "Nothing is to be filled in.", err=True)
+
+
+@schema.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--config", "-c", envvar=CONFIGURATION_VARIABLE, show_envvar=True, type=click.Path(path_type=Path),
+    help="The facility's configuration file: its schemas and its defaults for datasets.",
+)  # fmt: skip
+@click.option(
+    "--schemas", type=click.Path(path_type=Path), metavar="DIRECTORY",
+    help="The folder of the schemas, instead of the configuration's. Without a configuration everything else "
+    "has its default.",
+)  # fmt: skip
+@click.option("--update", is_flag=True, help="Write the expected datasets, instead of comparing with them.")
+@set_option
+def test(
+    folder: Path, config: Path | None, schemas: Path | None, overrides: Overrides, *, update: bool
+) -> None:
+    """Compare what the schemas make of the NeXus files below FOLDER with the datasets that are expected.
+
+    The expected dataset of run.nxs is run.nxs.expected.json beside it. No server is asked: what SciCat would
+    answer is in FOLDER/scicat.json, by the address that a schema asks for.
+
+    Exits with 0 when every file is as expected, and with 1 when not.
+    """
+    from scicat_dagster.errors import IngestionError
+    from scicat_dagster.usecases.expected_datasets import absolute, compare_with_expected, write_expected
+
+    act = write_expected if update else compare_with_expected
+    try:
+        collection, settings = _schemas_and_settings(config, schemas, overrides)
+        results = act(absolute(folder), collection, settings)
+    except IngestionError as error:
+        raise click.ClickException(str(error)) from None
+    for result in results:
+        click.echo(result.as_text())
+    good = sum(result.is_as_expected for result in results)
+    click.echo(f"{good} of {len(results)} files {'written' if update else 'as expected'}")
+    sys.exit(0 if results and good == len(results) else 1)
+
+
+def _schemas_and_settings(
+    config: Path | None, directory: Path | None, overrides: Overrides
+) -> tuple[SchemaCollection, Settings]:
+    from scicat_dagster.config.loading import load_configuration
+    from scicat_dagster.config.models import ScicatSettings, Settings
+    from scicat_dagster.schemas.loading import load_schemas
+
+    if config is None:
+        if directory is None or overrides:
+            raise click.UsageError("Give --config, or --schemas without --set.")
+        nowhere = Settings(scicat=ScicatSettings(host="https://scicat.invalid/api/v3"))
+        return load_schemas(directory.absolute()), nowhere
+    configuration = load_configuration(config, os.environ, overrides)
+    place = directory.absolute() if directory else configuration.schemas_directory
+    return load_schemas(place, configuration.fallback_schema), configuration.settings
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -87,6 +87,35 @@ def parse_yaml(text: str) -> Any:
     return content
 
 
+def lines_of(text: str) -> dict[str, int]:
+    """The number of the line on which each key of a YAML text is, by its dotted path; keys in lists as well.
+
+    Empty where the text is not YAML that somebody wrote by hand.
+    """
+    try:
+        node = yaml.compose(text, _SAFE_LOADER)
+        found: dict[str, int] = {}
+        _add_lines(node, "", found, 0)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return found
+
+
+def _add_lines(node: yaml.Node | None, place: str, found: dict[str, int], depth: int) -> None:
+    if depth > _DEEPEST or len(found) > MOST_NODES:
+        raise RecursionError
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = f"{place}.{key.value}" if place else str(key.value)
+            found[inner] = key.start_mark.line + 1
+            _add_lines(value, inner, found, depth + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            inner = f"{place}.{number}"
+            found[inner] = value.start_mark.line + 1
+            _add_lines(value, inner, found, depth + 1)
+
+
 def _parse(text: str) -> Any:
     # JSON first: what it allows and PyYAML does not are tabs and pairs of escaped surrogates.
     try:

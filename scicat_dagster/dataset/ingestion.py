@@ -87,7 +87,7 @@ def extract_metadata(
         schema_=schema,
         values={name: value.value for name, value in evaluation.values.items()},
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
-        notices=(*schemas.notices(), *schema.notices(), *evaluation.notices),
+        notices=(*schemas.notices(), *schemas.notices_about(schema), *evaluation.notices),
         sample_id=sample_id,
         instrument=instrument,
     )

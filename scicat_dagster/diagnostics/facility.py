@@ -113,9 +113,11 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
     files = [*schemas.files, *([schemas.fallback] if schemas.fallback else [])]
     report.schemas = len(files)
     for file in files:
-        mistakes = (*file.mistakes, *(file.schema.reference_mistakes() if file.schema else ()))
+        mistakes = file.located_mistakes()
         for mistake in mistakes:
-            report.add("schema", "mistake", f"{file.path}: {mistake}", "Correct it in the schema.")
+            place = f"{file.path}:{mistake.line}" if mistake.line else f"{file.path}"
+            remedy = mistake.remedy or "Correct it in the schema."
+            report.add("schema", "mistake", f"{place}: {mistake}", remedy)
         if not mistakes:
             report.add("schema", "ok", f"{file.path}: {file.name}")
     for notice in schemas.duplicate_ids():

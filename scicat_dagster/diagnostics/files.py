@@ -80,7 +80,7 @@ def check_file(
         report.failed("file", error, found.file)
         return
     # They are mistakes of the schemas, and told as such.
-    of_schemas = {*schemas.notices(), *metadata.schema_.notices()}
+    of_schemas = {*schemas.notices(), *schemas.notices_about(metadata.schema_)}
     _sort(found, (notice for notice in built.notices if notice not in of_schemas))
     found.fields = [
         *(_state(name, "mandatory", reasons.get(name)) for name in dict.fromkeys((*MANDATORY, *reasons))),
@@ -187,34 +187,40 @@ def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> Reason:
 def _add_rows(found: FileReport, report: Report) -> None:
     schema = f"{found.file}: the schema {found.schema_.name} is for it" if found.schema_ else found.file
     lacking = [
-        f"{field.field}: {field.reason}"
-        for field in found.fields
-        if field.importance == "mandatory" and field.state == "missing"
+        field for field in found.fields if field.importance == "mandatory" and field.state == "missing"
     ]
     if found.registrable:
         report.add("file", "ok", f"{schema}; it could be registered.")
     elif found.registrable is None:
         report.add("file", "warning", f"{schema}; whether it could be registered is not known.", _ASK)
-    else:
-        report.add(
-            "file", "mistake", f"{schema}, but mandatory fields cannot be built: {' '.join(lacking)}",
-            "Correct the schema, the file or the dataset.default_* settings.",
-        )  # fmt: skip
+    for field in lacking:
+        what = f"{schema}, but a mandatory field cannot be built: {field.field}: {field.reason}"
+        remedy = f"Correct the file, or assign it in the schema: {_assignment(field.field)}"
+        report.add("file", "mistake", what, remedy)
+    of_lacking = [field.reason for field in lacking]
     for notice in found.unresolved:
-        report.add(
-            "file", "warning", f"{found.file}: {notice.subject}: {notice.reason}",
-            "Correct the schema, if the file is as it should be.",
-        )  # fmt: skip
+        if notice.reason not in of_lacking:
+            report.add(
+                "file", "warning", f"{found.file}: {notice.subject}: {notice.reason}",
+                "Correct the schema, if the file is as it should be.",
+            )  # fmt: skip
     told = [notice.reason for notice in found.unresolved]
     for field in found.fields:
         if field.importance == "recommended" and field.state == "missing" and field.reason not in told:
             report.add(
                 "file", "warning", f"{found.file}: {field.field} is recommended: {field.reason}",
-                "Assign it in the schema.",
+                f"Assign it in the schema: {_assignment(field.field)}",
             )  # fmt: skip
     if found.unknown:
         names = ", ".join(notice.subject for notice in found.unknown)
         report.add("file", "ok", f"{found.file}: not known without SciCat or an announcement: {names}", _ASK)
+
+
+def _assignment(field: str) -> str:
+    """How a schema gives a field, or an entry of the scientific metadata, its value."""
+    _, _, entry = field.partition("scientificMetadata.")
+    kind = "scientific_metadata" if entry else "high_level"
+    return f"{{field_type: {kind}, machine_name: {entry or field}, value: …, type: string}}"
 
 
 _ASK = "--live asks SciCat. What comes with an announcement is known only then."

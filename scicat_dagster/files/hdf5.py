@@ -17,18 +17,20 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scicat_dagster.errors import IngestionError, TransientError
+from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import why_broken, why_not_opened
 from scicat_dagster.files.hdf5_values import (
     OpenDataset,
+    class_of,
     common_unit,
     contents_of,
     flattened,
+    type_of,
     unit_of,
     with_unit,
 )
 from scicat_dagster.files.reading import Answer, Failure, Questions, Read, ReadAnswer
-from scicat_dagster.files.values import NexusValue
+from scicat_dagster.files.values import Member, NexusValue
 
 MOST_ELEMENTS = 1_000_000
 
@@ -52,6 +54,11 @@ _MOST_LINKS = 32
 
 _MOST_SOURCES = 1000
 
+_MOST_MEMBERS = 20_000
+"""That somebody can look at; real files have some thousand."""
+
+_LONGEST_SHOWN = 80
+
 _MOST_OPEN_GROUPS = 1000
 
 _BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
@@ -63,6 +70,8 @@ def answer(request: bytes, file: int) -> bytes:
     questions = Questions.model_validate_json(request)
     try:
         with _open(Path(f"/proc/self/fd/{file}"), Path(questions.path)) as nexus:
+            if questions.asks_for_members:
+                return Answer(members=tuple(nexus.members())).model_dump_json().encode()
             return b'{"values":[' + b",".join(_answers(nexus, questions.reads)) + b"]}"
     except IngestionError as error:
         return Answer(failure=Failure.of(error)).model_dump_json().encode()
@@ -185,6 +194,48 @@ class NexusFile:
             else:
                 values = flattened(contents)
             return with_unit(values, unit)
+
+    def members(self) -> Iterator[Member]:
+        """Every group and dataset, once, by hard links only; a group before what is in it.
+
+        Raises
+        ------
+        PermanentError
+            There are more than anybody can look at.
+        """
+        seen = {h5py.h5o.get_info(self._root.id).addr}
+        pending: list[tuple[str, h5py.Group | h5py.h5d.DatasetID]] = [("", self._root)]
+        while pending:
+            where, found = pending.pop()
+            if isinstance(found, h5py.Group):
+                inner = list(_hard_linked_members(found, where, seen))
+                pending += reversed(inner)
+                if len(seen) > _MOST_MEMBERS:
+                    raise PermanentError(
+                        f"The file has more than {_MOST_MEMBERS} groups and datasets.",
+                        remedy="Take a smaller file of the instrument, or one without event data.",
+                    )
+            if where:
+                yield self._member(where, found)
+
+    def _member(self, where: str, found: h5py.Group | h5py.h5d.DatasetID) -> Member:
+        try:
+            if isinstance(found, h5py.Group):
+                return Member(path=where, nexus_class=class_of(found))
+            dataset = OpenDataset(where, found)
+            return Member(
+                path=where,
+                type=type_of(dataset),
+                shape=dataset.shape or (),
+                unit=unit_of(dataset).text or "",
+                text=self._beginning(dataset) if dataset.size == 1 else "",
+            )
+        except _BROKEN:
+            # A type without values that metadata can hold, or a damaged part of the file.
+            return Member(path=where)
+
+    def _beginning(self, dataset: OpenDataset) -> str:
+        return str(flattened(self._contents(dataset, as_text=True))[0])[:_LONGEST_SHOWN]
 
     def _only(self, path: str, *, as_text: bool) -> NexusValue:
         with _explained(path):
@@ -365,6 +416,19 @@ def _hard_linked(group: h5py.Group, name: str | bytes) -> h5py.Group | h5py.h5d.
     if isinstance(found, h5py.h5g.GroupID):
         return h5py.Group(found)
     return found if isinstance(found, h5py.h5d.DatasetID) else None
+
+
+def _hard_linked_members(
+    group: h5py.Group, where: str, seen: set[Any]
+) -> Iterator[tuple[str, h5py.Group | h5py.h5d.DatasetID]]:
+    """What is in a group and was not seen before, with its path, by name."""
+    for name in sorted(name for name in group if isinstance(name, str)):
+        found = _hard_linked(group, name)
+        if found is not None:
+            identity = h5py.h5o.get_info(found.id if isinstance(found, h5py.Group) else found).addr
+            if identity not in seen:
+                seen.add(identity)
+                yield f"{where}/{name}", found
 
 
 def _shown(name: str | bytes) -> str:

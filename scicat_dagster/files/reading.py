@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError, opened_file, status_of
 from scicat_dagster.files.identity import CompleteFile, complete_file, file_changed
-from scicat_dagster.files.values import NexusValue
+from scicat_dagster.files.values import Member, NexusValue
 from scicat_dagster.isolation import LIMITS, CrashedError, EndlessError, Limits, ask
 
 QUIET_SECONDS = 0.5
@@ -48,6 +48,7 @@ class Questions(BaseModel):
 
     path: str
     reads: tuple[Read, ...] = ()
+    asks_for_members: bool = False
 
 
 class ReadAnswer(BaseModel):
@@ -99,6 +100,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     values: tuple[ReadAnswer, ...] = ()
+    members: tuple[Member, ...] = ()
     failure: Failure | None = None
 
 
@@ -172,14 +174,33 @@ def read_values(
     return Contents(dict(zip(asked, answer.values, strict=True)))
 
 
+def read_members(path: Path, *, limits: Limits = LIMITS) -> tuple[Member, ...]:
+    """The groups and datasets of a file, each once and by hard links only; a group before what is in it.
+
+    Raises
+    ------
+    TransientError
+        The file is not there, is being written, or its storage failed.
+    PermanentError
+        As for :func:`wait_until_complete`, or the file has more members than anybody can look at.
+    """
+    with opened_file(path, "") as descriptor:
+        questions = Questions(path=str(path), asks_for_members=True)
+        return _answered(path, descriptor, questions, limits).members
+
+
 def ask_child(path: Path, file: int, reads: tuple[Read, ...], limits: Limits) -> Answer:
     """The child's answer about an open file."""
-    request = Questions(path=str(path), reads=reads).model_dump_json().encode()
+    return _answered(path, file, Questions(path=str(path), reads=reads), limits)
+
+
+def _answered(path: Path, file: int, questions: Questions, limits: Limits) -> Answer:
+    request = questions.model_dump_json().encode()
     before = os.fstat(file)
     kind: type[PermanentError] = PermanentError
     try:
         answer = Answer.model_validate_json(ask("hdf5", request, file=file, limits=limits))
-        if answer.failure is None and len(answer.values) != len(reads):
+        if answer.failure is None and len(answer.values) != len(questions.reads):
             raise ValueError
     except CrashedError as error:
         kind = CrashingFileError

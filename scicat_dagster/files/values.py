@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
 
 Scalar = str | int | float | bool
 
@@ -53,3 +56,25 @@ class Reader(Protocol):
         common one, or empty where the datasets differ. Errors and ``as_text`` as for :meth:`read_one`.
         """
         ...
+
+
+class Member(BaseModel):
+    """A group or dataset of a file, for whoever wants to know what is in there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    nexus_class: str = ""
+    """The ``NX_class`` of a group."""
+    type: str = ""
+    """The kind of a dataset's values: ``string``, or numpy's name of a number; empty for all others."""
+    shape: tuple[int, ...] | None = None
+    """None for a group."""
+    unit: str = ""
+    text: str = ""
+    """The beginning of the value, where the dataset has one only."""
+
+    @property
+    def size(self) -> int:
+        """How many values a dataset has; 0 for a group."""
+        return 0 if self.shape is None else math.prod(self.shape)

@@ -14,7 +14,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.orchestration.tags import INSTRUMENT, JOBS, PAGE, PID, PROBLEM
+from scicat_dagster.orchestration.tags import FILE_SIZE, INSTRUMENT, JOBS, PAGE, PID, PROBLEM
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.scicat.registration import Registration
@@ -123,7 +123,7 @@ def dataset_metadata(
         "proposal": dg.MetadataValue.text(str(built.dataset.get("proposalId") or "none")),
         "number of files": dg.MetadataValue.int(len(files.all_files)),
         "size in bytes": dg.MetadataValue.int(sum(file.size for file in files.all_files)),
-        "file size in bytes": dg.MetadataValue.int(files.data_file.size),
+        FILE_SIZE: dg.MetadataValue.int(files.data_file.size),
         "this run created": dg.MetadataValue.text(_created(registration)),
         "variables and fields that failed": dg.MetadataValue.int(len(notices)),
         "dataset": _dataset_json(built),

@@ -137,6 +137,9 @@ SECONDS_IN_QUEUE = "seconds until a worker began"
 
 SECONDS_AT_WORK = "seconds of the worker"
 
+FILE_SIZE = "file size in bytes"
+"""Of a materialization of ``raw_dataset``, for people and programs alike: of the NeXus file."""
+
 STATUS = "status"
 """Of a materialization of ``today``: a :class:`scicat_dagster.orchestration.operations.today.Today`."""
 
@@ -168,6 +171,9 @@ AUTO_RETRY_RUN_TAG = "dagster/auto_retry_run_id"
 RETRY_RUN_TAG = "dagster/retry_on_asset_or_op_failure"
 
 RETRY_STRATEGY_TAG = "dagster/retry_strategy"
+
+RETRY_NUMBER_TAG = "dagster/retry_number"
+"""On a run that is Dagster's own retry of a failed one."""
 
 MAX_RETRIES_TAG = "dagster/max_retries"
 

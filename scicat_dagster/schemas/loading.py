@@ -10,7 +10,7 @@ run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files as package_files
@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from scicat_dagster.config.yaml_file import UnreadableError, read_yaml
+from scicat_dagster.config.yaml_file import UnreadableError, lines_of, read_text, read_yaml
 from scicat_dagster.errors import Notice, PermanentError
-from scicat_dagster.schemas.mistakes import Mistake, mistakes_in
+from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, one_for_each_item
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.selection import Match, read_selector
 
@@ -54,10 +54,29 @@ class SchemaFile:
 
     path: Path
     schema: Schema | None
-    mistakes: tuple[str, ...] = ()
+    found: tuple[Mistake, ...] = ()
+    """All that is wrong with it, but for references and lines."""
     order: float | None = None
     name: str = ""
     selector: Any = None
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """All that is wrong with it as sentences."""
+        return tuple(str(mistake) for mistake in self.found)
+
+    def located_mistakes(self) -> list[Mistake]:
+        """All that is wrong with it, references as well, with lines; one for each variable and field."""
+        found = (*self.found, *(self.schema.reference_mistakes() if self.schema else ()))
+        return one_for_each_item(self.located(found))
+
+    def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
+        """Mistakes with their lines. The file is read again for them, because only a person needs them."""
+        try:
+            lines = lines_of(read_text(self.path))
+        except UnreadableError:
+            lines = {}
+        return [mistake.at(lines) for mistake in mistakes]
 
     @property
     def claims_files(self) -> bool:
@@ -120,6 +139,15 @@ class SchemaCollection:
             if file.unclear_selection()
         ]
         return (*found, *self.duplicate_ids())
+
+    def notices_about(self, schema: Schema) -> tuple[Notice, ...]:
+        """What every run with one of these schemas should show, with the line of its file."""
+        oddities = list(schema.oddities())
+        files = (*self.files, *([self.fallback] if self.fallback else []))
+        file = next((file for file in files if file.schema is schema), None)
+        if file is not None and oddities:
+            oddities = file.located(oddities)
+        return tuple(mistake.as_notice(file.path.name if file else "") for mistake in oddities)
 
     def duplicate_ids(self) -> tuple[Notice, ...]:
         """Schemas that share an id, so that a dataset cannot say which one made it."""
@@ -188,17 +216,17 @@ def _parse(path: Path) -> SchemaFile:
     try:
         raw = read_yaml(path)
     except UnreadableError as error:
-        return SchemaFile(path, None, (f"It{str(error).removeprefix('it')}.",))
+        return SchemaFile(path, None, _whole(f"It{str(error).removeprefix('it')}."))
     if not isinstance(raw, dict):
-        return SchemaFile(path, None, ("It must hold keys such as `id`, `selector` and `schema`.",))
+        return SchemaFile(path, None, _whole("It must hold keys such as `id`, `selector` and `schema`."))
     try:
         schema = Schema.model_validate(raw)
     except ValidationError as error:
-        return _broken(path, raw, tuple(str(mistake) for mistake in _all_mistakes(raw, error)))
+        return _broken(path, raw, tuple(_all_mistakes(raw, error)))
     return SchemaFile(
         path,
         schema,
-        mistakes=tuple(str(mistake) for mistake in schema.mistakes()),
+        found=schema.mistakes(),
         order=schema.order,
         name=schema.name,
         selector=schema.selector,
@@ -229,7 +257,11 @@ def _usable(file: SchemaFile) -> Schema:
     return file.schema
 
 
-def _broken(path: Path, raw: dict[Any, Any], mistakes: tuple[str, ...]) -> SchemaFile:
+def _whole(what: str) -> tuple[Mistake, ...]:
+    return (Mistake(place="", what=what),)
+
+
+def _broken(path: Path, raw: dict[Any, Any], mistakes: tuple[Mistake, ...]) -> SchemaFile:
     """A broken schema with what can still be read of it."""
     return SchemaFile(
         path,

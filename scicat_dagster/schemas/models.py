@@ -24,7 +24,6 @@ from pydantic import (
     model_validator,
 )
 
-from scicat_dagster.errors import Notice
 from scicat_dagster.nearest import suggestion
 from scicat_dagster.schemas.conversion import ValueType
 from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, unknown_key
@@ -457,12 +456,6 @@ class Schema(_Part):
         selector = (Mistake(place="selector", what=text) for text in self.selects().mistakes())
         return (*selector, *self.oddities(), *self._unusable_items())
 
-    def notices(self) -> tuple[Notice, ...]:
-        """What every run with this schema should show, beside the variables and fields that failed."""
-        return tuple(
-            Notice(subject=mistake.place, reason=_capital(mistake.what)) for mistake in self.oddities()
-        )
-
     def oddities(self) -> Iterator[Mistake]:
         """What is wrong with it and its parts although they can be used."""
         yield from super().oddities()
@@ -485,44 +478,52 @@ class Schema(_Part):
         yield from ((f"schema.{key}", item) for key, item in self.items.items())
         yield from ((f"jobs.{name}", job) for name, job in self.jobs.items())
 
-    def reference_mistakes(self) -> list[str]:
+    def reference_mistakes(self) -> list[Mistake]:
         """References that can never be resolved. Such a variable or field fails for every file."""
-        found: list[str] = []
+        found: list[Mistake] = []
         defined = set(BUILT_IN_VARIABLES)
         for name, variable in self.variables.items():
             found.extend(
-                f"variables.{name}: {self._why_undefined(name, used)}"
+                Mistake(
+                    place=f"variables.{name}",
+                    what=self._why_undefined(name, used),
+                    remedy=_DEFINE,
+                    key="url" if isinstance(variable, ScicatVariable) else "value",
+                )
                 for used in references(_rendered_part(variable), set(self.variables))
                 if used not in defined
             )
             defined.add(name)
         for key, assignment in self.assignments.items():
             found.extend(
-                f"schema.{key}: uses <{used}>, which is not defined."
+                Mistake(place=f"schema.{key}", what=self._not_defined(used), remedy=_DEFINE, key="value")
                 for used in references(assignment.value, set(self.variables))
                 if used not in defined
             )
         for name, job in self.jobs.items():
             found.extend(
-                f"jobs.{name}: uses <{used}>, which is not defined."
+                Mistake(place=f"jobs.{name}", what=self._not_defined(used), remedy=_DEFINE)
                 for used in references(_rendered_part_of_job(job), {*self.variables, PID_VARIABLE})
                 if used not in {*defined, PID_VARIABLE}
             )
         return found
 
+    def _not_defined(self, used: str) -> str:
+        meant = suggestion(used, (*self.variables, *BUILT_IN_VARIABLES))
+        return f"uses <{used}>, which is not defined{meant or '.'}"
+
     def _why_undefined(self, name: str, used: str) -> str:
         if used == name:
             return f"uses itself (<{used}>), which is circular."
         if used not in self.variables:
-            return f"uses <{used}>, which is not defined."
+            return self._not_defined(used)
         users = set(references(_rendered_part(self.variables[used]), set(self.variables)))
         if name in users:
             return f"uses <{used}>, which uses <{name}>: that is circular."
         return f"uses <{used}>, which is defined after it; move it up."
 
 
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+_DEFINE = "Write a value, or the <name> of a built-in variable or of one that is defined above."
 
 
 def _rendered_part_of_job(job: JobDefinition | Unusable) -> Any:

@@ -149,7 +149,7 @@ def compare(
     also
         Fields to change although they would be left alone.
     """
-    varying = _varying(schema)
+    varying = varying_fields(schema)
     record = registered.record
     found = [
         *_sums_that_differ(registered),
@@ -291,7 +291,7 @@ def _judged(change: Change, varying: Collection[str], also: Collection[str]) -> 
     return change.model_copy(update={"kind": "left alone", "reason": reason})
 
 
-def _varying(schema: Schema) -> set[str]:
+def varying_fields(schema: Schema) -> set[str]:
     """The fields whose value is another one at each execution, because it comes from the time or the run."""
     names = set(_OTHERS_EACH_TIME)
     for name, variable in schema.variables.items():

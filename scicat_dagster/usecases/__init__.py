@@ -1,1 +1,1 @@
-"""Beside ingestion: previewing a file, discovering files, reingesting, judging the quality of datasets."""
+"""Beside ingestion: preview, discovery, reingesting, quality, and drafting and testing schemas."""

@@ -321,8 +321,14 @@ def test_what_is_odd_about_a_schema_is_noted_in_each_run(extract: Callable[..., 
         sample_attachment={"query_sample_name": "?"},
     )
     assert [(notice.subject, notice.reason) for notice in found.notices[:2]] == [
-        ("variables.a.operatr", "Is not a known key and has no effect; did you mean operator?"),
-        ("jobs.embargo.owner", "Is not a known key and has no effect; did you mean owner_user?"),
+        (
+            "variables.a.operatr",
+            "Is not a known key and has no effect; did you mean operator? (own.imsc.yml, line 11)",
+        ),
+        (
+            "jobs.embargo.owner",
+            "Is not a known key and has no effect; did you mean owner_user? (own.imsc.yml, line 52)",
+        ),
     ]
     assert [notice.subject for notice in found.notices[2:]] == ["sample_attachment"]
     assert found.values["a"] == "x"

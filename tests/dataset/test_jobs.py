@@ -110,10 +110,7 @@ def test_a_reference_that_no_variable_defines_is_a_mistake(schema_document: Docu
     jobs = {"embargo": {**EMBARGO, "owner_user": "<nobody>"}}
     schema = Schema.model_validate({**schema_document, "jobs": jobs})
 
-    assert schema.reference_mistakes() == [
-        "jobs.embargo: uses <pi_email>, which is not defined.",
-        "jobs.embargo: uses <nobody>, which is not defined.",
-    ] or schema.reference_mistakes() == [
+    assert sorted(map(str, schema.reference_mistakes())) == [
         "jobs.embargo: uses <nobody>, which is not defined.",
         "jobs.embargo: uses <pi_email>, which is not defined.",
     ]

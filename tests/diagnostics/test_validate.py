@@ -280,6 +280,51 @@ def test_a_mistake_in_a_schema_is_named(facility: Facility, place: str, value: A
     assert any(words in mistake for mistake in mistakes)
 
 
+SLIPS: list[tuple[str, str, int, list[str]]] = [
+    (
+        "  instrument_data:\n    source: VALUE\n    operator: getitem",
+        "  instrument_data:\n    source: VALUE\n    operatr: getitem",
+        2,
+        ["variables.instrument_data.operatr: is not", "did you mean operator?", "Write `operator:`"],
+    ),
+    (
+        "  dataset_name:\n    source: NXS\n    path:",
+        "  dataset_name:\n    source: NXS\n    pth:",
+        0,
+        ["variables.dataset_name: path: is missing. pth: is not", "Add `path:` there. Write `path:`"],
+    ),
+    (
+        "    value: raw",
+        "    value: raw\n    colour: red",
+        1,
+        ["schema.type.colour: is not", "are field_type, "],
+    ),
+    ("schema:\n", "schemes: {}\nschema:\n", 0, ["schemes: is not", "Write `schema:` instead of `schemes:`."]),
+    (
+        "  owner_group:\n    field_type",
+        "  own_group:\n    feld_type",
+        0,
+        ["schema.own_group: field_type: is"],
+    ),
+    ("value: <dataset_name>", "value: <dataset_nam>", 0, ["uses <dataset_nam>", "mean dataset_name?"]),
+]
+"""What is written, what instead, how many lines below the first of it the mistake is, and what is said."""
+
+
+@pytest.mark.parametrize(("written", "instead", "below", "expected"), SLIPS)
+def test_a_slip_is_one_row_with_its_line_and_what_to_write(
+    facility: Facility, written: str, instead: str, below: int, expected: list[str]
+) -> None:
+    text = facility.schema.read_text(encoding="utf-8")
+    line = text[: text.index(written)].count("\n") + 1 + below
+    facility.schema.write_text(text.replace(written, instead, 1), encoding="utf-8")
+
+    (row,) = [row for row in facility.mistakes() if expected[0] in row]
+
+    assert f"{facility.schema}:{line}: " in row
+    assert [text for text in expected if text not in row] == []
+
+
 @pytest.mark.parametrize(
     "text", ["a: [", "- 1", "", "id: 2026-13-01\n", "[" * 3000, "a: &a [*a]\nb: *c\n", "\tid: x"]
 )
@@ -355,4 +400,4 @@ def test_the_command_as_a_process(facility: Facility) -> None:
 
     assert (good.returncode, good.stderr) == (0, "")
     assert (bad.returncode, bad.stderr) == (1, "")
-    assert f"mistake    schema         {facility.schema}: order" in bad.stdout
+    assert f"mistake    schema         {facility.schema}:5: order" in bad.stdout

@@ -135,7 +135,7 @@ def test_an_unknown_key_is_a_mistake_and_a_notice(
         section = section[key]
     section[last] = value
     assert mistakes(document) == [f"{place}: {expected}"]
-    (notice,) = Schema.model_validate(document).notices()
+    (notice,) = (oddity.as_notice() for oddity in Schema.model_validate(document).oddities())
     assert (notice.subject, notice.reason.casefold()) == (place, expected.casefold())
 
 
@@ -260,7 +260,7 @@ def test_a_replacement_that_lacks_an_argument_is_named_and_left_out(
     assert mistakes(document) == [
         f"variables.it.{missing}: is missing, so that str_replace leaves the value as it is."
     ]
-    assert len(Schema.model_validate(document).notices()) == 1
+    assert len(list(Schema.model_validate(document).oddities())) == 1
 
 
 @pytest.mark.parametrize("name", [*OPERATORS, *(name.replace("_", "-") for name in OPERATORS)])
@@ -371,7 +371,7 @@ def test_any_name_may_be_an_entry_of_the_scientific_metadata(schema_document: Do
 
 def reference_mistakes(document: Document, variables: Document, value: str = "x") -> list[str]:
     changed = with_field({**document, "variables": variables}, value=value)
-    return Schema.model_validate(changed).reference_mistakes()
+    return [str(found) for found in Schema.model_validate(changed).reference_mistakes()]
 
 
 def test_references_to_what_is_defined_before_are_no_mistake(schema_document: Document) -> None:

@@ -239,7 +239,7 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
         last=_failed_at(records[0]),
         runs=len(records),
         run_id=latest.run_id,
-        kind=_kind(latest),
+        kind=failure_kind(latest),
         round=int(latest.tags.get(ROUND_TAG, "0")),
         run_config=dict(latest.run_config),
         reason=latest.tags.get(REASON_TAG, "") if kind_of(latest) else "",
@@ -247,7 +247,8 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
     )
 
 
-def _kind(run: dg.DagsterRun) -> str:
+def failure_kind(run: dg.DagsterRun) -> str:
+    """The kind of a failed or cancelled run, as of a :class:`FailedFile`."""
     if run.status is dg.DagsterRunStatus.CANCELED:
         return "cancelled"
     return kind_of(run) or "crash"

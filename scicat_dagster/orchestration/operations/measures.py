@@ -1,20 +1,42 @@
-"""Measures of Dagster for Prometheus: runs by status, lag, ages, failed files."""
+"""Measures of Dagster for Prometheus: runs by status, lag, ages, failed files, and counters since the start.
+
+What is counted is read from Dagster's records, of which each scrape reads only those that are new: the
+processes that register files end with each run, and have nothing that could be scraped. Source: Prometheus,
+*Metric types* and *Writing exporters*.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from time import time
 from typing import Any
 
 import dagster as dg
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import Metric
 
+from scicat_dagster.dagster_internals import InstigatorType
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.diagnostics.endpoint import gauge
-from scicat_dagster.orchestration.failures.failed_files import failed_files
+from scicat_dagster.orchestration.failures.failed_files import failed_files, failure_kind
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.operations.health import Home
 from scicat_dagster.orchestration.operations.instigators import instigators, last_sign
-from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, RAW_DATASET
+from scicat_dagster.orchestration.tags import (
+    FILE_SIZE,
+    INSTRUMENT,
+    INSTRUMENT_TAG,
+    KAFKA_LAG,
+    LAG_BY_TOPIC,
+    PURPOSE_RUN_TAG,
+    RAW_DATASET,
+    REJECTED_MESSAGE,
+    REJECTED_MESSAGES,
+    RETRY_NUMBER_TAG,
+    ROUND_TAG,
+    SECONDS_SINCE_MESSAGE,
+)
 
 MEASURES_KEPT_SECONDS = 15.0
 
@@ -30,10 +52,27 @@ _UNFINISHED = (
 )
 
 
+MOST_INSTRUMENTS = 50
+"""Values of the label ``instrument``, because a file may name any; all others are ``other``."""
+
+_UNKNOWN = "unknown"
+
+_SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400)
+
+_BYTES = tuple(10**power for power in range(4, 13))
+
+_PAGE = 500
+
+_LATE_SECONDS = 60.0
+"""Runs are asked for once more for so long: clocks differ, and records are stored a moment later."""
+
+
 def dagster_measures(home: Home) -> list[Question[list[Metric]]]:
     """What Prometheus gets of Dagster."""
+    counts = Counts(time())
     return [
         Question(lambda: measures(home.instance()), MEASURES_KEPT_SECONDS),
+        Question(lambda: counts.measures(home.instance()), MEASURES_KEPT_SECONDS),
         Question(lambda: failed_file_measures(home.instance()), FAILED_FILES_KEPT_SECONDS),
     ]
 
@@ -68,7 +107,154 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
     if registered is not None:
         ages["registration"] = now - registered.timestamp
     meaning = "Seconds since the last tick of wrdn_sensor, and since the last file was registered."
-    return [*found, gauge("age_seconds", meaning, ages, label="of")]
+    return [
+        *found,
+        gauge("age_seconds", meaning, ages, label="of"),
+        _oldest_runs(instance, now),
+        _heartbeats(instance, now),
+    ]
+
+
+def _oldest_runs(instance: dg.DagsterInstance, now: float) -> Metric:
+    ages = {}
+    for status in _UNFINISHED:
+        for record in instance.get_run_records(dg.RunsFilter(statuses=[status]), limit=1, ascending=True):
+            ages[status.value.lower()] = now - record.create_timestamp.timestamp()
+    return gauge("oldest_run_seconds", "How long ago the oldest such run was created.", ages, label="status")
+
+
+def _heartbeats(instance: dg.DagsterInstance, now: float) -> Metric:
+    ages = {
+        name: now - status.last_heartbeat.timestamp
+        for name, status in instance.get_daemon_statuses().items()
+        if status.last_heartbeat is not None
+    }
+    ages |= {
+        found.state.name: now - last_sign(found.latest)
+        for found in instigators(instance)
+        if found.latest is not None
+        and found.state.is_running
+        # A schedule's ticks are hours apart.
+        and found.state.instigator_type is InstigatorType.SENSOR
+    }
+    meaning = "Seconds since a daemon was heard of, and since the last tick of a sensor."
+    return gauge("heartbeat_age_seconds", meaning, ages, label="of")
+
+
+class Counts:
+    """What happened since the endpoint began: counters and histograms, which begin at 0 with each process."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._read_until = {RAW_DATASET: 0, REJECTED_MESSAGES: 0}
+        self._failed_runs: set[str] = set()
+        self._retried_runs: set[str] = set()
+        self._runs_until = since
+        self._instruments: set[str] = set()
+        self._registry = CollectorRegistry()
+        self._registered = self._counter("registered_files", "Files that were registered.", "instrument")
+        self._rejected = self._counter("rejected_messages", "Messages that led to no file.")
+        self._failed = self._counter("failed_runs", "Runs that failed, by kind.", "instrument", "kind")
+        self._retried = self._counter("retried_runs", "Runs that try a failed file again.", "instrument")
+        self._seconds = self._histogram(
+            "message_to_dataset_seconds", "From the message to the registration.", _SECONDS
+        )
+        self._bytes = self._histogram("file_size_bytes", "Sizes of the NeXus files registered.", _BYTES)
+
+    def measures(self, instance: dg.DagsterInstance) -> list[Metric]:
+        """All of them, with what is new in Dagster's records."""
+        self._count_registrations(instance)
+        self._count_rejections(instance)
+        self._count_runs(instance)
+        return list(self._registry.collect())
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"scicat_dagster_{name}", meaning, labels, registry=self._registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            f"scicat_dagster_{name}", meaning, ["instrument"], buckets=buckets, registry=self._registry
+        )
+
+    def _instrument(self, name: object) -> str:
+        text = str(name or _UNKNOWN)
+        if len(self._instruments) < MOST_INSTRUMENTS:
+            self._instruments.add(text)
+        return text if text in self._instruments else "other"
+
+    def _count_registrations(self, instance: dg.DagsterInstance) -> None:
+        for record in self._new(RAW_DATASET, instance.fetch_materializations):
+            event = record.asset_materialization
+            found: dict[str, Any] = {} if event is None else dict(event.metadata)
+            value = {name: found[name].value for name in _COUNTED if name in found}
+            instrument = self._instrument(value.get(INSTRUMENT))
+            self._registered.labels(instrument).inc()
+            if SECONDS_SINCE_MESSAGE in value:
+                self._seconds.labels(instrument).observe(value[SECONDS_SINCE_MESSAGE])
+            if FILE_SIZE in value:
+                self._bytes.labels(instrument).observe(value[FILE_SIZE])
+
+    def _count_rejections(self, instance: dg.DagsterInstance) -> None:
+        for record in self._new(REJECTED_MESSAGES, instance.fetch_observations):
+            event = record.asset_observation
+            if event is not None and REJECTED_MESSAGE in event.metadata:
+                self._rejected.inc()
+
+    def _new(self, key: dg.AssetKey, fetch: Callable[..., Any]) -> Iterator[dg.EventLogRecord]:
+        """The events of an asset that were not read before."""
+        while True:
+            wanted = dg.AssetRecordsFilter(
+                key, after_storage_id=self._read_until[key], after_timestamp=self._since
+            )
+            records = fetch(wanted, limit=_PAGE, ascending=True).records
+            for record in records:
+                self._read_until[key] = record.storage_id
+                yield record
+            if len(records) < _PAGE:
+                return
+
+    def _count_runs(self, instance: dg.DagsterInstance) -> None:
+        after = max(self._since, self._runs_until - _LATE_SECONDS)
+        self._runs_until = time()
+        failed, retried = set(), set()
+        for record in _ingestion_runs(instance, after):
+            run = record.dagster_run
+            instrument = self._instrument(run.tags.get(INSTRUMENT_TAG))
+            created = record.create_timestamp.timestamp()
+            if run.status in _FAILED and (record.end_time or created) >= after:
+                failed.add(run.run_id)
+                if run.run_id not in self._failed_runs:
+                    self._failed.labels(instrument, failure_kind(run)).inc()
+            if _is_retry(run) and created >= after:
+                retried.add(run.run_id)
+                if run.run_id not in self._retried_runs:
+                    self._retried.labels(instrument).inc()
+        # What happened before the next `after` is not asked for again.
+        self._failed_runs, self._retried_runs = failed, retried
+
+
+_COUNTED = (INSTRUMENT, SECONDS_SINCE_MESSAGE, FILE_SIZE)
+
+_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def _is_retry(run: dg.DagsterRun) -> bool:
+    """Whether Dagster, or ``retry_sensor`` some time later, tries the file once more."""
+    return RETRY_NUMBER_TAG in run.tags or ROUND_TAG in run.tags
+
+
+def _ingestion_runs(instance: dg.DagsterInstance, after: float) -> Iterator[dg.RunRecord]:
+    """Runs that register files and have changed since."""
+    wanted = dg.RunsFilter(
+        tags={PURPOSE_RUN_TAG: "ingestion"}, updated_after=datetime.fromtimestamp(after, UTC)
+    )
+    cursor = None
+    while True:
+        page = instance.get_run_records(wanted, limit=_PAGE, cursor=cursor)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
 
 
 def failed_file_measures(instance: dg.DagsterInstance) -> list[Metric]:

@@ -1,0 +1,279 @@
+"""Real files beside the datasets that are expected of them, compared with what the schemas make of them.
+
+No server is asked: what SciCat would answer is in one file of the folder. What is another value on each
+machine or at each execution is not compared. A facility keeps folder and schemas in git, and compares them in
+its continuous integration.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+
+from scicat_dagster.config.models import Settings
+from scicat_dagster.dataset.build import FieldsError
+from scicat_dagster.dataset.rebuild import build_again, extract_again
+from scicat_dagster.errors import IngestionError, Notice, PermanentError, UnknownHereError
+from scicat_dagster.schemas.loading import SchemaCollection
+from scicat_dagster.schemas.models import Schema
+from scicat_dagster.scicat.correction import METADATA, shortened, varying_fields
+from scicat_dagster.usecases.walk import DEFAULT_PATTERNS
+
+SUFFIX = ".expected.json"
+"""Follows the name of a data file: the dataset that is expected of it."""
+
+ANSWERS = "scicat.json"
+"""In the folder: what SciCat answers, by the address as a schema asks for it."""
+
+FOLDER = "<folder>"
+"""Stands for the folder in expected datasets, which is elsewhere on each machine."""
+
+Result = Literal["ok", "differs", "updated", "not expected yet", "no such file", "failed"]
+
+_NO_DIFFERENCE: tuple[Result, ...] = ("ok", "updated")
+
+_SAME = 1e-9
+"""Relative; sums of numbers differ between machines."""
+
+
+class FileResult(BaseModel):
+    """What came of one file: what differs or why there is no dataset, and what failed without stopping it."""
+
+    file: str
+    """Relative to the folder."""
+    result: Result
+    schema_name: str = ""
+    details: list[str] = []
+    notices: list[Notice] = []
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.result in _NO_DIFFERENCE
+
+    def as_text(self) -> str:
+        """The same for a person: one line, and one for each detail."""
+        lines = [f"{self.result:17}{self.file}  {self.schema_name}".rstrip()]
+        lines += [f"  {detail}" for detail in self.details]
+        lines += [f"  note: {notice.subject}: {notice.reason}" for notice in self.notices]
+        return "\n".join(lines)
+
+
+class RecordedCatalogue:
+    """Answers from a file in SciCat's place; what is not in there is a failure that says what to add."""
+
+    def __init__(self, answers: Mapping[str, JsonValue]) -> None:
+        self._answers = answers
+
+    def fetch(self, url: str) -> JsonValue:
+        """The answer to an address.
+
+        Raises
+        ------
+        UnknownHereError
+            None is recorded.
+        """
+        if url not in self._answers:
+            raise UnknownHereError(f"{ANSWERS} has no answer for {url}; add it.")
+        return self._answers[url]
+
+    def samples_of_proposal(self, proposal_id: str) -> list[dict[str, Any]]:
+        """The samples that are recorded for a proposal; raises as :meth:`fetch`."""
+        answer = self.fetch(f"samples of proposal {proposal_id}")
+        return [sample for sample in answer if isinstance(sample, dict)] if isinstance(answer, list) else []
+
+
+def read_answers(folder: Path) -> RecordedCatalogue:
+    """What SciCat answers, as far as the folder says so.
+
+    Raises
+    ------
+    PermanentError
+        The file is there and does not hold a JSON object.
+    """
+    path = folder / ANSWERS
+    if not path.exists():
+        return RecordedCatalogue({})
+    return RecordedCatalogue(_object_in(path))
+
+
+def compare_with_expected(folder: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
+    """Each data file below a folder with what differs from its expected dataset. Nothing is written."""
+    return [_compared(folder, file, schemas, settings) for file in _data_files(folder)] + _without_file(
+        folder
+    )
+
+
+def write_expected(folder: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
+    """Write what the schemas make of each data file below a folder as its expected dataset."""
+    return [_updated(folder, file, schemas, settings) for file in _data_files(folder)] + _without_file(folder)
+
+
+def _compared(folder: Path, file: Path, schemas: SchemaCollection, settings: Settings) -> FileResult:
+    expected = _expected_of(file)
+    name = str(file.relative_to(folder))
+    try:
+        schema, found, notices = _made(folder, file, schemas, settings)
+        if not expected.exists():
+            return FileResult(file=name, result="not expected yet", schema_name=schema.name, notices=notices)
+        differences = list(_differences(_object_in(expected), found))
+    except IngestionError as error:
+        return _failed(name, error)
+    result: Result = "differs" if differences else "ok"
+    return FileResult(file=name, result=result, schema_name=schema.name, details=differences, notices=notices)
+
+
+def _updated(folder: Path, file: Path, schemas: SchemaCollection, settings: Settings) -> FileResult:
+    name = str(file.relative_to(folder))
+    try:
+        schema, found, notices = _made(folder, file, schemas, settings)
+        text = json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        _write(_expected_of(file), text)
+    except IngestionError as error:
+        return _failed(name, error)
+    return FileResult(file=name, result="updated", schema_name=schema.name, notices=notices)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PermanentError(
+            f"{path} cannot be written: {error.strerror}.", remedy="Give yourself the right to write there."
+        ) from error
+
+
+def _failed(name: str, error: IngestionError) -> FileResult:
+    if isinstance(error, FieldsError):
+        details = [f"{field}: {reason.text}" for field, reason in error.reasons.items()]
+    else:
+        details = [error.what, error.remedy]
+    return FileResult(file=name, result="failed", details=details)
+
+
+def _without_file(folder: Path) -> list[FileResult]:
+    return [
+        FileResult(file=str(path.relative_to(folder)).removesuffix(SUFFIX), result="no such file")
+        for path in sorted(folder.rglob(f"*{SUFFIX}"))
+        if not path.with_name(path.name.removesuffix(SUFFIX)).exists()
+    ]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    found = {path for pattern in DEFAULT_PATTERNS for path in folder.rglob(pattern) if path.is_file()}
+    return sorted(found)
+
+
+def _expected_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}{SUFFIX}")
+
+
+def _made(
+    folder: Path, file: Path, schemas: SchemaCollection, settings: Settings
+) -> tuple[Schema, dict[str, JsonValue], list[Notice]]:
+    """The schema of a file, the dataset without what varies, and what failed."""
+    settings = _for_files_anywhere(settings)
+    metadata = extract_again(str(file), schemas, read_answers(folder), settings)
+    built = build_again(metadata, settings)
+    schema = metadata.schema_
+    left_out = varying_fields(schema)
+    if settings.dataset.generate_dataset_pid or not _assigns_pid(schema):
+        # It may be made of the path.
+        left_out.add("pid")
+    dataset = {name: value for name, value in built.dataset.items() if name not in left_out}
+    entries = dataset.get(METADATA)
+    if isinstance(entries, dict):
+        dataset[METADATA] = {
+            name: entry for name, entry in entries.items() if f"{METADATA}.{name}" not in left_out
+        }
+    plain = _anywhere(dataset, folder)
+    # Where checksum and message would be written is the configuration's business.
+    notices = [notice for notice in built.notices if not notice.subject.startswith("origdatablock")]
+    return schema, plain if isinstance(plain, dict) else {}, notices
+
+
+def _for_files_anywhere(settings: Settings) -> Settings:
+    handling = settings.ingestion.file_handling.model_copy(
+        update={"data_directory": "", "compute_file_hash": False}
+    )
+    ingesting = settings.ingestion.model_copy(update={"file_handling": handling})
+    return settings.model_copy(update={"ingestion": ingesting})
+
+
+def _assigns_pid(schema: Schema) -> bool:
+    return any(assignment.fills == "pid" for assignment in schema.assignments.values())
+
+
+def _anywhere(value: JsonValue, folder: Path) -> JsonValue:
+    """The value without the place of the folder on this machine."""
+    if isinstance(value, str):
+        return _text_anywhere(value, folder)
+    if isinstance(value, list):
+        return [_anywhere(item, folder) for item in value]
+    if isinstance(value, dict):
+        return {name: _anywhere(item, folder) for name, item in value.items()}
+    return value
+
+
+def _text_anywhere(text: str, folder: Path) -> str:
+    above = [str(parent) for parent in folder.parents]
+    if text in above:
+        return "/".join([FOLDER, *[".."] * (above.index(text) + 1)])
+    return text.replace(str(folder), FOLDER)
+
+
+def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    ours, theirs = _flat(found), _flat(expected)
+    for name in sorted({*ours, *theirs}):
+        if not _is_same(theirs.get(name), ours.get(name)):
+            yield f"{name}: expected {shortened(theirs.get(name))}, found {shortened(ours.get(name))}"
+
+
+def _flat(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, and the parts of the entries of the scientific metadata, by dotted names."""
+    flat = {name: value for name, value in dataset.items() if name != METADATA}
+    entries = dataset.get(METADATA)
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        parts = entry if isinstance(entry, dict) else {"": entry}
+        flat |= {f"{METADATA}.{name}.{part}": value for part, value in parts.items()}
+    return flat
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, int | float) and not isinstance(other, bool):
+        return math.isclose(one, other, rel_tol=_SAME)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and bool(one == other)
+
+
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+def _object_in(path: Path) -> dict[str, JsonValue]:
+    try:
+        return _OBJECT.validate_json(path.read_bytes())
+    except OSError as error:
+        raise PermanentError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Give yourself the right to read it."
+        ) from error
+    except ValidationError as error:
+        what = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise PermanentError(
+            f"{path} is not a JSON object: {what}.", remedy="Correct it, or write it with --update."
+        ) from None
+
+
+def absolute(folder: Path) -> Path:
+    """The folder as the paths of its files begin."""
+    # Not resolved: a symbolic link is the path that a message would name.
+    return Path(os.path.abspath(folder))  # noqa: PTH100

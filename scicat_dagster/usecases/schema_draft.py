@@ -1,0 +1,419 @@
+"""A first metadata schema, drafted from what is in one NeXus file.
+
+What a dataset must have is assigned from the file or from SciCat, as far as that can be told, and is a gap
+(``<FILL_IN>``) where only a person knows it: a reference to nothing, which ``validate`` names with its line.
+Single values and logs of the file become entries of the scientific metadata. Names and values of a file are
+hostile: each is quoted, or is cut to one printable line of a comment. Source: the NeXus base classes
+``NXentry``, ``NXuser``, ``NXlog``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import textwrap
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
+from scicat_dagster.files.reading import read_members
+from scicat_dagster.files.values import Member
+from scicat_dagster.schemas.models import BUILT_IN_VARIABLES
+
+GAP = "<FILL_IN>"
+"""Stands where only a person knows the value."""
+
+WHERE_FROM: Mapping[str, str] = {
+    "owner": "Who the data belong to: the principal investigator, or a person in the file (NXuser).",
+    "contactEmail": "An e-mail address that is read: the principal investigator's, or the facility's.",
+    "sourceFolder": "A folder that holds all files of the dataset. dirname-2 is the one above the data's, "
+    "so that checksum and message in ../ingestor are in it, too; the operator dirname is the data's own.",
+    "creationTime": "When the measurement was done; <now> is when the file is registered.",
+    "principalInvestigator": "A name, from SciCat's proposal or from the file.",
+    "creationLocation": "Facility and instrument, such as ESS:ODIN.",
+    "ownerGroup": "The group that may see the dataset and change it, such as <proposal_id>. Where it is the "
+    "same for all files, remove this field and set dataset.default_owner_group in the configuration.",
+    "datasetName": "What people see in lists.",
+    "description": "What people search for.",
+    "proposalId": "The proposal as SciCat names it.",
+    "instrumentId": "The instrument's pid in SciCat.",
+}
+"""What each mandatory and recommended field is, and where it may come from."""
+
+_ENTRY_FIELDS = (
+    ("title", "title", "string"),
+    ("description", "experiment_description", "string"),
+    ("proposal_id", "experiment_identifier", "string"),
+    ("run_number", "entry_identifier", "string"),
+    ("job_id", "entry_identifier_uuid", "string"),
+    ("start_time", "start_time", "date"),
+    ("end_time", "end_time", "date"),
+)
+"""Names of variables, and of the fields of NXentry that they are read from."""
+
+_LEFT_OUT_CLASSES = frozenset(
+    {"NXcite", "NXcue", "NXdata", "NXevent_data", "NXnote", "NXtransformations", "NXuser"}
+)
+"""Groups whose values describe no measurement, or are its data."""
+
+_MOST_ENTRIES = 60
+_MOST_LISTED = 100
+_LONGEST_LIST = 16
+_LONGEST_LOG = 1_000_000
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """A variable's definition as lines, and what a reader should know about it."""
+
+    name: str
+    definition: Mapping[str, str]
+    comment: str = ""
+
+
+@dataclass
+class _Draft:
+    """What is in the file by path, and what was made of it so far."""
+
+    members: Mapping[str, Member]
+    variables: list[_Variable] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+    """Paths that a variable reads."""
+
+    def has(self, name: str) -> bool:
+        return any(variable.name == name for variable in self.variables)
+
+    def add(self, name: str, comment: str = "", **definition: str) -> str:
+        """Define a variable under a name that is free, which is returned."""
+        free, number = name, 2
+        while self.has(free) or free in BUILT_IN_VARIABLES:
+            free, number = f"{name}_{number}", number + 1
+        self.variables.append(_Variable(free, definition, comment))
+        return free
+
+    def read(self, name: str, path: str, value_type: str) -> str:
+        """Define a variable that reads a path of the file."""
+        self.taken.add(path)
+        return self.add(name, self.about(path), source="NXS", path=path, value_type=value_type)
+
+    def about(self, path: str) -> str:
+        """Class of the group, type, shape, unit and value of a dataset, as one line."""
+        member = self.members[path]
+        group = self.members.get(path.rpartition("/")[0])
+        shape = "×".join(map(str, member.shape or ())) if member.size != 1 else ""
+        facts = (group.nexus_class if group else "", member.type, shape, member.unit)
+        shown = ", ".join(_one_line(fact) for fact in facts if fact)
+        return f"{shown}: {_one_line(member.text)}" if member.text else shown
+
+    def single(self, path: str) -> bool:
+        member = self.members.get(path)
+        return member is not None and member.size == 1 and bool(member.type)
+
+    def first_of_class(self, nexus_class: str, below: str) -> str:
+        """The first group of a class directly in another one; empty where there is none."""
+        return next(
+            (
+                path
+                for path, member in self.members.items()
+                if member.nexus_class == nexus_class and path.rpartition("/")[0] == below
+            ),
+            "",
+        )
+
+
+def draft_schema(file: Path) -> str:
+    """A first schema for the files of an instrument, from one of them, as the text of a schema file.
+
+    Raises
+    ------
+    TransientError
+        The file cannot be read now.
+    PermanentError
+        It cannot be read, or has more members than anybody can look at.
+    """
+    # Not resolved: a symbolic link is the path that a message would name.
+    path = Path(os.path.abspath(file))  # noqa: PTH100
+    members = {member.path: member for member in read_members(path) if _can_be_written(member.path)}
+    return "\n".join(_lines(path, _Draft(members))) + "\n"
+
+
+def _lines(path: Path, draft: _Draft) -> Iterator[str]:
+    entry = draft.first_of_class("NXentry", "") or "/entry"
+    entries = _known_variables(draft, entry)
+    _add_catalogue_variables(draft)
+    draft.add(
+        "source_folder", source="VALUE", value="<data_file_path>", operator="dirname-2", value_type="string"
+    )
+    assignments = list(_high_level(draft))
+    entries += _other_entries(draft, entry)
+    instrument = draft.members.get(f"{draft.first_of_class('NXinstrument', entry)}/name")
+    yield from _beginning(path, instrument.text if instrument else "")
+    yield "variables:"
+    for variable in draft.variables:
+        yield from _variable_lines(variable)
+    yield "schema:"
+    yield from assignments
+    yield "  # Scientific metadata: the entry's name, its name for people, and its value with the unit."
+    for name, value_type in entries:
+        yield from _entry_lines(name, value_type)
+    yield from _not_taken(draft)
+
+
+def _beginning(path: Path, instrument: str) -> Iterator[str]:
+    name = _one_line(instrument).strip() or path.stem
+    yield f"# A first schema, drafted from {_one_line(path.name)} by `scicat-dagster schema draft`."
+    yield f"# Replace each {GAP} by a value or by the <name> of a variable, and remove what the catalogue"
+    yield "# should not hold. `scicat-dagster validate CONFIG --against FILE` names what is left to do."
+    yield f"id: {uuid.uuid4()}"
+    yield f"name: {_quoted(name)}"
+    yield f"instrument: {_quoted(name.casefold())}"
+    yield "# Which files it is for: a part of the path that all files of the instrument have, and no others."
+    yield f"selector: {_quoted(_selector(path, name))}"
+    yield "# Of several schemas that match a file, the one with the lowest order is used."
+    yield "order: 100"
+
+
+def _selector(path: Path, instrument: str) -> str:
+    for folder in path.parent.parts[1:]:
+        if folder.casefold() == instrument.casefold():
+            return f"filename:contains:/{folder}/"
+    return f"filename:starts_with:{path.parent.as_posix().rstrip('/')}/"
+
+
+def _known_variables(draft: _Draft, entry: str) -> list[tuple[str, str]]:
+    """Define what NeXus has a place for; the answer are those that become entries, with their types."""
+    entries = []
+    for name, where, value_type in _ENTRY_FIELDS:
+        path = f"{entry}/{where}"
+        if draft.single(path):
+            is_date = value_type == "date" and _is_date(draft.members[path].text)
+            draft.read(name, path, value_type if value_type != "date" or is_date else "string")
+            if where not in {"title", "experiment_description", "experiment_identifier"}:
+                entries.append((name, "date" if is_date else "string"))
+    for name, group in (("instrument_name", "NXinstrument"), ("sample_name", "NXsample")):
+        path = f"{draft.first_of_class(group, entry)}/name"
+        if draft.single(path):
+            draft.read(name, path, "string")
+            entries.append((name, "string"))
+    if users := _users(draft, entry):
+        about = "every NXuser"
+        draft.add("team_members", about, source="NXS", path=f"{users}/name", value_type="string[]")
+        entries.append(("team_members", "string[]"))
+    return entries
+
+
+def _users(draft: _Draft, entry: str) -> str:
+    """A path for all users of an entry; empty where there are none with names."""
+    names = [
+        path.rpartition("/")[2]
+        for path, member in draft.members.items()
+        if member.nexus_class == "NXuser" and path.rpartition("/")[0] == entry
+        if draft.single(f"{path}/name")
+    ]
+    if len(names) == 1:
+        return f"{entry}/{names[0]}"
+    all_begin_so = bool(names) and all(name.startswith("user") for name in names)
+    return f"{entry}/^user.*" if all_begin_so else ""
+
+
+def _add_catalogue_variables(draft: _Draft) -> None:
+    if draft.has("proposal_id"):
+        for name in ("pi_firstname", "pi_lastname", "pi_email"):
+            draft.add(name, source="SC", url="proposals/<proposal_id>", field=name, value_type="string")
+    if draft.has("instrument_name"):
+        wanted = '{"where":{"name":{"ilike":"<instrument_name>"}}}'
+        draft.add("instrument_filter", source="VALUE", value=wanted, operator="urlsafe", value_type="string")
+        url = "instruments?filter=<instrument_filter>"
+        draft.add("instruments_data", source="SC", url=url, field="", value_type="list")
+        for name, value, key, value_type in (
+            ("instrument_data", "<instruments_data>", "0", "dict"),
+            ("instrument_id", "<instrument_data>", "pid", "string"),
+        ):
+            draft.add(name, source="VALUE", value=value, operator="getitem", field=key, value_type=value_type)
+
+
+def _high_level(draft: _Draft) -> Iterator[str]:
+    """The fields of the dataset, the mandatory and recommended ones with what they are."""
+    yield from _field_lines("type", "raw")
+    for name in (*MANDATORY, *RECOMMENDED):
+        importance = "Mandatory" if name in MANDATORY else "Recommended"
+        value = _value_of(name, draft)
+        if value is None:
+            yield from _comment(f"{importance}, and not in the file: {name}. {WHERE_FROM[name]}")
+            continue
+        yield from _comment(f"{importance}. {WHERE_FROM[name]}")
+        yield from _field_lines(name, value)
+    for name, variable in (("startTime", "start_time"), ("endTime", "end_time"), ("runNumber", "run_number")):
+        if draft.has(variable) and (name == "runNumber" or _reads_date(draft, variable)):
+            yield from _field_lines(name, f"<{variable}>")
+
+
+def _value_of(name: str, draft: _Draft) -> str | None:
+    """What a field is assigned; a gap for a mandatory one that is not known, None for another."""
+    candidates = {
+        "owner": (("pi_lastname", "<pi_firstname> <pi_lastname>"),),
+        "principalInvestigator": (("pi_lastname", "<pi_firstname> <pi_lastname>"),),
+        "contactEmail": (("pi_email", "<pi_email>"),),
+        "sourceFolder": (("source_folder", "<source_folder>"),),
+        "creationTime": (("end_time", "<end_time>"), ("start_time", "<start_time>")),
+        "datasetName": (("title", "<title>"), ("source_folder", "<data_file_name>")),
+        "description": (("description", "<description>"),),
+        "proposalId": (("proposal_id", "<proposal_id>"),),
+        "instrumentId": (("instrument_id", "<instrument_id>"),),
+    }
+    for variable, value in candidates.get(name, ()):
+        if draft.has(variable) and (name != "creationTime" or _reads_date(draft, variable)):
+            return value
+    return GAP if name in MANDATORY else None
+
+
+def _reads_date(draft: _Draft, variable: str) -> bool:
+    return any(
+        known.name == variable and known.definition["value_type"] == "date" for known in draft.variables
+    )
+
+
+def _other_entries(draft: _Draft, entry: str) -> list[tuple[str, str]]:
+    """Define what else could be metadata: single values, short lists, and the means of logs."""
+    entries: list[tuple[str, str]] = []
+    instrument = draft.first_of_class("NXinstrument", entry) or entry
+    for path in draft.members:
+        if len(entries) < _MOST_ENTRIES and path not in draft.taken and _is_metadata(path, draft):
+            name = path.removeprefix(f"{instrument}/").removeprefix(f"{entry}/")
+            entries.append(_entry_of(path, draft, _name_of(name)))
+    return entries
+
+
+def _entry_of(path: str, draft: _Draft, name: str) -> tuple[str, str]:
+    member = draft.members[path]
+    if _is_log(path, draft):
+        values = draft.read(name, path, "float[]")
+        name = f"{name.removesuffix('_value').removesuffix('_log')}_mean"
+        value = f"<{values}>"
+        return draft.add(name, source="VALUE", value=value, operator="mean", value_type="float"), "float"
+    value_type = _value_type(member)
+    return draft.read(name, path, value_type), value_type
+
+
+def _value_type(member: Member) -> str:
+    if member.type == "string":
+        one = "date" if member.size == 1 and _is_date(member.text) else "string"
+    else:
+        one = "float" if member.type.startswith("float") else "integer"
+    return one if member.size == 1 else f"{one}[]"
+
+
+def _is_metadata(path: str, draft: _Draft) -> bool:
+    member = draft.members[path]
+    if not member.type or not member.size or path.endswith("/depends_on"):
+        return False
+    groups = [draft.members.get(group) for group in _groups_of(path)]
+    if any(group.nexus_class in _LEFT_OUT_CLASSES for group in groups if group):
+        return False
+    if groups and groups[0] and groups[0].nexus_class == "NXlog":
+        return _is_log(path, draft)
+    return member.size <= _LONGEST_LIST
+
+
+def _is_log(path: str, draft: _Draft) -> bool:
+    member, group = draft.members[path], draft.members.get(path.rpartition("/")[0])
+    is_value = group is not None and group.nexus_class == "NXlog" and path.endswith("/value")
+    return is_value and member.type != "string" and 0 < member.size <= _LONGEST_LOG
+
+
+def _groups_of(path: str) -> Iterator[str]:
+    """The groups that a path is in, the nearest first."""
+    while "/" in path[1:]:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _not_taken(draft: _Draft) -> Iterator[str]:
+    left = [
+        path for path, member in draft.members.items() if member.shape is not None and path not in draft.taken
+    ]
+    if left:
+        yield "# Not used, but in the file:"
+    for path in left[:_MOST_LISTED]:
+        yield f"#   {_one_line(path)}  {draft.about(path)}".rstrip()
+    if len(left) > _MOST_LISTED:
+        yield f"#   and {len(left) - _MOST_LISTED} more datasets"
+
+
+def _variable_lines(variable: _Variable) -> Iterator[str]:
+    yield f"  {variable.name}:" + (f"  # {variable.comment}" if variable.comment else "")
+    for key, value in variable.definition.items():
+        yield f"    {key}: {value if key == 'field' and value.isdigit() else _quoted(value)}"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 110, initial_indent="  # ", subsequent_indent="  # ", break_on_hyphens=False)
+
+
+def _field_lines(name: str, value: str) -> Iterator[str]:
+    kinds = {"contactEmail": "email", "creationTime": "date", "startTime": "date", "endTime": "date"}
+    yield f"  {name}:"
+    yield from _assignment("high_level", name, value, kinds.get(name, "string"))
+
+
+def _entry_lines(name: str, value_type: str) -> Iterator[str]:
+    yield f"  {name}_entry:"
+    human_name = name.replace("_", " ").capitalize()
+    yield from _assignment("scientific_metadata", name, f"<{name}>", value_type, human_name)
+
+
+def _assignment(kind: str, name: str, value: str, value_type: str, human_name: str = "") -> Sequence[str]:
+    lines = [f"    field_type: {kind}", f"    machine_name: {_quoted(name)}"]
+    if human_name:
+        lines.append(f"    human_name: {_quoted(human_name)}")
+    return [*lines, f"    value: {_quoted(value)}", f"    type: {value_type}"]
+
+
+def _can_be_written(path: str) -> bool:
+    """Whether a schema can name the path: a ``*`` in it would be a wildcard."""
+    return path.isprintable() and "*" not in path
+
+
+def _name_of(path: str) -> str:
+    # YAML has no keys of more than 1024 characters.
+    name = re.sub(r"\W+", "_", path).strip("_").lower()[-_LONGEST_NAME:]
+    return name if name[:1].isalpha() else f"value_{name}"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text.strip())
+    except ValueError:
+        return False
+    return "-" in text
+
+
+def _one_line(text: str) -> str:
+    """A text of the file for a comment, which ends at the end of the line."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+_PLAIN = re.compile(r"[A-Za-z/<][\w/<>.@=?-]*(?: [\w/<>.@-]+)*(?:\[\])?", re.ASCII)
+_OTHER_TYPES = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML, of which JSON is a part."""
+    if '"' in text and "'" not in text and text.isprintable():
+        return f"'{text}'"
+    is_plain = _PLAIN.fullmatch(text) and text.casefold() not in _OTHER_TYPES
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
+
+
+def gaps_in(text: str) -> Iterable[int]:
+    """The numbers of the lines of a draft on which a person has to write."""
+    return (
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if GAP in line and not line.lstrip().startswith("#")
+    )

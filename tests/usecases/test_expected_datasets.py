@@ -1,0 +1,162 @@
+"""``scicat-dagster schema test``: a facility's files and schemas, compared with what it expects of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scicat_dagster.cli import main
+
+DATA = Path(__file__).parents[1] / "data"
+PROPOSAL = {"pi_firstname": "Ada", "pi_lastname": "Lovelace", "pi_email": "ada@example.org"}
+INSTRUMENTS = "instruments?filter=%7B%22where%22%3A%7B%22name%22%3A%7B%22ilike%22%3A%22odin%22%7D%7D%7D"
+ANSWERS = {"proposals/443503": PROPOSAL, INSTRUMENTS: [{"id": "odin-1"}]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "tests"
+    (made / "odin").mkdir(parents=True)
+    shutil.copy(DATA / "small-coda.hdf", made / "odin")
+    shutil.copytree(DATA, tmp_path / "schemas", ignore=lambda _, names: {n for n in names if "imsc" not in n})
+    (made / "scicat.json").write_text(json.dumps(ANSWERS))
+    return made
+
+
+def run(folder: Path, *options: str) -> Result:
+    arguments = ["schema", "test", str(folder), "--schemas", str(folder.parent / "schemas"), *options]
+    return CliRunner(env={"SCICAT_INGESTOR_CONFIG": ""}).invoke(main, arguments)
+
+
+def expected(folder: Path) -> Path:
+    return folder / "odin" / "small-coda.hdf.expected.json"
+
+
+def change_schema(folder: Path, old: str, new: str) -> None:
+    path = folder.parent / "schemas" / "small-coda.imsc.yml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_update_writes_what_is_then_as_expected(folder: Path) -> None:
+    before, update = run(folder), run(folder, "--update")
+    again = run(folder)
+
+    assert (before.exit_code, update.exit_code, again.exit_code) == (1, 0, 0)
+    assert "not expected yet" in before.stdout
+    assert again.stdout.splitlines()[-1] == "1 of 1 files as expected"
+    dataset = json.loads(expected(folder).read_text())
+    assert dataset["owner"] == "Ada Lovelace"
+    assert dataset["pid"] == "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
+    assert dataset["sourceFolder"] == "<folder>"
+    assert "creationTime" not in dataset, "it is <now>"
+
+
+def test_differences_are_named_field_by_field(folder: Path) -> None:
+    run(folder, "--update")
+    change_schema(folder, "human_name: Run Number", "human_name: Run")
+    change_schema(folder, "value: ESS:CODA", "value: ESS:ODIN")
+
+    result = run(folder)
+
+    assert result.exit_code == 1
+    assert '  creationLocation: expected "ESS:CODA", found "ESS:ODIN"' in result.stdout
+    assert '  scientificMetadata.run_number.human_name: expected "Run Number", found "Run"' in result.stdout
+    assert result.stdout.splitlines()[-1] == "0 of 1 files as expected"
+
+
+def test_another_place_is_not_a_difference(folder: Path, tmp_path: Path) -> None:
+    run(folder, "--update")
+    moved = tmp_path / "elsewhere" / "again" / "tests"
+    shutil.copytree(folder, moved)
+    shutil.copytree(folder.parent / "schemas", moved.parent / "schemas")
+
+    assert run(moved).exit_code == 0
+
+
+@pytest.mark.parametrize(("written", "read", "code"), [(1.0, 1.0 + 1e-12, 0), (1.0, 1.1, 1), (1, True, 1)])
+def test_numbers_may_differ_in_their_last_digits_only(
+    folder: Path, written: float, read: float, code: int
+) -> None:
+    change_schema(folder, "value: <run_number>\n    type: integer", f"value: [{read}]\n    type: list")
+    run(folder, "--update")
+    dataset: dict[str, Any] = json.loads(expected(folder).read_text())
+    dataset["scientificMetadata"]["run_number"]["value"] = [written]
+    expected(folder).write_text(json.dumps(dataset))
+
+    assert run(folder).exit_code == code
+
+
+def test_what_scicat_would_answer_has_to_be_there(folder: Path) -> None:
+    (folder / "scicat.json").write_text("{}")
+
+    result = run(folder, "--update")
+
+    assert result.exit_code == 1
+    assert "scicat.json has no answer for proposals/443503; add it." in result.stdout
+    assert not expected(folder).exists()
+
+
+def test_what_failed_without_stopping_the_file_is_noted(folder: Path) -> None:
+    (folder / "scicat.json").write_text(json.dumps({"proposals/443503": PROPOSAL}))
+
+    result = run(folder, "--update")
+
+    assert result.exit_code == 0
+    assert f"  note: variables.instruments_data: scicat.json has no answer for {INSTRUMENTS}" in result.stdout
+
+
+def test_an_expected_dataset_without_its_file_is_not_as_expected(folder: Path) -> None:
+    run(folder, "--update")
+    (folder / "odin" / "small-coda.hdf").unlink()
+
+    result = run(folder)
+
+    assert result.exit_code == 1
+    assert "no such file     odin/small-coda.hdf" in result.stdout
+
+
+def test_a_folder_without_files_is_not_as_expected(folder: Path) -> None:
+    shutil.rmtree(folder / "odin")
+
+    assert run(folder).exit_code == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "nothing", "\xff"])
+@pytest.mark.parametrize("name", ["scicat.json", "odin/small-coda.hdf.expected.json"])
+def test_a_broken_file_is_named(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text, encoding="latin-1")
+
+    result = run(folder)
+
+    assert result.exit_code == 1
+    assert f"{folder / name} is not a JSON object" in result.stdout
+
+
+def test_the_configuration_gives_schemas_and_defaults(folder: Path) -> None:
+    change_schema(folder, "machine_name: ownerGroup", "machine_name: comment")
+    config = folder.parent / "config.yml"
+    config.write_text(
+        "scicat: {host: 'https://scicat.example.org'}\ningestion: {schemas_directory: schemas}\n"
+    )
+    arguments = ["schema", "test", str(folder), "--config", str(config), "--update"]
+
+    refused = CliRunner().invoke(main, arguments)
+    accepted = CliRunner().invoke(main, [*arguments, "--set", "dataset.default_owner_group=odin"])
+
+    assert (refused.exit_code, accepted.exit_code) == (1, 0)
+    assert "  ownerGroup: " in refused.stdout
+    assert json.loads(expected(folder).read_text())["ownerGroup"] == "odin"
+
+
+def test_without_schemas_it_says_what_to_give(folder: Path) -> None:
+    result = CliRunner(env={"SCICAT_INGESTOR_CONFIG": ""}).invoke(main, ["schema", "test", str(folder)])
+
+    assert result.exit_code == 2
+    assert "--config" in result.output

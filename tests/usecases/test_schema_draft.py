@@ -1,0 +1,215 @@
+"""A drafted schema is accepted once its gaps are filled, whatever the file holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from scicat_dagster.cli import main
+from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
+from scicat_dagster.demo.catalogue import CatalogueServer
+from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.demo.nexus import write_beginning, write_end
+from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.schemas.loading import read_schema_file
+from scicat_dagster.schemas.models import NexusVariable
+from scicat_dagster.usecases.schema_draft import GAP, WHERE_FROM, draft_schema, gaps_in
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A facility without schemas."""
+    (tmp_path / "schemas").mkdir()
+    configure(tmp_path, "https://scicat.invalid/api/v3")
+    return tmp_path
+
+
+def configure(folder: Path, host: str) -> None:
+    config = {
+        "scicat": {"host": host, "username": "ingestor", "password": "pwd"},
+        "ingestion": {"schemas_directory": "schemas"},
+    }
+    (folder / "config.yml").write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def catalogue(folder: Path) -> Iterator[None]:
+    """SciCat, which knows proposal and instrument of the real file."""
+    with CatalogueServer(folder / "catalogue.sqlite") as server:
+        server.store.add_instrument("ODIN")
+        server.store.add_proposal(
+            "443503",
+            title="CODA",
+            pi_firstname="Ada",
+            pi_lastname="Lovelace",
+            pi_email="ada@example.org",
+            owner_group="ess",
+        )
+        configure(folder, server.api_root)
+        yield
+
+
+def real_file(folder: Path) -> Path:
+    return Path(shutil.copy(DATA / "small-coda.hdf", folder))
+
+
+def demo_file(folder: Path) -> Path:
+    path = folder / "planned.nxs"
+    plan = plan_file(seed=3, index=1)
+    with h5py.File(path, "w") as file:
+        write_beginning(file, plan)
+        write_end(file, plan)
+    return path
+
+
+def bare_file(folder: Path) -> Path:
+    path = folder / "bare.nxs"
+    with h5py.File(path, "w") as file:
+        file["number"] = 5
+    return path
+
+
+def write_draft(folder: Path, file: Path, fill: Callable[[str], str] = lambda text: text) -> Path:
+    schema = folder / "schemas" / "drafted.imsc.yml"
+    schema.write_text(fill(draft_schema(file)), encoding="utf-8")
+    return schema
+
+
+def validate(folder: Path, file: Path, *options: str) -> Result:
+    return CliRunner().invoke(
+        main, ["validate", str(folder / "config.yml"), "--against", str(file), *options]
+    )
+
+
+def filled(text: str) -> str:
+    """The text with every gap filled by a value that is good for its field."""
+    values = {"contactEmail": "ada@example.org", "creationTime": "2026-11-26T00:00:00Z"}
+    lines = text.splitlines()
+    for number in gaps_in(text):
+        name = lines[number - 2].split("machine_name: ")[1]
+        lines[number - 1] = lines[number - 1].replace(GAP, values.get(name, "ess"))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("make", [real_file, demo_file, bare_file])
+def test_a_draft_is_accepted_after_its_gaps_are_filled(folder: Path, make: Callable[[Path], Path]) -> None:
+    file = make(folder)
+    schema = write_draft(folder, file)
+    gaps = [f"{schema}:{number}: " for number in gaps_in(schema.read_text())]
+
+    before = validate(folder, file, "--json")
+    schema.write_text(filled(schema.read_text()))
+    after = validate(folder, file, "--json")
+
+    named = [row["what"] for row in json.loads(before.stdout)["checks"] if row["check"] == "schema"]
+    assert before.exit_code == 1
+    assert len(named) == len(gaps) > 0
+    assert all(what.startswith(gap) and GAP in what for what, gap in zip(named, gaps, strict=True))
+    assert after.exit_code == 0, after.stdout
+    (found,) = json.loads(after.stdout)["files"]
+    assert found["registrable"] is not False
+    assert found["unresolved"] == []
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_filled_draft_registers_the_real_file_with_what_scicat_knows(folder: Path) -> None:
+    file = real_file(folder)
+    write_draft(folder, file, filled)
+
+    result = CliRunner().invoke(
+        main, ["preview", str(file), "--config", str(folder / "config.yml"), "--json"]
+    )
+
+    shown = json.loads(result.stdout)
+    assert (result.exit_code, shown["errors"]) == (0, [])
+    assert [notice["subject"] for notice in shown["warnings"]] == ["configuration"]
+    dataset: dict[str, Any] = shown["dataset"]
+    assert dataset.keys() >= {*MANDATORY, *RECOMMENDED}
+    assert (dataset["owner"], dataset["contactEmail"]) == ("Ada Lovelace", "ada@example.org")
+    assert dataset["scientificMetadata"]["job_id"]["value"] == "f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
+    assert "Massimiliano Novelli" in dataset["scientificMetadata"]["team_members"]["value"]
+
+
+def test_logs_become_means_and_values_keep_their_units(folder: Path) -> None:
+    file = demo_file(folder)
+    schema = write_draft(folder, file, filled)
+
+    text = schema.read_text()
+    found = read_schema_file(schema).schema
+
+    assert found is not None
+    readings = next(
+        variable
+        for variable in found.variables.values()
+        if isinstance(variable, NexusVariable) and variable.path.endswith("temperature_log/value")
+    )
+    assert readings.value_type == "float[]"
+    assert "operator: mean" in text
+    assert "# NXsource, float64, MW: " in text
+    assert "event_id" not in text.partition("# Not used")[0]
+    assert "event_id  NXevent_data, int32, " in text.partition("# Not used")[2]
+
+
+HOSTILE_NAMES = [
+    "a: b", "# no comment", "line\nbreak", "- {x}", "*", "user.*", "<now>", "'", '"', "é ß 😀", "\x7f",
+    "FILL_IN", "true", "2026-01-01", "%YAML", "&a", "x" * 2000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_whatever_a_file_holds_its_draft_is_a_schema(folder: Path, name: str) -> None:
+    file = folder / "hostile.nxs"
+    with h5py.File(file, "w") as made:
+        entry = made.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry.create_group("instrument").attrs["NX_class"] = "NXinstrument"
+        entry["instrument/name"] = name
+        entry["title"] = name
+        group = entry.create_group(name.replace("/", ""))
+        group.attrs["NX_class"] = f"NX{name}"
+        group["value"] = np.arange(3.0)
+        group["value"].attrs["units"] = name
+        group["text"] = name
+    schema = write_draft(folder, file, filled)
+
+    result = validate(folder, file)
+
+    assert result.exit_code == 0, schema.read_text() + result.stdout
+
+
+def test_members_that_are_links_or_circles_are_listed_once(folder: Path) -> None:
+    file = bare_file(folder)
+    with h5py.File(file, "a") as made:
+        group = made.create_group("entry")
+        group["circle"] = made["/"]
+        group["same"] = made["number"]
+        group["soft"] = h5py.SoftLink("/number")
+        group["outside"] = h5py.ExternalLink("/etc/passwd", "/")
+
+    assert draft_schema(file).count("path: ") == 1
+
+
+def test_a_file_that_cannot_be_read_has_no_draft(folder: Path) -> None:
+    broken = folder / "broken.nxs"
+    broken.write_bytes(b"no HDF5")
+    result = CliRunner().invoke(main, ["schema", "draft", str(folder / "nowhere.nxs")])
+
+    with pytest.raises((PermanentError, TransientError)):
+        draft_schema(broken)
+    assert result.exit_code == 1
+    assert "nowhere.nxs" in result.output
+
+
+def test_every_mandatory_and_recommended_field_says_where_it_may_come_from() -> None:
+    assert WHERE_FROM.keys() == {*MANDATORY, *RECOMMENDED}
