@@ -69,6 +69,7 @@ OPERATOR_EXAMPLES: Mapping[str, Example] = {
     "length": Example(["Marie Curie", "Lise Meitner"]),
     "split": Example("ice; H2O; 10 K", Arguments(pattern="; ")),
     "regex": Example("Ice Ih at 10 K, run 27 of 40", Arguments(pattern="run ([0-9]+)")),
+    "panet": Example("small angle neutron scattering", Arguments()),
 }
 """By the operator's canonical name."""
 

@@ -239,6 +239,7 @@ def test_a_run_that_had_not_begun_when_its_group_died_is_executed_by_another(wor
     done, _ = workers.started()
     workers.let_them_end()
     workers.wait_until(done, dg.DagsterRunStatus.SUCCESS, seconds=ENDED_SECONDS)
+    wait_for(lambda: workers.unfinished_tasks() == 0, "its acknowledgement", seconds=ENDED_SECONDS)
     # The group takes the task, and none of its workers begins.
     for pid in workers_of(first):
         os.kill(pid, signal.SIGSTOP)
