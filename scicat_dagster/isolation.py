@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 
 from scicat_dagster.errors import TransientError
 
-Task = Literal["hdf5", "search"]
+Task = Literal["hdf5", "draw", "search"]
 
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 """Four times what a catalogue takes in a request (16 MiB), because a schema may reduce long lists."""
