@@ -139,8 +139,6 @@ def _widened(low: float, high: float, *, is_log: bool) -> _Span:
     """A span with something in it, also where all values are the same."""
     if is_log:
         return _Span(low, high, is_log=True) if high > low * 1.001 else _Span(low / 2, high * 2, is_log=True)
-    # Numbers at the end of what a float holds have no difference.
-    low, high = max(low, -1e300), min(high, 1e300)
     if high - low > abs(high) * 1e-12 and high > low:
         return _Span(low, high)
     margin = abs(high) * 0.1 or 1.0

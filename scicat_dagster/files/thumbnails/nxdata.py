@@ -39,6 +39,8 @@ _MOST_MEMBERS = 1000
 
 _NUMBERS = "biuf"
 
+_SMALLEST, _LARGEST = 1e-200, 1e200
+
 
 class NothingToPlotError(Exception):
     """Nothing in the file is meant to be plotted, or nothing that can be."""
@@ -88,15 +90,23 @@ def plot_of(nexus: NexusFile, path: str) -> Plot:
     where, signal = _signal(nexus, where, found)
     signal = _numbers(where, signal)
     dimensions = _dimensions(signal, group)
-    values, note = _reduced(nexus, signal, dimensions)
+    # Sums of the largest numbers are none.
+    with np.errstate(over="ignore", invalid="ignore"):
+        values, note = _reduced(nexus, signal, dimensions)
     return Plot(
         title=_title(nexus, group),
         label=_label(signal),
-        values=values,
+        values=tamed(values),
         axes=tuple(_axis(nexus, group, signal, dimension) for dimension in dimensions),
         shape=tuple(signal.shape[dimension] for dimension in dimensions),
         note=note,
     )
+
+
+def tamed(values: Values) -> Values:
+    """The values, but for those of which a float could hold no difference, sum or logarithm any more."""
+    with np.errstate(invalid="ignore"):
+        return np.where(abs(values) < _SMALLEST, 0.0, np.clip(values, -_LARGEST, _LARGEST))
 
 
 # Finding
@@ -218,7 +228,7 @@ def _axis(nexus: NexusFile, group: h5py.Group | None, signal: OpenDataset, dimen
     values = dataset.read(dataset.id.dtype).astype(np.float64).ravel()
     if dataset.size == length + 1:
         values = (values[1:] + values[:-1]) / 2
-    return Axis(_label(dataset), values if np.isfinite(values).all() else None)
+    return Axis(_label(dataset), tamed(values) if np.isfinite(values).all() else None)
 
 
 # Reading
