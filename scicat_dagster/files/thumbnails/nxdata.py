@@ -134,13 +134,18 @@ def _is_data(group: h5py.Group) -> bool:
 
 def _first(nexus: NexusFile, group: h5py.Group, nexus_class: str) -> str:
     for name in _names(group):
-        # Other files are not for us, and not our fault either.
-        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-            continue
-        child = nexus.follow(group, name)
+        child = _followed(nexus, group, name)
         if isinstance(child, h5py.Group) and texts_of(child.id, "NX_class") == [nexus_class]:
             return name
     return ""
+
+
+def _followed(nexus: NexusFile, group: h5py.Group, name: str) -> Any:
+    try:
+        return nexus.follow(group, name)
+    except ValueError:
+        # It is in another file, and nobody has named it as what is to be plotted.
+        return None
 
 
 def _names(group: h5py.Group) -> list[str]:
@@ -161,9 +166,7 @@ def _signal(nexus: NexusFile, where: str, found: Any) -> tuple[str, Any]:
 
 def _old_signal(nexus: NexusFile, group: h5py.Group) -> str:
     for name in _names(group):
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            continue
-        child = nexus.follow(group, name)
+        child = _followed(nexus, group, name)
         if isinstance(child, h5py.h5d.DatasetID) and h5py.h5a.exists(child, b"signal"):
             return name
     return ""
