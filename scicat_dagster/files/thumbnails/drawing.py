@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ _LARGE_RANGE = 100
 _MOST_DECADES = 6
 
 _LONGEST_CAPTION = 300
+
+_UNKNOWN_LETTER = "\U0010ffff"
+
+_MICRO = "\u00b5\u03bc"
 
 _SAMPLED_ROWS = 8
 """One of so many tells how large the compressed picture will be."""
@@ -242,7 +247,7 @@ def _frame(
 ) -> None:
     left, top, right, bottom = box
     pen.rectangle((left - 1, top - 1, right, bottom), outline=150)
-    _write(pen, ((left + right) // 2, HEIGHT - 18), below, WIDTH - 40, "ma")
+    _write(pen, ((left + right) // 2, bottom + 24), below, WIDTH - 40, "ma")
     upright = Image.new("L", (HEIGHT - 40, 16))
     _write(ImageDraw.Draw(upright), (upright.width // 2, 1), beside, upright.width, "ma")
     turned = upright.rotate(90, expand=True)
@@ -263,7 +268,8 @@ def _write(
     pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str, room: int, anchor: str, size: int = 11
 ) -> None:
     """Write a line, cut where it needs more room."""
-    text, font = _line(text)[: room // 3], _font(size)
+    font = _font(size)
+    text = "".join(_drawable(letter, size) for letter in _line(text)[: room // 3])
     while text and font.getlength(text) > room:
         text = text.removesuffix("...")[:-1] + "..." if len(text) > 4 else ""
     pen.text(place, text, fill=255, font=font, anchor=anchor)
@@ -280,6 +286,28 @@ def _number(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
     return f"{value:.4g}"
+
+
+@cache
+def _drawable(letter: str, size: int) -> str:
+    """A letter, or what comes nearest to it where the font does not have it, such as 3 for ³."""
+    if letter.isascii() or _ink(letter, size) != _ink(_UNKNOWN_LETTER, size):
+        return letter
+    if letter in _MICRO:
+        return "u"
+    name = unicodedata.name(letter, "")
+    if name.startswith("GREEK"):
+        return name.rpartition(" LETTER ")[2].partition(" ")[0].lower()
+    if unicodedata.category(letter) == "Pd" or name == "MINUS SIGN":
+        return "-"
+    nearest = unicodedata.normalize("NFKD", letter)[:1]
+    return nearest if nearest.isascii() else "?"
+
+
+def _ink(letter: str, size: int) -> bytes:
+    image = Image.new("L", (2 * size, 2 * size))
+    ImageDraw.Draw(image).text((0, 0), letter, fill=255, font=_font(size))
+    return image.tobytes()
 
 
 @cache

@@ -293,3 +293,11 @@ def test_whatever_numbers_and_texts_there_are_the_answer_is_a_picture_or_a_reaso
         picture(found)
     else:
         assert found.is_failure
+
+
+def test_letters_that_the_font_does_not_have_are_written_in_others(path: Path) -> None:
+    odd = drawn(path, nxdata(PEAK), title="λ in Å, 3 µm, 1 g/cm³")
+    plain = drawn(path, nxdata(PEAK), title="lambda in A, 3 um, 1 g/cm3")
+
+    assert picture(odd)[0].digest == picture(plain)[0].digest
+    assert "µm" in picture(odd)[0].caption
