@@ -297,7 +297,8 @@ def _drawable(letter: str, size: int) -> str:
         return "u"
     name = unicodedata.name(letter, "")
     if name.startswith("GREEK"):
-        return name.rpartition(" LETTER ")[2].partition(" ")[0].lower()
+        # Unicode has a spelling of its own.
+        return name.rpartition(" LETTER ")[2].partition(" ")[0].lower().replace("lamda", "lambda")
     if unicodedata.category(letter) == "Pd" or name == "MINUS SIGN":
         return "-"
     nearest = unicodedata.normalize("NFKD", letter)[:1]
