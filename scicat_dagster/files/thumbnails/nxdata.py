@@ -94,7 +94,7 @@ def plot_of(nexus: NexusFile, path: str) -> Plot:
     with np.errstate(over="ignore", invalid="ignore"):
         values, note = _reduced(nexus, signal, dimensions)
     return Plot(
-        title=_title(nexus, group),
+        title=_title(nexus, where, group),
         label=_label(signal),
         values=tamed(values),
         axes=tuple(_axis(nexus, group, signal, dimension) for dimension in dimensions),
@@ -183,14 +183,15 @@ def _numbers(where: str, found: Any) -> OpenDataset:
     return dataset
 
 
-def _title(nexus: NexusFile, group: h5py.Group | None) -> str:
+def _title(nexus: NexusFile, where: str, group: h5py.Group | None) -> str:
     """The title of the data, or else of the entry."""
-    own = nexus.follow(group, "title") if group is not None else None
-    for where, found in (("title", own), ("/entry/title", nexus.follow(nexus.root, "entry/title"))):
+    entry = where.strip("/").partition("/")[0]
+    own = _followed(nexus, group, "title") if group is not None else None
+    for found in (own, _followed(nexus, nexus.root, f"{entry}/title")):
         if isinstance(found, h5py.h5d.DatasetID):
-            texts = OpenDataset(where, found)
-            if texts.size == 1 and h5py.check_string_dtype(found.dtype) is not None:
-                nexus.check_storage(texts)
+            text = OpenDataset("title", found)
+            if text.size == 1 and h5py.check_string_dtype(found.dtype) is not None:
+                nexus.check_storage(text)
                 return str(h5py.Dataset(found, readonly=True).asstr(errors="replace")[()]).strip()
     return ""
 
@@ -218,7 +219,7 @@ def _axis(nexus: NexusFile, group: h5py.Group | None, signal: OpenDataset, dimen
         # The older way to write several.
         names = names[0].replace(",", ":").strip("[]").split(":")
     name = names[dimension].strip() if dimension < len(names) else "."
-    found = nexus.follow(group, name) if group is not None and name not in {".", ""} else None
+    found = _followed(nexus, group, name) if group is not None and name not in {".", ""} else None
     if not isinstance(found, h5py.h5d.DatasetID):
         return Axis(f"dimension {dimension}")
     dataset = OpenDataset(name, found)

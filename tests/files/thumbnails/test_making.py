@@ -227,6 +227,16 @@ def test_nothing_outside_of_the_file_is_read(path: Path) -> None:
         assert "another file" in found.reason
 
 
+def test_title_and_axis_in_another_file_are_left_out(path: Path) -> None:
+    def write(file: h5py.File) -> None:
+        nxdata(PEAK, {"angle": np.arange(200.0)})(file)
+        for name in ("title", "data/angle"):
+            del file["entry"][name]
+            file["entry"][name] = h5py.ExternalLink("other.h5", "/x")
+
+    assert picture(drawn(path, write))[0].caption == "counts [Hz] by dimension 0, logarithmic"
+
+
 def test_of_more_than_can_be_read_evenly_spaced_parts_are(path: Path) -> None:
     def write(file: h5py.File) -> None:
         nxdata(PEAK)(file)
