@@ -24,7 +24,7 @@ from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Change, Correction, apply, check_also, compare
 from scicat_dagster.scicat.models import RegisteredDataset
 from scicat_dagster.scicat.registration import registered_dataset
-from scicat_dagster.usecases.thumbnails import compare_preview, renew_preview
+from scicat_dagster.usecases.thumbnails import PreviewDifference, compare_preview, renew_preview
 from scicat_dagster.usecases.walk import Criteria, FoundFile, Refused, Unreadable, walk
 
 State = Literal["up to date", "differs", "updated", "not registered", "failed"]
@@ -74,10 +74,10 @@ class Reingestion:
 
         def look(
             built: BuiltDataset, metadata: ExtractedMetadata, registered: RegisteredDataset
-        ) -> Correction:
+        ) -> tuple[Correction, PreviewDifference]:
             correction = compare(built, metadata.schema_, registered, self.also)
             previews = compare_preview(metadata, registered.record.pid, self.catalogue, self.settings)
-            return _extended(correction, previews)
+            return correction, previews
 
         return self._done(file, look, "differs")
 
@@ -86,10 +86,10 @@ class Reingestion:
 
         def change(
             built: BuiltDataset, metadata: ExtractedMetadata, registered: RegisteredDataset
-        ) -> Correction:
+        ) -> tuple[Correction, PreviewDifference]:
             pid = registered.record.pid
             correction = apply(built, metadata.schema_, pid, self.catalogue, self.also)
-            return _extended(correction, renew_preview(metadata, built, pid, self.catalogue, self.settings))
+            return correction, renew_preview(metadata, built, pid, self.catalogue, self.settings)
 
         return self._done(file, change, "updated")
 
@@ -104,7 +104,9 @@ class Reingestion:
     def _done(
         self,
         file: str,
-        work: Callable[[BuiltDataset, ExtractedMetadata, RegisteredDataset], Correction],
+        work: Callable[
+            [BuiltDataset, ExtractedMetadata, RegisteredDataset], tuple[Correction, PreviewDifference]
+        ],
         state: State,
     ) -> Reingested:
         try:
@@ -113,7 +115,8 @@ class Reingestion:
             registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
             if registered is None:
                 return Reingested(file=file, state="not registered", warnings=built.notices)
-            correction = work(built, metadata, registered)
+            correction, preview = work(built, metadata, registered)
+            correction = _extended(correction, preview.changes)
         except IngestionError as error:
             return Reingested(
                 file=file,
@@ -134,7 +137,7 @@ class Reingestion:
             state=state if correction.wanted else "up to date",
             pid=correction.pid,
             changes=correction.changes,
-            warnings=built.notices,
+            warnings=(*built.notices, *preview.notices),
         )
 
 

@@ -9,6 +9,7 @@ about to.
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -90,36 +91,50 @@ def attach_preview(
     return DatasetPreview(state=state, thumbnail=drawn.thumbnail)
 
 
+@dataclass(frozen=True)
+class PreviewDifference:
+    """How the picture of a dataset differs from the one of today, and what a person should know about it."""
+
+    changes: tuple[Change, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
 def compare_preview(
     metadata: ExtractedMetadata, pid: str, client: ScicatClient, settings: Settings
-) -> tuple[Change, ...]:
-    """How the picture of a dataset differs from the one of today; nothing where there is none of today.
+) -> PreviewDifference:
+    """How the picture of a dataset differs; not at all where there is none of today.
 
     Raises
     ------
     TransientError
         The server could not answer.
-    PermanentError
-        The server refuses it.
     """
     drawn = drawn_preview(metadata, settings)
-    return () if drawn.thumbnail is None else _difference(drawn.thumbnail, _ours(pid, client))
+    if drawn.thumbnail is None:
+        return PreviewDifference(notices=_notices(drawn))
+    try:
+        return PreviewDifference(_difference(drawn.thumbnail, _ours(pid, client)))
+    except PermanentError as refusal:
+        return PreviewDifference(notices=(Notice(subject=FIELD, reason=str(refusal)),))
 
 
 def renew_preview(
     metadata: ExtractedMetadata, built: BuiltDataset, pid: str, client: ScicatClient, settings: Settings
-) -> tuple[Change, ...]:
+) -> PreviewDifference:
     """The same, and the picture is replaced where it differs. Raises as :func:`compare_preview`."""
-    thumbnail = drawn_preview(metadata, settings).thumbnail
-    if thumbnail is None:
-        return ()
-    ours = _ours(pid, client)
-    changes = _difference(thumbnail, ours)
-    if changes and ours:
-        client.change_attachment(ours[0].id, _attachment(thumbnail, built, pid))
-    elif changes:
-        client.create_attachment(_attachment(thumbnail, built, pid))
-    return changes
+    drawn = drawn_preview(metadata, settings)
+    if drawn.thumbnail is None:
+        return PreviewDifference(notices=_notices(drawn))
+    try:
+        ours = _ours(pid, client)
+        changes = _difference(drawn.thumbnail, ours)
+        if changes and ours:
+            client.change_attachment(ours[0].id, _attachment(drawn.thumbnail, built, pid))
+        elif changes:
+            client.create_attachment(_attachment(drawn.thumbnail, built, pid))
+    except PermanentError as refusal:
+        return PreviewDifference(notices=(Notice(subject=FIELD, reason=str(refusal)),))
+    return PreviewDifference(changes)
 
 
 def _wanted(definition: PreviewDefinition, metadata: ExtractedMetadata) -> Wanted:

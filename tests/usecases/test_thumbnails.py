@@ -25,7 +25,7 @@ from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
 from scicat_dagster.usecases.reingest import Reingestion
-from scicat_dagster.usecases.thumbnails import DatasetPreview, attach_preview
+from scicat_dagster.usecases.thumbnails import DatasetPreview, attach_preview, renew_preview
 
 PID = "20.500.12269/one"
 LONG_AGO = "2020-01-01T00:00:00.000Z"
@@ -202,3 +202,21 @@ def test_reingest_attaches_a_picture_that_is_missing(catalogue: Catalogue) -> No
 
     assert catalogue.reingestion().updated(str(catalogue.file)).state == "updated"
     assert len(catalogue.store.attachments(PID)) == 1
+
+
+def test_a_picture_that_reingest_may_not_attach_is_a_warning(catalogue: Catalogue) -> None:
+    catalogue.use_schema(preview=False)
+    catalogue.register()
+    catalogue.store.change_dataset(PID, lambda document: {**document, "accessGroups": ["plainuser"]})
+    catalogue.use_schema()
+    plain = catalogue.settings.scicat.model_copy(update={"username": "plainuser"})
+
+    with closing(ScicatClient(plain)) as nobody_special:
+        metadata = extract_again(
+            str(catalogue.file), load_schemas(catalogue.folder), nobody_special, catalogue.settings
+        )
+        built = build_again(metadata, catalogue.settings)
+        renewed = renew_preview(metadata, built, PID, nobody_special, catalogue.settings)
+
+    assert renewed.changes == ()
+    assert [notice.subject for notice in renewed.notices] == ["preview"]
