@@ -21,6 +21,7 @@ _SERVICE: tuple[tuple[str, ...], ...] = (
     ("burst", "--slots", "4"),
     ("burst",),
     ("burst", "--late", "0.2"),
+    ("burst", "--previews"),
     ("burst", "--layout", "laptop"),
     ("lone",),
     ("lone", "--layout", "laptop"),
@@ -65,12 +66,10 @@ def domain_row(found: dict[str, Any]) -> str:
 
 def service_row(found: dict[str, Any]) -> str:
     """What ``benchmarks.service`` found as a row; it has no targets of its own."""
-    described = ("what", "layout", "files", "slots", "late", "load before")
+    described = ("what", "layout", "files", "slots", "late", "previews", "load before")
     figures = ", ".join(f"{name}: {value}" for name, value in found.items() if name not in described)
     late = f", each answer {found['late']:g} s later" if found["late"] else ""
-    what = (
-        f"{found['what']}: {found['files']} files, {found['layout']} layout, {found['slots']} at once{late}"
-    )
+    what = f"{found['what']}: {found['files']} files, {found['layout']} layout, {found['slots']} at once{late}{previews}"
     return _row(what, figures, "", f"load before: {found['load before']}")
 
 

@@ -1,8 +1,8 @@
 """What the domain alone costs: CPU seconds, memory and imports, without Dagster's daemon, Kafka or a network.
 
-``python -m benchmarks.domain [sensor|metadata|checksum|memory|huge|imports]`` prints one JSON object per
-figure, with its target. Times are CPU times, because other work on the machine lengthens them least; what is
-compared with something else is measured in turns with it. The whole service is measured by
+``python -m benchmarks.domain [sensor|metadata|preview|checksum|memory|huge|imports]`` prints one JSON
+object per figure, with its target. Times are CPU times, because other work on the machine lengthens them
+least; what is compared with something else is measured in turns with it. The whole service is measured by
 ``benchmarks.service``.
 """
 
@@ -32,9 +32,11 @@ from typing import Any, TypeVar
 import click
 import dagster as dg
 import h5py
+import numpy as np
 from blake3 import blake3
 from pydantic import JsonValue
 
+from scicat_dagster import isolation
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.config.models import FileHandlingSettings, Settings
@@ -51,6 +53,8 @@ from scicat_dagster.files.hdf5 import open_nexus
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.reading import look_at
 from scicat_dagster.files.sidecars import write_sidecars
+from scicat_dagster.files.thumbnails.making import draw
+from scicat_dagster.files.thumbnails.models import Wanted
 from scicat_dagster.kafka.batch import Batch
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, read_message
@@ -279,6 +283,61 @@ def _seconds(work: Callable[[], object]) -> float:
 def _repeat(step: Callable[[], object], times: int) -> None:
     for _ in range(times):
         step()
+
+
+# --- Previews
+
+
+def preview(rounds: int = 15) -> Iterator[Figure]:
+    """A picture of a file's default data: CPU time of the child process, as the service starts it."""
+    ring = np.hypot(*np.ogrid[-2048:2048, -2048:2048])
+    noise = np.random.default_rng(_SEED)
+    detector = noise.poisson(2 + 2000 * np.exp(-(((ring - 900) / 60) ** 2))).astype(np.uint32)
+    line = noise.poisson(1000 * np.exp(-(((np.arange(500) - 200) / 40) ** 2)) + 5)
+    small = noise.poisson(20, (256, 256)).astype(np.uint32)
+    compressed: dict[str, Any] = {"chunks": (256, 256), "compression": "gzip", "compression_opts": 1}
+    cases: tuple[tuple[str, Any, dict[str, Any], float], ...] = (
+        ("a line of 500 points", line, {}, 15.0),
+        ("an image of 256 × 256", small, {}, 50.0),
+        ("a detector of 4096 × 4096", detector, {}, 500.0),
+        ("the same, compressed", detector, compressed, 500.0),
+    )
+    with folder() as directory:
+        for what, values, storage, at_most in cases:
+            path = _with_default_data(directory / "run.hdf", values, storage)
+            taken = [_drawing_seconds(path) for _ in range(rounds)]
+            yield Figure(
+                f"preview: {what}",
+                round(statistics.median(cpu for cpu, _ in taken) * 1000, 1),
+                "ms of CPU",
+                at_most=at_most,
+                details={
+                    "ms until it is there": round(statistics.median(wall for _, wall in taken) * 1000, 1)
+                },
+            )
+        path, _ = _real_file(directory)
+        taken = [_drawing_seconds(path) for _ in range(rounds)]
+        middle = statistics.median(cpu for cpu, _ in taken) * 1000
+        yield Figure("preview: a file without NXdata", round(middle, 1), "ms of CPU", at_most=10.0)
+
+
+def _with_default_data(path: Path, values: Any, storage: dict[str, Any]) -> Path:
+    with h5py.File(path, "w") as content:
+        content.attrs["default"] = "entry"
+        data = content.create_group("entry/data")
+        content["entry"].attrs["default"] = "data"
+        data.attrs.update({"NX_class": "NXdata", "signal": "counts"})
+        data.create_dataset("counts", data=values, **storage)
+    return _old(path)
+
+
+def _drawing_seconds(path: Path) -> tuple[float, float]:
+    """CPU seconds of the child process, and seconds until its answer is here."""
+    file, before, began = look_at(path), isolation.child_cpu_seconds(), time.perf_counter()
+    drawn = draw(file, Wanted())
+    if drawn.is_failure:
+        raise click.ClickException(drawn.reason)
+    return isolation.child_cpu_seconds() - before, time.perf_counter() - began
 
 
 # --- Checksums
@@ -524,6 +583,7 @@ class _Python:
 MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "sensor": sensor,
     "metadata": metadata,
+    "preview": preview,
     "checksum": checksum,
     "memory": memory,
     "huge": huge,

@@ -3,7 +3,8 @@
 ``python -m benchmarks.service burst|lone|steady|backfill|idle [--files N] [--layout production|laptop]``
 prints one JSON object. Everything is on this machine and as it is installed, the catalogue is the demo's
 stand-in, the broker the in-memory one. ``--slots`` is ``max_offline_ingestors``, and ``--late`` how much
-later the catalogue gives each answer. The domain alone is measured by ``benchmarks.domain``.
+later the catalogue gives each answer. Previews are switched off, as no ingestor that this one is compared
+with has them; ``--previews`` shows what they cost. The domain alone is measured by ``benchmarks.domain``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 import click
 import dagster as dg
+import yaml
 
 from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
@@ -90,10 +92,18 @@ def facility(layout: str, slots: int = _DEFAULT_SLOTS, late_seconds: float = 0.0
         with running_facility(
             place, _SEED, None, chosen, Dialect.V4X, "v3", {}, late_seconds=late_seconds
         ) as running:
+            _switch_previews(running, on=previews)
             _wait(lambda: bool(cursor_of(running.instance).offsets), _START_SECONDS)
             yield running
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _switch_previews(running: Facility, *, on: bool) -> None:
+    config = running.directory / "config.yml"
+    settings = yaml.safe_load(config.read_text())
+    settings["ingestion"]["previews"] = on
+    config.write_text(yaml.safe_dump(settings))
 
 
 def write(running: Facility, first: int, files: int) -> list[PlannedFile]:
@@ -319,14 +329,23 @@ MEASUREMENTS: dict[str, tuple[Callable[[Facility, int], dict[str, Any]], int]] =
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), default="production", show_default=True)
 @click.option("--slots", type=click.IntRange(1), default=_DEFAULT_SLOTS, show_default=True)
 @click.option("--late", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds.")
-def main(what: str, files: int | None, layout: str, slots: int, late: float) -> None:
+@click.option("--previews", is_flag=True, help="Attach them.")
+def main(
+    what: str,
+    files: int | None,
+    layout: str,
+    slots: int,
+    late: float,
+    previews: bool,  # noqa: FBT001 - what click hands over
+) -> None:
     """Measure one thing and print it as JSON, with the load of the machine before."""
     measure, usual = MEASUREMENTS[what]
     load = round(os.getloadavg()[0], 2)
     number = files or usual
-    with facility(layout, slots, late) as running:
+    with facility(layout, slots, late, previews=previews) as running:
         figures = measure(running, number)
     circumstances = {"what": what, "layout": layout, "files": number, "slots": slots, "late": late}
+    circumstances["previews"] = previews
     click.echo(json.dumps(circumstances | {"load before": load} | figures))
 
 

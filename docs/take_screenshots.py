@@ -30,6 +30,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from scicat_dagster.demo.file_writer import Announcer, MessageKind, write_and_announce, written_message
 from scicat_dagster.demo.laptop import SEED, Laptop, run_headless, running_laptop
 from scicat_dagster.demo.measurement import plan_file
+from scicat_dagster.orchestration.tags import RAW_DATASET
 
 IMAGES = Path(__file__).parent / "images"
 FILES = 6
@@ -86,6 +87,8 @@ def of_a_good_day(laptop: Laptop, health: str) -> list[Picture]:
     run = laptop.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1)[0]
     dataset = laptop.catalogue.store.datasets()[0]
     pid = quote(str(dataset["pid"]), safe="")
+    event = laptop.instance.fetch_materializations(RAW_DATASET, limit=1).records[0]
+    latest = quote(str(event.partition_key), safe="")
     return [
         Picture("run", f"{url}/runs/{run.run_id}", "seconds from message"),
         Picture("asset", f"{url}/assets/raw_dataset", "schema id"),
@@ -94,6 +97,12 @@ def of_a_good_day(laptop: Laptop, health: str) -> list[Picture]:
             f"{url}/assets/raw_dataset",
             "variables and fields that failed",
             (button("Plots"), button("Events")),
+        ),
+        Picture(
+            "preview",
+            f"{url}/assets/raw_dataset?view=partitions&partition={latest}",
+            "Close",
+            ("//*[contains(text(), 'Show Markdown')]",),
         ),
         Picture("dataset", f"{laptop.catalogue.url}/datasets/{pid}", str(dataset["datasetName"])),
         Picture("lag", f"{url}/assets/kafka_lag?view=overview", "Fails if more than"),

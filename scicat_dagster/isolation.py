@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 
 from scicat_dagster.errors import TransientError
 
-Task = Literal["hdf5", "search"]
+Task = Literal["hdf5", "draw", "search"]
 
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 """Four times what a catalogue takes in a request (16 MiB), because a schema may reduce long lists."""
@@ -139,6 +139,7 @@ def ask(task: Task, request: bytes, *, file: int | None = None, limits: Limits =
         except _LostError:
             continue
         _warm.largest_child_bytes = max(_warm.largest_child_bytes, ending.peak_memory_bytes)
+        _warm.child_cpu_seconds += ending.cpu_seconds
         if ending.was_too_slow:
             if ending.cpu_seconds < _BUSY * limits.seconds:
                 raise _no_answer(f"The storage did not answer within {limits.seconds:g} s.")
@@ -159,6 +160,11 @@ def start() -> None:
 def largest_child_bytes() -> int:
     """The most memory that a child has had of those that this process asked for."""
     return _warm.largest_child_bytes
+
+
+def child_cpu_seconds() -> float:
+    """The CPU time that all children took that this process asked for."""
+    return _warm.child_cpu_seconds
 
 
 def _no_answer(what: str) -> NoAnswerError:
@@ -204,6 +210,7 @@ class _Warm:
         self._socket: socket.socket | None = None
         self._inode = 0
         self.largest_child_bytes = 0
+        self.child_cpu_seconds = 0.0
         self._starting = threading.Lock()
 
     def connected(self) -> socket.socket:

@@ -132,6 +132,8 @@ class IngestionSettings(_Section):
     """
     check_if_dataset_exists_by_metadata_key: str = "job_id"
     """The entry of the scientific metadata that identifies a measurement."""
+    previews: bool = True
+    """New: whether each dataset gets a picture of its file's default data as an attachment."""
     file_handling: FileHandlingSettings = FileHandlingSettings()
     """How the announced file is waited for, measured and listed."""
 

@@ -61,6 +61,25 @@ def write_end(file: h5py.File, plan: PlannedFile) -> None:
     _quantity(log, "time", seconds, "s")
     log["time"].attrs["start"] = _iso(plan.start_time)
     _quantity(log, "value", plan.temperature_kelvin + drift, "K")
+    _write_default_plot(entry, plan)
+
+
+def _write_default_plot(entry: h5py.Group, plan: PlannedFile) -> None:
+    """What the instrument's people look at first: a spectrum, or every other time the detector's picture."""
+    entry.attrs["default"] = "histogram"
+    data = _group(entry, "histogram", "NXdata")
+    data.attrs["signal"] = "counts"
+    noise = _noise(plan)
+    if plan.index % 2:
+        down, across = np.mgrid[-1:1:64j, -1:1:96j]
+        ring = np.exp(-(((np.hypot(down, across) - 0.55) / 0.08) ** 2))
+        expected = plan.event_count / 600 * (0.05 + ring)
+    else:
+        data.attrs["axes"] = ["time_of_flight"]
+        edges = np.linspace(0, 1000 / _PULSES_PER_SECOND, 201)
+        _quantity(data, "time_of_flight", edges, "ms")
+        expected = plan.event_count / 40 * np.exp(-(((edges[1:] - 25) / 9) ** 2)) + 4
+    _quantity(data, "counts", noise.poisson(expected).astype(np.int32), "counts")
 
 
 def _write_instrument(entry: h5py.Group, plan: PlannedFile) -> None:

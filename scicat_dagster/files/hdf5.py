@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def answer(request: bytes, file: int) -> bytes:
     """The answer to questions about an open file; both are the JSON of models of ``nexus``."""
     questions = Questions.model_validate_json(request)
     try:
-        with _open(Path(f"/proc/self/fd/{file}"), Path(questions.path)) as nexus:
+        with open_descriptor(file, Path(questions.path)) as nexus:
             if questions.asks_for_members:
                 return Answer(members=tuple(nexus.members())).model_dump_json().encode()
             return b'{"values":[' + b",".join(_answers(nexus, questions.reads)) + b"]}"
@@ -126,6 +126,11 @@ def _words(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
+def open_descriptor(file: int, path: Path) -> AbstractContextManager[NexusFile]:
+    """Open the file that a descriptor is for; errors as :func:`open_nexus`, which name ``path``."""
+    return _open(Path(f"/proc/self/fd/{file}"), path)
+
+
 @contextmanager
 def open_nexus(path: Path) -> Iterator[NexusFile]:
     """Open a file for reading, in this very process.
@@ -168,6 +173,34 @@ class NexusFile:
         self._single_values: dict[tuple[str, bool], NexusValue] = {}
         self._positions = 0
         self._touched_bytes = 0
+
+    @property
+    def root(self) -> h5py.Group:
+        """The group that everything is below."""
+        return self._root
+
+    def follow(self, group: h5py.Group, path: str) -> h5py.Group | h5py.h5d.DatasetID | None:
+        """What is at a path below a group, inside this very file; None where there is nothing.
+
+        Raises
+        ------
+        ValueError
+            It leads to another file, or round in a circle.
+        """
+        current: Any = self._root if path.startswith("/") else group
+        for name in _components(path):
+            current = self._child(current, name) if isinstance(current, h5py.Group) else None
+        return current
+
+    def check_storage(self, dataset: OpenDataset) -> None:
+        """Refuse values that are in another file, or in chunks too large to be read.
+
+        Raises
+        ------
+        ValueError
+            They are.
+        """
+        self._check_storage(dataset, checked={})
 
     def read_one(self, path: str, *, as_text: bool = False) -> NexusValue:
         """See ``Reader.read_one``."""
@@ -295,11 +328,10 @@ class NexusFile:
             self._touched_bytes += max(nominal, chunk.size)
             if self._touched_bytes > _MOST_TOUCHED_BYTES:
                 raise ValueError(f"{dataset.where} and what was read before it are in too large chunks.")
-            # What does not compress is stored a little larger than it is.
-            return (chunk.size > 2 * nominal and chunk.size * _MOST_INFLATION > _MOST_CHUNK_BYTES) or None
+            return _is_bomb(chunk.size, nominal) or None
 
         if dataset.id.chunk_iter(is_bomb):
-            raise ValueError(f"{dataset.where} is stored in chunks that inflate to more than their size.")
+            raise _bomb(dataset.where)
 
     def _check_source(self, where: str, name: str, checked: dict[str, bool]) -> None:
         if checked.get(name):
@@ -385,6 +417,27 @@ class NexusFile:
                 continue
             current = current[step]
         return current.id if isinstance(current, h5py.Dataset) else current
+
+
+def refuse_bomb(where: str, stored: int, nominal: int) -> None:
+    """Refuse a chunk that holds more than one of its size can have been made of; both are in bytes.
+
+    Raises
+    ------
+    ValueError
+        It does.
+    """
+    if _is_bomb(stored, nominal):
+        raise _bomb(where)
+
+
+def _is_bomb(stored: int, nominal: int) -> bool:
+    # What does not compress is stored a little larger than it is.
+    return stored > 2 * nominal and stored * _MOST_INFLATION > _MOST_CHUNK_BYTES
+
+
+def _bomb(where: str) -> ValueError:
+    return ValueError(f"{where} is stored in chunks that inflate to more than their size.")
 
 
 @contextmanager

@@ -19,6 +19,9 @@ MOST_TEXTS = 50_000
 
 _LONGEST_UNIT = 256
 
+_LONGEST_NAMES = 4096
+"""Of an attribute that names others, as it is stored."""
+
 
 class OpenDataset:
     """A dataset of the file, and how many values it holds.
@@ -146,6 +149,21 @@ def _only_text(attribute: h5py.h5a.AttrID) -> str:
     found = np.zeros(1, attribute.dtype)
     attribute.read(found)
     return _text(found[0])
+
+
+def texts_of(owner: h5py.h5g.GroupID | h5py.h5d.DatasetID, name: str) -> list[str]:
+    """The texts of an attribute of a group or dataset; none where it is not there, or no few short texts."""
+    key = name.encode()
+    if not h5py.h5a.exists(owner, key):
+        return []
+    attribute = h5py.h5a.open(owner, key)
+    space = attribute.get_space()
+    if h5py.check_string_dtype(attribute.dtype) is None or attribute.get_storage_size() > _LONGEST_NAMES:
+        return []
+    texts = np.zeros(space.shape, attribute.dtype)
+    if texts.size:
+        attribute.read(texts)
+    return [text for text in map(_text, texts.flat) if len(text) <= _LONGEST_UNIT]
 
 
 def common_unit(units: list[Unit]) -> Unit:

@@ -22,9 +22,15 @@ from pathlib import Path
 
 from scicat_dagster.files.hdf5 import answer as read_hdf5
 from scicat_dagster.files.hdf5 import warm_up
+from scicat_dagster.files.thumbnails.task import answer as draw
+from scicat_dagster.files.thumbnails.task import warm_up as warm_up_drawing
 from scicat_dagster.isolation import LARGEST_ANSWER_BYTES, Ending, Limits, Request, Task, search
 
-_TASKS: Mapping[Task, Callable[[bytes, int], bytes]] = {"hdf5": read_hdf5, "search": search}
+_TASKS: Mapping[Task, Callable[[bytes, int], bytes]] = {
+    "hdf5": read_hdf5,
+    "draw": draw,
+    "search": search,
+}
 _LARGEST_MESSAGE = 4096
 _DESCRIPTORS = 3
 _PR_SET_PDEATHSIG = 1
@@ -136,6 +142,7 @@ class _Server:
 def serve(descriptor: int) -> None:
     """Serve the requests that come through a socket, until nobody holds its other end."""
     warm_up()
+    warm_up_drawing()
     # What is here stays; looking through it for garbage would copy it into each child.
     gc.freeze()
     with socket.socket(fileno=descriptor) as control:

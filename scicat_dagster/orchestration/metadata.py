@@ -14,10 +14,12 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.orchestration.tags import FILE_SIZE, INSTRUMENT, JOBS, PAGE, PID, PROBLEM
+from scicat_dagster.files.thumbnails.models import Thumbnail
+from scicat_dagster.orchestration.tags import FILE_SIZE, INSTRUMENT, JOBS, PAGE, PID, PREVIEW, PROBLEM
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.scicat.registration import Registration
+from scicat_dagster.usecases.thumbnails import DatasetPreview
 
 MOST_ROWS = 500
 """Of a table: every event is kept in Dagster's database."""
@@ -69,6 +71,15 @@ def notices_table(notices: Iterable[Notice]) -> dg.TableMetadataValue:
     return table(("what", "why"), ((notice.subject, notice.reason) for notice in notices))
 
 
+def picture(thumbnail: Thumbnail | None, reason: str) -> dg.MetadataValue:
+    """A picture as the UI shows it, or why there is none."""
+    if thumbnail is None:
+        return dg.MetadataValue.text(f"none: {reason}")
+    # Letters only: what a file says must not act as markup on the page.
+    alternative = "".join(letter if letter.isalnum() else " " for letter in thumbnail.caption)
+    return dg.MetadataValue.md(f"![{alternative}]({thumbnail.data_url})")
+
+
 def jobs_table(jobs: Iterable[PostedJob]) -> dg.TableMetadataValue:
     """What became of the jobs that a schema wants posted."""
     rows = ((job.name, job.type, job.state, job.id, job.reason) for job in jobs)
@@ -104,6 +115,7 @@ def dataset_metadata(
     files: FileDescription,
     built: BuiltDataset,
     registration: Registration,
+    preview: DatasetPreview,
     *,
     page: str,
     configuration: Version,
@@ -112,7 +124,7 @@ def dataset_metadata(
     """The metadata of a materialization of ``raw_dataset``; ``page`` shows the dataset in the catalogue,
     ``configuration`` is the version of the configuration file that was in force, and ``stages`` are seconds.
     """
-    notices = (*built.notices, *registration.notices)
+    notices = (*built.notices, *registration.notices, *preview.notices)
     shown: dict[str, dg.MetadataValue] = {
         PID: dg.MetadataValue.text(registration.pid),
         PAGE: dg.MetadataValue.url(page),
@@ -130,6 +142,7 @@ def dataset_metadata(
     }
     if notices:
         shown["what failed and why"] = notices_table(notices)
+    shown[PREVIEW] = picture(preview.thumbnail, preview.reason)
     if registration.jobs:
         shown[JOBS] = jobs_table(registration.jobs)
     return shown | {name: dg.MetadataValue.float(round(seconds, 3)) for name, seconds in stages.items()}

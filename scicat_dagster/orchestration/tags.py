@@ -121,6 +121,9 @@ PID = "pid"
 JOBS = "jobs"
 """Of a materialization of ``raw_dataset``."""
 
+PREVIEW = "preview"
+"""Of a materialization of ``raw_dataset``: a picture of the data."""
+
 PAGE = "SciCat"
 """Of a materialization of ``raw_dataset``: the address of the dataset's page."""
 

@@ -386,6 +386,36 @@ class SampleAttachment(_Part):
     """Where the file names its proposal."""
 
 
+class PreviewDefinition(_Part):
+    """The picture that is attached to each dataset: of what, and how it is drawn."""
+
+    enabled: bool = True
+    """Whether there is one."""
+    path: str = ""
+    """The NXdata group or the dataset to draw, such as /entry/data. Empty: the file's default one."""
+    scale: Literal["auto", "linear", "log"] = "auto"
+    """The scale of the values: `linear`, `log`, or (`auto`) `log` where some are a hundred times the median
+    and none is negative.
+    """
+    percentiles: tuple[FiniteFloat, FiniteFloat] = (0.5, 99.5)
+    """Of an image, the percentiles of its values that get the first and the last colour."""
+    title: Text = ""
+    """The title; <name> becomes the value of that variable. Empty: the title of the data or of the entry."""
+
+    @field_validator("percentiles")
+    @classmethod
+    def _in_order(cls, percentiles: tuple[float, float]) -> tuple[float, float]:
+        low, high = percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"{low:g} and {high:g} are not two percentiles, such as [0.5, 99.5]")
+        return percentiles
+
+
+def _switched(raw: object) -> object:
+    """`preview: false` is short for one that is not enabled."""
+    return {"enabled": raw} if isinstance(raw, bool) else raw
+
+
 class Schema(_Part):
     """One schema file."""
 
@@ -437,6 +467,13 @@ class Schema(_Part):
     ] = Field(default_factory=dict)
     """The jobs that are posted for each dataset; the keys are free names."""
 
+    preview: Annotated[
+        PreviewDefinition | Unusable,
+        WrapValidator(_usable(PreviewDefinition), json_schema_input_type=PreviewDefinition | bool),
+        BeforeValidator(_switched, json_schema_input_type=PreviewDefinition | bool),
+    ] = PreviewDefinition()
+    """The picture that is attached to each dataset. `false`: none."""
+
     @property
     def assignments(self) -> dict[str, FieldAssignment]:
         """The fields that can be used."""
@@ -477,6 +514,7 @@ class Schema(_Part):
         yield from ((f"variables.{name}", variable) for name, variable in self.variables.items())
         yield from ((f"schema.{key}", item) for key, item in self.items.items())
         yield from ((f"jobs.{name}", job) for name, job in self.jobs.items())
+        yield "preview", self.preview
 
     def reference_mistakes(self) -> list[Mistake]:
         """References that can never be resolved. Such a variable or field fails for every file."""
@@ -505,6 +543,12 @@ class Schema(_Part):
                 Mistake(place=f"jobs.{name}", what=self._not_defined(used), remedy=_DEFINE)
                 for used in references(_rendered_part_of_job(job), {*self.variables, PID_VARIABLE})
                 if used not in {*defined, PID_VARIABLE}
+            )
+        if isinstance(self.preview, PreviewDefinition):
+            found.extend(
+                Mistake(place="preview", what=self._not_defined(used), remedy=_DEFINE, key="title")
+                for used in references(self.preview.title, set(self.variables))
+                if used not in defined
             )
         return found
 

@@ -372,6 +372,27 @@ class ScicatClient(ScicatSession):
         response = self._ask("POST", self._attachments_of(attachment.dataset)[0], doing, body)
         return self._record(response, doing, AttachmentRecord)
 
+    def change_attachment(self, identifier: str, attachment: Attachment) -> AttachmentRecord:
+        """Give an attachment of a dataset another picture and caption.
+
+        Raises as :meth:`create_job`.
+        """
+        doing = f"replacing a picture of {attachment.dataset}"
+        method, body = self.route("attachments").dialect.changed_attachment(attachment)
+        address = f"{self._attachments_of(attachment.dataset)[0]}/{quote(identifier, safe='')}"
+        return self._record(self._ask(method, address, doing, body), doing, AttachmentRecord)
+
+    @property
+    def gives_attachments_ids(self) -> bool:
+        """Whether the server takes the id that an attachment is given, and refuses it to a second one.
+
+        Raises
+        ------
+        TransientError
+            The server could not answer.
+        """
+        return self.route("attachments").dialect.version >= 4
+
     def _attachments_of(self, pid: str) -> tuple[str, Body | None]:
         route = self.route("attachments")
         # In v3 they are below the dataset, whose own collection may be another version's.

@@ -50,6 +50,8 @@ class Attachment:
     caption: str
     owner_group: str
     access_groups: tuple[str, ...] = ()
+    id: str = ""
+    """The one to be given where the API takes one, which then refuses a second attachment of that id."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,10 @@ class Dialect(ABC):
     @abstractmethod
     def new_attachment(self, attachment: Attachment) -> Body:
         """The body that attaches a picture to a dataset."""
+
+    @abstractmethod
+    def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
+        """The method and the body that give an attachment another picture."""
 
     def _relationships(self, value: JsonValue) -> JsonValue:
         if self.has_new_relationships or not isinstance(value, list):
@@ -215,6 +221,9 @@ class V3(Dialect):
             "accessGroups": list(attachment.access_groups),
         }
 
+    def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
+        return "PUT", self.new_attachment(attachment)
+
     def _single(self, fields: Mapping[str, JsonValue]) -> Body:
         return {name: value for name, value in self._adapted(fields).items() if name not in V4_LIST_FIELDS}
 
@@ -284,11 +293,15 @@ class V4(Dialect):
             "caption": attachment.caption,
             "ownerGroup": attachment.owner_group,
             "accessGroups": list(attachment.access_groups),
+            **({"aid": attachment.id} if attachment.id else {}),
             "isPublished": False,
             "relationships": [
                 {"targetId": attachment.dataset, "targetType": "dataset", "relationType": "is attached to"}
             ],
         }
+
+    def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
+        return "PATCH", {"thumbnail": attachment.thumbnail, "caption": attachment.caption}
 
     def _lists(self, fields: Mapping[str, JsonValue]) -> Body:
         body = self._adapted(fields)

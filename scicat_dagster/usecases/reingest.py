@@ -16,14 +16,15 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError, bounded
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import Schema
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Change, Correction, apply, check_also, compare
 from scicat_dagster.scicat.models import RegisteredDataset
 from scicat_dagster.scicat.registration import registered_dataset
+from scicat_dagster.usecases.thumbnails import PreviewDifference, compare_preview, renew_preview
 from scicat_dagster.usecases.walk import Criteria, FoundFile, Refused, Unreadable, walk
 
 State = Literal["up to date", "differs", "updated", "not registered", "failed"]
@@ -71,16 +72,24 @@ class Reingestion:
     def compared(self, file: str) -> Reingested:
         """How the catalogue differs from a file; nothing is changed."""
 
-        def look(built: BuiltDataset, schema: Schema, registered: RegisteredDataset) -> Correction:
-            return compare(built, schema, registered, self.also)
+        def look(
+            built: BuiltDataset, metadata: ExtractedMetadata, registered: RegisteredDataset
+        ) -> tuple[Correction, PreviewDifference]:
+            correction = compare(built, metadata.schema_, registered, self.also)
+            previews = compare_preview(metadata, registered.record.pid, self.catalogue, self.settings)
+            return correction, previews
 
         return self._done(file, look, "differs")
 
     def updated(self, file: str) -> Reingested:
         """Bring the dataset of a file up to date."""
 
-        def change(built: BuiltDataset, schema: Schema, registered: RegisteredDataset) -> Correction:
-            return apply(built, schema, registered.record.pid, self.catalogue, self.also)
+        def change(
+            built: BuiltDataset, metadata: ExtractedMetadata, registered: RegisteredDataset
+        ) -> tuple[Correction, PreviewDifference]:
+            pid = registered.record.pid
+            correction = apply(built, metadata.schema_, pid, self.catalogue, self.also)
+            return correction, renew_preview(metadata, built, pid, self.catalogue, self.settings)
 
         return self._done(file, change, "updated")
 
@@ -93,14 +102,21 @@ class Reingestion:
         return schema in {chosen.id, chosen.name}
 
     def _done(
-        self, file: str, work: Callable[[BuiltDataset, Schema, RegisteredDataset], Correction], state: State
+        self,
+        file: str,
+        work: Callable[
+            [BuiltDataset, ExtractedMetadata, RegisteredDataset], tuple[Correction, PreviewDifference]
+        ],
+        state: State,
     ) -> Reingested:
         try:
-            built, schema = self._built(file)
+            metadata = extract_again(file, self.schemas, self.catalogue, self.settings)
+            built = build_again(metadata, self.settings)
             registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
             if registered is None:
                 return Reingested(file=file, state="not registered", warnings=built.notices)
-            correction = work(built, schema, registered)
+            correction, preview = work(built, metadata, registered)
+            correction = _extended(correction, preview.changes)
         except IngestionError as error:
             return Reingested(
                 file=file,
@@ -121,12 +137,12 @@ class Reingestion:
             state=state if correction.wanted else "up to date",
             pid=correction.pid,
             changes=correction.changes,
-            warnings=built.notices,
+            warnings=(*built.notices, *preview.notices),
         )
 
-    def _built(self, file: str) -> tuple[BuiltDataset, Schema]:
-        metadata = extract_again(file, self.schemas, self.catalogue, self.settings)
-        return build_again(metadata, self.settings), metadata.schema_
+
+def _extended(correction: Correction, changes: tuple[Change, ...]) -> Correction:
+    return correction.model_copy(update={"changes": (*correction.changes, *changes)})
 
 
 def listed_files(

@@ -58,11 +58,11 @@ def test_a_figure_is_a_row(found: dict[str, object], row: str) -> None:
 
 def test_what_the_service_did_is_a_row_below_the_machine() -> None:
     found = {
-        "what": "burst", "layout": "laptop", "files": 3, "slots": 4, "late": 0.2,
+        "what": "burst", "layout": "laptop", "files": 3, "slots": 4, "late": 0.2, "previews": True,
         "load before": 0.5, "files per minute": 7,
     }  # fmt: skip
     assert service_row(found) == (
-        "| burst: 3 files, laptop layout, 4 at once, each answer 0.2 s later | files per minute: 7 |"
+        "| burst: 3 files, laptop layout, 4 at once, each answer 0.2 s later, with previews | files per minute: 7 |"
         "  | load before: 0.5 |"
     )
     assert "cores" in heading()

@@ -21,6 +21,7 @@ from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
 from scicat_dagster.usecases.reingest import Reingestion
+from scicat_dagster.usecases.thumbnails import attach_preview
 
 
 @dataclass
@@ -45,7 +46,9 @@ class Demo:
         for file in self.files:
             metadata = ingestion.extract_metadata(look_at(file), schemas, self.client, settings)
             files = ingestion.describe_files(metadata.file, settings)
-            register(ingestion.build(metadata, files, settings), self.client, settings.ingestion)
+            built = ingestion.build(metadata, files, settings)
+            registration = register(built, self.client, settings.ingestion)
+            attach_preview(metadata, built, registration, self.client, settings)
 
     def update_all(self) -> dict[str, str]:
         """What becomes of each file in ``reingest --update``."""

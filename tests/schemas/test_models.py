@@ -12,6 +12,7 @@ from scicat_dagster.schemas.conversion import VALUE_TYPES
 from scicat_dagster.schemas.models import (
     BUILT_IN_VARIABLES,
     NexusVariable,
+    PreviewDefinition,
     SampleAttachment,
     Schema,
     Unusable,
@@ -422,3 +423,27 @@ def test_a_longer_circle_is_found(schema_document: Document) -> None:
     }
     found = reference_mistakes(schema_document, variables)
     assert [line.split(":")[0] for line in found] == ["variables.a", "variables.b"]
+
+
+def test_a_preview_is_switched_off_tuned_or_refused_alone() -> None:
+    def preview(written: Any) -> PreviewDefinition | Unusable:
+        return Schema.model_validate(
+            {"id": "a", "name": "a", "order": 1, "selector": "*", "preview": written}
+        ).preview
+
+    assert preview(None) == PreviewDefinition()
+    assert preview(False) == PreviewDefinition(enabled=False)
+    tuned = preview({"path": "/entry/data", "scale": "log", "percentiles": [1, 99]})
+    assert tuned == PreviewDefinition(path="/entry/data", scale="log", percentiles=(1, 99))
+    for mistake in ({"scale": "cubic"}, {"percentiles": [99, 1]}, "often"):
+        assert isinstance(preview(mistake), Unusable)
+
+
+def test_a_title_of_a_preview_with_an_unknown_variable_is_named() -> None:
+    schema = Schema.model_validate(
+        {"id": "a", "name": "a", "order": 1, "selector": "*", "preview": {"title": "<nobody>"}}
+    )
+
+    (mistake,) = schema.reference_mistakes()
+    assert str(mistake) == "preview: uses <nobody>, which is not defined."
+    assert mistake.key == "title"

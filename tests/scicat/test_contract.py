@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from scicat_dagster.config.models import IngestionSettings, ScicatSettings
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.jobs import Job
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect
+from scicat_dagster.errors import TransientError
 from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.dialects import Attachment
 from scicat_dagster.scicat.errors import RefusedError
@@ -297,6 +298,21 @@ def test_a_picture_is_attached(backend: Backend) -> None:
 
     (found,) = backend.client.attachments(body["pid"])
     assert (found.id, found.caption, found.thumbnail) == (created.id, "a picture", PICTURE)
+
+
+def test_a_picture_is_replaced(backend: Backend) -> None:
+    body = posted(backend)
+    picture = Attachment(body["pid"], PICTURE, "a picture", backend.group, id=str(uuid.uuid4()))
+    created = backend.client.create_attachment(picture)
+
+    backend.client.change_attachment(created.id, replace(picture, caption="another"))
+
+    (found,) = backend.client.attachments(body["pid"])
+    assert (found.id, found.caption) == (created.id, "another")
+    if backend.client.gives_attachments_ids:
+        assert found.id == picture.id
+        with pytest.raises(TransientError):
+            backend.client.create_attachment(picture)
 
 
 def test_a_job_is_found_by_its_dataset(backend: Backend) -> None:

@@ -175,11 +175,17 @@ def _dataset_page(store: Store, pid: str) -> Response:
         _html("<h2>Files ({} in {} blocks)</h2>{}", len(files), len(blocks), _files(files)),
     ]
     if attachments := store.attachments(pid):
-        captions = [(one.get("caption"), _when(one.get("createdAt"))) for one in attachments]
-        parts.append(_html("<h2>Attachments</h2>{}", _table(("Caption", "Created"), captions)))
+        rows = [(_picture(one), one.get("caption"), _when(one.get("updatedAt"))) for one in attachments]
+        parts.append(_html("<h2>Attachments</h2>{}", _table(("Picture", "Caption", "Changed"), rows)))
     rest = [name for name in document if name not in _SHOWN_FIRST and name not in _SHOWN_APART]
     parts.append(_html("<h2>Further fields</h2>{}", _fields(document, rest)))
     return _page(str(document.get("datasetName")), _joined(parts))
+
+
+def _picture(attachment: JsonObject) -> _Safe | str:
+    thumbnail = str(attachment.get("thumbnail", ""))
+    # What is loaded from elsewhere would tell others who looks at this page.
+    return _html("<img src='{}' alt=''>", thumbnail) if thumbnail.startswith("data:image/png;base64,") else ""
 
 
 def _fields(document: JsonObject, names: Iterable[str]) -> _Safe:

@@ -4,17 +4,22 @@ import dagster as dg
 from pydantic import JsonValue
 
 from scicat_dagster.dataset.build import BuiltDataset
+from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.metadata import Metadata, difference_table
-from scicat_dagster.orchestration.tags import PAGE, PID, RAW_DATASET
+from scicat_dagster.orchestration.metadata import Metadata, difference_table, picture
+from scicat_dagster.orchestration.tags import PAGE, PID, PREVIEW, RAW_DATASET
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.scicat.correction import compare
 from scicat_dagster.scicat.registration import registered_dataset
+from scicat_dagster.usecases.thumbnails import drawn_preview
 
 
-def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Facility) -> dg.AssetObservation:
+def would_be_posted(
+    key: str, built: BuiltDataset, metadata: ExtractedMetadata, facility: Facility
+) -> dg.AssetObservation:
     """What a run would post for a file; where it is registered, how the catalogue differs from that."""
+    drawn = drawn_preview(metadata, facility.settings)
     posted = dg.MetadataValue.json({**built.model_dump(mode="json"), "dataset": _posted(built, facility)})
     return dg.AssetObservation(
         RAW_DATASET,
@@ -23,7 +28,8 @@ def would_be_posted(key: str, built: BuiltDataset, schema: Schema, facility: Fac
         metadata={
             "would be posted": posted,
             "configuration": dg.MetadataValue.text(str(facility.configuration.version)),
-            **_difference(built, schema, facility),
+            PREVIEW: picture(drawn.thumbnail, drawn.reason),
+            **_difference(built, metadata.schema_, facility),
         },
     )
 

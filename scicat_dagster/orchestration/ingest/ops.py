@@ -51,6 +51,7 @@ from scicat_dagster.orchestration.tags import (
 from scicat_dagster.scicat.cache import CachedAnswers
 from scicat_dagster.scicat.jobs import with_jobs
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
+from scicat_dagster.usecases.thumbnails import DatasetPreview, attach_preview
 
 _SLOWEST_STORAGE = 10_000_000
 """Bytes in a second."""
@@ -80,6 +81,15 @@ class AnnouncedFile(BaseModel):
     announcement: FileWritten | None = None
     is_dry_run: bool = False
     """Whether its run writes nothing."""
+
+
+class Converged(BaseModel):
+    """What the catalogue holds for a file now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    registration: Registration
+    preview: DatasetPreview
 
 
 class ReadFile(BaseModel):
@@ -219,33 +229,39 @@ def register_dataset(
     braked = facility.settings.ingestion.dry_run
     if braked or any(made.announced.is_dry_run for made in prepared.made.values()):
         for key, made in prepared.made.items():
-            context.log_event(would_be_posted(key, made.built, made.metadata.schema_, facility))
+            context.log_event(would_be_posted(key, made.built, made.metadata, facility))
         return
 
     files = [made.built for made in prepared.made.values()] if is_batch_run(context) else []
     new = unregistered(files, facility.catalogue, facility.settings.ingestion)
 
-    def converge(_: str, made: Prepared) -> Registration:
+    def converge(_: str, made: Prepared) -> Converged:
         converging = register_new if made.built.data_file in new else register
         registration = converging(made.built, facility.catalogue, facility.settings.ingestion)
         wanted = wanted_jobs(made.metadata, made.built, registration.pid)
-        return with_jobs(registration, wanted, facility.catalogue)
+        registration = with_jobs(registration, wanted, facility.catalogue)
+        preview = attach_preview(
+            made.metadata, made.built, registration, facility.catalogue, facility.settings
+        )
+        return Converged(registration=registration, preview=preview)
 
-    def shown(key: str, registration: Registration) -> Metadata:
-        made = prepared.made[key]
+    def shown(key: str, converged: Converged) -> Metadata:
+        made, registration = prepared.made[key], converged.registration
         return dataset_metadata(
             made.metadata,
             made.files,
             made.built,
             registration,
+            converged.preview,
             page=facility.catalogue.dataset_page(registration.pid),
             configuration=facility.configuration.version,
             stages=_stages(context, made.announced.announcement),
         )
 
-    registered = each_file(context, PerFile[Registration], facility.op_pauses, prepared, converge)
-    pids = {found.pid: prepared.made[key].built for key, found in registered.made.items()}
-    jobs = {prepared.made[key].built.data_file: found.jobs for key, found in registered.made.items()}
+    registered = each_file(context, PerFile[Converged], facility.op_pauses, prepared, converge)
+    done = [(prepared.made[key].built, found.registration) for key, found in registered.made.items()]
+    pids = {registration.pid: built for built, registration in done}
+    jobs = {built.data_file: registration.jobs for built, registration in done}
     for evaluation in (*news(facility, context.instance, pids), *job_news(jobs)):
         context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
     if not is_batch_run(context):
@@ -255,8 +271,8 @@ def register_dataset(
     log_materializations(
         context,
         [
-            dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, registration))
-            for key, registration in registered.made.items()
+            dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, converged))
+            for key, converged in registered.made.items()
         ],
     )
     if registered.deferred:

@@ -27,7 +27,7 @@ from scicat_dagster.orchestration.tags import (
 )
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.usecases.reingest import Reingestion
-from tests.small_facility import SmallFacility
+from tests.small_facility import FILE_TIME, SmallFacility
 
 ASSET = dg.AssetKey("raw_dataset")
 PID = "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
@@ -491,3 +491,63 @@ def test_a_file_that_is_executed_again_asks_the_catalogue_anew(
     assert ingest(**{TOPIC_TAG: "coda"}) == 0
     assert ingest() == 1
     facility.close()
+
+
+def add_default_data(small: SmallFacility) -> None:
+    with h5py.File(small.file, "a") as file:
+        file.attrs["default"] = "entry"
+        file["entry"].attrs["default"] = "data"
+        data = file.create_group("entry/data")
+        data.attrs.update({"NX_class": "NXdata", "signal": "counts](http://example.org) ![x"})
+        data["counts](http://example.org) ![x"] = [1, 2, 3]
+    os.utime(small.file, (FILE_TIME, FILE_TIME))
+
+
+def test_the_run_shows_the_picture_that_is_attached(small: SmallFacility) -> None:
+    add_default_data(small)
+
+    assert small.ingest(small.facility()).success
+
+    (attachment,) = small.store.attachments(small.store.datasets()[0]["pid"])
+    shown = materialization(small)["preview"]
+    assert shown.endswith(f"]({attachment['thumbnail']})")
+    # What the file says does not act as markup.
+    assert shown.count("](") == 1
+    assert "example.org" not in shown
+
+
+def test_a_file_without_default_data_has_no_picture_and_the_run_says_so(small: SmallFacility) -> None:
+    assert small.ingest(small.facility()).success
+
+    shown = materialization(small)
+    assert shown["preview"].startswith("none: ")
+    assert small.store.attachments(shown["pid"]) == []
+
+
+def test_previews_can_be_switched_off_for_all(small: SmallFacility) -> None:
+    add_default_data(small)
+
+    assert small.ingest(small.facility(previews=False)).success
+
+    assert small.store.attachments(small.store.datasets()[0]["pid"]) == []
+    assert materialization(small)["preview"].startswith("none: ")
+
+
+def test_a_batch_run_attaches_a_picture_to_each_dataset(small: SmallFacility) -> None:
+    add_default_data(small)
+
+    assert small.ingest_range(small.facility(), [small.file]).success
+
+    (dataset,) = small.store.datasets()
+    assert len(small.store.attachments(dataset["pid"])) == 1
+
+
+def test_a_dry_run_shows_the_picture_and_attaches_none(small: SmallFacility) -> None:
+    add_default_data(small)
+
+    assert small.ingest(small.facility(dry_run=True)).success
+
+    (record,) = small.instance.fetch_observations(ASSET, limit=1).records
+    assert record.asset_observation is not None
+    assert "data:image/png" in str(record.asset_observation.metadata["preview"].value)
+    assert small.store.datasets() == []

@@ -1,0 +1,41 @@
+"""The child's task: from an open file to a picture, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scicat_dagster.errors import IngestionError
+from scicat_dagster.files.hdf5 import open_descriptor
+from scicat_dagster.files.thumbnails.drawing import thumbnail_of
+from scicat_dagster.files.thumbnails.models import DrawingRequest, Drawn, Wanted
+from scicat_dagster.files.thumbnails.nxdata import Axis, NothingToPlotError, Plot, plot_of
+
+
+def answer(request: bytes, file: int) -> bytes:
+    """The answer to a :class:`DrawingRequest` about an open file, as the JSON of a :class:`Drawn`."""
+    return _drawn(DrawingRequest.model_validate_json(request), file).model_dump_json().encode()
+
+
+def _drawn(request: DrawingRequest, file: int) -> Drawn:
+    wanted = request.wanted
+    try:
+        with open_descriptor(file, Path(request.file)) as nexus:
+            return Drawn(thumbnail=thumbnail_of(plot_of(nexus, wanted.path), wanted))
+    except NothingToPlotError as nothing:
+        # Whoever names a place means that there is something.
+        return Drawn(reason=str(nothing), is_failure=bool(wanted.path))
+    except MemoryError:
+        return Drawn(reason="It takes more memory than a preview may.", is_failure=True)
+    except IngestionError as error:
+        return Drawn(reason=error.what, is_failure=True)
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        return Drawn(reason=f"{type(error).__name__}: {error}"[:500], is_failure=True)
+
+
+def warm_up() -> None:
+    """Let numpy and Pillow do what they do once only, before children are forked from here."""
+    for values in (np.arange(10.0), np.arange(100.0).reshape(10, 10)):
+        axes = tuple(Axis("x [m]") for _ in values.shape)
+        thumbnail_of(Plot("warm", "y", values, axes, values.shape), Wanted())
