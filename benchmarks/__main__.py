@@ -69,7 +69,9 @@ def service_row(found: dict[str, Any]) -> str:
     described = ("what", "layout", "files", "slots", "late", "previews", "load before")
     figures = ", ".join(f"{name}: {value}" for name, value in found.items() if name not in described)
     late = f", each answer {found['late']:g} s later" if found["late"] else ""
-    what = f"{found['what']}: {found['files']} files, {found['layout']} layout, {found['slots']} at once{late}{previews}"
+    previews = ", with previews" if found["previews"] else ""
+    how = f"{found['layout']} layout, {found['slots']} at once{late}{previews}"
+    what = f"{found['what']}: {found['files']} files, {how}"
     return _row(what, figures, "", f"load before: {found['load before']}")
 
 

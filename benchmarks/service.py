@@ -83,7 +83,9 @@ _PROCESSES = {
 
 
 @contextmanager
-def facility(layout: str, slots: int = _DEFAULT_SLOTS, late_seconds: float = 0.0) -> Iterator[Facility]:
+def facility(
+    layout: str, slots: int = _DEFAULT_SLOTS, late_seconds: float = 0.0, *, previews: bool = False
+) -> Iterator[Facility]:
     """A facility in which nothing fails, once its sensor has looked at Kafka."""
     chosen = type("Chosen", (LAYOUTS[layout],), {"most_at_once": slots})
     place = Path(tempfile.mkdtemp(prefix="benchmark-"))

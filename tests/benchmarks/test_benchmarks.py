@@ -62,7 +62,7 @@ def test_what_the_service_did_is_a_row_below_the_machine() -> None:
         "load before": 0.5, "files per minute": 7,
     }  # fmt: skip
     assert service_row(found) == (
-        "| burst: 3 files, laptop layout, 4 at once, each answer 0.2 s later, with previews | files per minute: 7 |"
-        "  | load before: 0.5 |"
+        "| burst: 3 files, laptop layout, 4 at once, each answer 0.2 s later, with previews |"
+        " files per minute: 7 |  | load before: 0.5 |"
     )
     assert "cores" in heading()
