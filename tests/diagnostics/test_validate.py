@@ -252,7 +252,7 @@ SCHEMA_MISTAKES: list[tuple[str, Any, str]] = [
         "urlsafe",
         "variables.pid.operatr: is not a known key and has no effect; did you",
     ),
-    ("jobs", {"embargo": {}}, "jobs.embargo.type: is missing"),
+    ("jobs", {"embargo": {}}, "jobs.embargo: type: is missing"),
     ("jobs", "embargo", "jobs.jobs: "),
     ("variables.instrument_id.operator", "str-replace", "pattern: is missing, so that str_replace leaves"),
     ("selector", {"or": ["*", "file_name:contains:a"]}, "unknown source 'file_name'; did you mean filename?"),
