@@ -24,13 +24,15 @@ _SERVICE: tuple[tuple[str, ...], ...] = (
     ("burst", "--previews"),
     ("burst", "--layout", "laptop"),
     ("lone",),
+    ("written",),
     ("lone", "--layout", "laptop"),
+    ("written", "--layout", "laptop"),
     ("steady",),
     ("idle",),
     ("idle", "--layout", "laptop"),
     ("backfill",),
 )
-_FEW_FILES = {"burst": 50, "lone": 3, "steady": 10, "idle": 5, "backfill": 200}
+_FEW_FILES = {"burst": 50, "lone": 3, "written": 3, "steady": 10, "idle": 5, "backfill": 200}
 
 
 @click.command()

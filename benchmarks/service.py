@@ -1,7 +1,7 @@
 """How fast the whole service is: bursts, lone files and backfills through real processes.
 
-``python -m benchmarks.service burst|lone|steady|backfill|idle [--files N] [--layout production|laptop]``
-prints one JSON object. Everything is on this machine and as it is installed, the catalogue is the demo's
+``python -m benchmarks.service burst|lone|written|steady|backfill|idle [--files N] [--layout NAME]`` prints
+one JSON object. Everything is on this machine and as it is installed, the catalogue is the demo's
 stand-in, the broker the in-memory one. ``--slots`` is ``max_offline_ingestors``, and ``--late`` how much
 later the catalogue gives each answer. Previews are switched off, as no ingestor that this one is compared
 with has them; ``--previews`` shows what they cost. The domain alone is measured by ``benchmarks.domain``.
@@ -35,7 +35,12 @@ from benchmarks.soak.facility import Facility, cursor_of, running_facility
 from benchmarks.soak.processes import Laptop, Processes, Production
 from scicat_dagster.config.models import IngestionSettings
 from scicat_dagster.demo.catalogue import Dialect
-from scicat_dagster.demo.file_writer import MessageKind, write_past_file, written_message
+from scicat_dagster.demo.file_writer import (
+    MessageKind,
+    write_and_announce,
+    write_past_file,
+    written_message,
+)
 from scicat_dagster.demo.measurement import PlannedFile, plan_file
 from scicat_dagster.orchestration.tags import (
     RAW_DATASET,
@@ -171,17 +176,38 @@ def _in_a_process(path: Path) -> None:
 
 
 def lone(running: Facility, files: int) -> dict[str, Any]:
-    """Seconds from a message to its last POST, when nothing else is under way."""
+    """Seconds from a message to its last POST, of files that were finished long ago, one at a time."""
+
+    def announced(index: int) -> float:
+        (plan,) = write(running, index, 1)
+        began = time.monotonic()
+        announce(running, [plan])
+        return began
+
+    return _one_at_a_time(running, files, announced)
+
+
+def written(running: Facility, files: int) -> dict[str, Any]:
+    """The same of files as file writers announce them: before they are closed, a moment later."""
+
+    def announced(index: int) -> float:
+        began = time.monotonic()
+        write_and_announce(plan_file(_SEED, index), running.data_directory, running.announcements)
+        return began
+
+    return _one_at_a_time(running, files, announced)
+
+
+def _one_at_a_time(running: Facility, files: int, announced: Callable[[int], float]) -> dict[str, Any]:
+    """Files at random times, when nothing else is under way; ``announced`` says when it began with one."""
     announce(running, write(running, 0, _WARM_UP))
     wait_for_blocks(running, _WARM_UP)
     chance = random.Random(_SEED)  # noqa: S311 - nothing to guess
     taken = []
-    for index in range(files):
-        (plan,) = write(running, _WARM_UP + index, 1)
+    for index in range(_WARM_UP, _WARM_UP + files):
         time.sleep(chance.uniform(*_PAUSE_SECONDS))
-        began = time.monotonic()
-        announce(running, [plan])
-        wait_for_blocks(running, _WARM_UP + index + 1)
+        began = announced(index)
+        wait_for_blocks(running, index + 1)
         taken.append(time.monotonic() - began)
     return _figures(taken) | _stages(running, files)
 
@@ -319,6 +345,7 @@ def _wait(condition: Callable[[], bool], seconds: float) -> None:
 MEASUREMENTS: dict[str, tuple[Callable[[Facility, int], dict[str, Any]], int]] = {
     "burst": (burst, 500),
     "lone": (lone, 20),
+    "written": (written, 20),
     "backfill": (backfill, 5000),
     "steady": (steady, 120),
     "idle": (idle, 20),

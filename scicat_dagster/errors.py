@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from scicat_dagster.limits import LONGEST_TEXT
@@ -36,6 +36,11 @@ def message_of(detail: ErrorDetails) -> str:
     """What is wrong with a value that pydantic refused: the text of our own validator, or else pydantic's."""
     cause = detail.get("ctx", {}).get("error")
     return str(cause) if isinstance(cause, ValueError | AssertionError) else detail["msg"]
+
+
+def messages_of(error: ValidationError) -> str:
+    """All that pydantic refused of a value, with the place of each."""
+    return "; ".join(f"{'.'.join(map(str, each['loc']))} {message_of(each)}" for each in error.errors())
 
 
 class UnknownHereError(LookupError):

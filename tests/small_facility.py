@@ -42,6 +42,7 @@ class SmallFacility:
     server: CatalogueServer
     instance: dg.DagsterInstance
     kafka: dict[str, object]
+    api: str = "auto"
     password: str = "pwd"
 
     @property
@@ -75,6 +76,7 @@ class SmallFacility:
                 {
                     "scicat": {
                         "host": self.server.api_root,
+                        "api": self.api,
                         "username": "ingestor",
                         "password": self.password,
                     },

@@ -34,7 +34,7 @@ def log_handlers(settings: LoggingSettings, folder: Path) -> tuple[logging.Handl
 
     A file's relative path begins in ``folder``, that of the configuration file.
     """
-    found: list[logging.Handler] = [_graylog(server) for server in settings.servers]
+    found: list[logging.Handler] = [_Graylog(server) for server in settings.servers]
     if settings.file_log:
         found.append(_file(settings, folder))
     if settings.system_log:
@@ -84,16 +84,12 @@ class _Json(logging.Formatter):
         return json.dumps({**said, **about(record)}, ensure_ascii=False)
 
 
-def _graylog(server: GraylogServer) -> logging.Handler:
-    return _Graylog(server.host, server.port, facility=server.facility)
-
-
 class _Graylog(GelfUdpHandler):  # type: ignore[misc] # It has no types.
     """GELF by UDP (https://go2docs.graylog.org/current/getting_in_log_data/gelf.html)."""
 
-    def __init__(self, host: str, port: int, facility: str) -> None:
-        super().__init__(host, port, include_extra_fields=False)
-        self._facility = facility
+    def __init__(self, server: GraylogServer) -> None:
+        super().__init__(server.host, server.port)
+        self._facility = server.facility
         self._quiet_until = 0.0
 
     def makePickle(self, record: logging.LogRecord) -> bytes:  # noqa: N802 - the base class's

@@ -120,7 +120,9 @@ def unit_of(dataset: OpenDataset) -> Unit:
         return Unit("", f"The units attribute of {where} is too large to be a unit.")
     if h5py.check_string_dtype(attribute.dtype) is None or space.get_simple_extent_npoints() != 1:
         return Unit("", f"The units attribute of {where} is not one text.")
-    text = _only_text(attribute)
+    unit = np.zeros(1, attribute.dtype)
+    attribute.read(unit)
+    text = _text(unit[0])
     if len(text) > _LONGEST_UNIT:
         return Unit("", f"The units attribute of {where} is too long to be a unit.")
     return Unit(text)
@@ -128,13 +130,8 @@ def unit_of(dataset: OpenDataset) -> Unit:
 
 def class_of(group: h5py.Group) -> str:
     """The ``NX_class`` of a group; empty where it has none, or what cannot be one."""
-    if not h5py.h5a.exists(group.id, b"NX_class"):
-        return ""
-    attribute = h5py.h5a.open(group.id, b"NX_class")
-    is_text = h5py.check_string_dtype(attribute.dtype) is not None
-    if not is_text or attribute.get_storage_size() > _LONGEST_UNIT:
-        return ""
-    return _only_text(attribute) if attribute.get_space().get_simple_extent_npoints() == 1 else ""
+    texts = texts_of(group.id, "NX_class")
+    return texts[0] if len(texts) == 1 else ""
 
 
 def type_of(dataset: OpenDataset) -> str:
@@ -143,12 +140,6 @@ def type_of(dataset: OpenDataset) -> str:
     if h5py.check_string_dtype(dtype) is not None:
         return "string"
     return str(dtype.name) if dtype.kind in "biuf" else ""
-
-
-def _only_text(attribute: h5py.h5a.AttrID) -> str:
-    found = np.zeros(1, attribute.dtype)
-    attribute.read(found)
-    return _text(found[0])
 
 
 def texts_of(owner: h5py.h5g.GroupID | h5py.h5d.DatasetID, name: str) -> list[str]:

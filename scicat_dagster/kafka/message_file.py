@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from scicat_dagster.errors import PermanentError, message_of
+from scicat_dagster.errors import PermanentError, messages_of
 from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, Rejected, judged
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
@@ -78,7 +78,6 @@ def _saved(place: Path, content: Any) -> SavedMessage:
     try:
         return SavedMessage.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, each['loc']))} {message_of(each)}" for each in error.errors()
-        )
-        raise PermanentError(f"The message {place} is not one: {mistakes}.", remedy=_WITHOUT) from None
+        raise PermanentError(
+            f"The message {place} is not one: {messages_of(error)}.", remedy=_WITHOUT
+        ) from None

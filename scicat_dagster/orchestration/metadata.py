@@ -81,9 +81,8 @@ def picture(thumbnail: Thumbnail | None, reason: str) -> dg.MetadataValue:
 
 
 def jobs_table(jobs: Iterable[PostedJob]) -> dg.TableMetadataValue:
-    """What became of the jobs that a schema wants posted."""
-    rows = ((job.name, job.type, job.state, job.id, job.reason) for job in jobs)
-    return table(("job", "type", "what", "id", "why"), rows)
+    """What became of the jobs that a schema wants posted; its columns are the fields of the model."""
+    return table(tuple(PostedJob.model_fields), (tuple(job.model_dump().values()) for job in jobs))
 
 
 def jobs_in(metadata: Mapping[str, dg.MetadataValue]) -> tuple[PostedJob, ...]:
@@ -91,19 +90,7 @@ def jobs_in(metadata: Mapping[str, dg.MetadataValue]) -> tuple[PostedJob, ...]:
     shown = metadata.get(JOBS)
     if not isinstance(shown, dg.TableMetadataValue):
         return ()
-    rows = (record.data for record in shown.records)
-    return tuple(
-        PostedJob.model_validate(
-            {
-                "name": row["job"],
-                "type": row["type"],
-                "state": row["what"],
-                "id": row["id"],
-                "reason": row["why"],
-            }
-        )
-        for row in rows
-    )
+    return tuple(PostedJob.model_validate(record.data) for record in shown.records)
 
 
 _LARGEST_SHOWN = 256 * 1024

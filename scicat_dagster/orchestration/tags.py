@@ -117,9 +117,10 @@ CONFIGURATION_IN_FORCE = "configuration_in_force"
 """Of an observation of ``configuration``: which version that is."""
 
 PID = "pid"
+"""Of a materialization of ``raw_dataset``."""
 
 JOBS = "jobs"
-"""Of a materialization of ``raw_dataset``."""
+"""Of a materialization of ``raw_dataset``: a table of :class:`scicat_dagster.scicat.models.PostedJob`."""
 
 PREVIEW = "preview"
 """Of a materialization of ``raw_dataset``: a picture of the data."""

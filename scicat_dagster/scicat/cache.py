@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from scicat_dagster.config.models import ApiEndpoints
+from scicat_dagster.dataset.samples import SampleSource
 from scicat_dagster.scicat.client import ScicatClient
 
 KEPT_SECONDS = 60.0
@@ -21,11 +22,11 @@ _MOST_KEPT = 1000
 
 
 class CachedAnswers:
-    """Asks the catalogue once for each thing. Failures are not cached."""
+    """Asks the catalogue once for each thing, for the time of a run. Failures are not cached."""
 
-    def __init__(self, client: ScicatClient) -> None:
-        self._fetch = cache(client.fetch)
-        self._samples = cache(client.samples_of_proposal)
+    def __init__(self, catalogue: SampleSource) -> None:
+        self._fetch = cache(catalogue.fetch)
+        self._samples = cache(catalogue.samples_of_proposal)
 
     def fetch(self, url: str) -> JsonValue:
         """As :meth:`ScicatClient.fetch`."""

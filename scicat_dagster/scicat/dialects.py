@@ -121,6 +121,14 @@ class Dialect(ABC):
     def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
         """The method and the body that give an attachment another picture."""
 
+    def _picture(self, attachment: Attachment) -> Body:
+        return {
+            "thumbnail": attachment.thumbnail,
+            "caption": attachment.caption,
+            "ownerGroup": attachment.owner_group,
+            "accessGroups": list(attachment.access_groups),
+        }
+
     def _relationships(self, value: JsonValue) -> JsonValue:
         if self.has_new_relationships or not isinstance(value, list):
             return value
@@ -214,12 +222,7 @@ class V3(Dialect):
         return f"{places[0]}/{quote(pid, safe='')}/attachments", None
 
     def new_attachment(self, attachment: Attachment) -> Body:
-        return {
-            "thumbnail": attachment.thumbnail,
-            "caption": attachment.caption,
-            "ownerGroup": attachment.owner_group,
-            "accessGroups": list(attachment.access_groups),
-        }
+        return self._picture(attachment)
 
     def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
         return "PUT", self.new_attachment(attachment)
@@ -289,10 +292,7 @@ class V4(Dialect):
 
     def new_attachment(self, attachment: Attachment) -> Body:
         return {
-            "thumbnail": attachment.thumbnail,
-            "caption": attachment.caption,
-            "ownerGroup": attachment.owner_group,
-            "accessGroups": list(attachment.access_groups),
+            **self._picture(attachment),
             **({"aid": attachment.id} if attachment.id else {}),
             "isPublished": False,
             "relationships": [

@@ -14,11 +14,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from scicat_dagster.dataset.jobs import Job, WantedJob
-from scicat_dagster.errors import TransientError
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.models import JobRecord, PostedJob
-from scicat_dagster.scicat.registration import Registration
+from scicat_dagster.scicat.registration import Registration, check_abandoned
 
 
 def with_jobs(registration: Registration, wanted: Sequence[WantedJob], client: ScicatClient) -> Registration:
@@ -58,7 +57,9 @@ def _once(name: str, job: Job, registration: Registration, client: ScicatClient,
         for record in client.jobs_like(job, place, registration.pid):
             if alone or _holds(record.jobParams, job.jobParams):
                 return PostedJob(name=name, type=job.type, state="was there", id=record.id)
-        _check_abandoned(job, registration.pid, client)
+        dataset = client.dataset(registration.pid)
+        if dataset is not None:
+            check_abandoned(dataset, (), f"its job {job.type}", client)
     created: JobRecord = client.create_job(job)
     return PostedJob(name=name, type=job.type, state="posted", id=created.id)
 
@@ -76,20 +77,6 @@ def place_of(pid: str, value: JsonValue) -> tuple[str, ...] | None:
             if found is not None and "." not in key and not key.startswith("$"):
                 return key, *found
     return None
-
-
-def _check_abandoned(job: Job, pid: str, client: ScicatClient) -> None:
-    """Make sure that whoever created the dataset cannot still be about to post the job."""
-    record = client.dataset(pid)
-    grace = client.longest_under_way_seconds
-    age = client.seconds_since(record.createdAt) if record and record.createdAt else grace
-    if age < grace:
-        raise TransientError(
-            f"The dataset {pid} was created {age:.0f} s ago, and its job {job.type} is not there yet: "
-            "another registration of this file is under way, or was interrupted.",
-            remedy="Nothing to do: the job is posted when that can no longer be under way.",
-            retry_after_seconds=grace - age + 1,
-        )
 
 
 def _holds(theirs: Any, ours: JsonValue) -> bool:

@@ -256,7 +256,7 @@ def _add_missing(
     each looks again: the block that the server created first stays, and who added the other one removes it.
     Where the server forbids that, both are reported.
     """
-    _check_abandoned(existing, client)
+    check_abandoned(existing.record, existing.blocks, "all of its file list", client)
     notices: tuple[Notice, ...] = ()
     for body in bodies:
         # By somebody else, while we added the one before.
@@ -266,15 +266,27 @@ def _add_missing(
     return notices
 
 
-def _check_abandoned(existing: RegisteredDataset, client: ScicatClient) -> None:
+def check_abandoned(
+    record: DatasetRecord, blocks: Sequence[OrigDatablockRecord], lacking: str, client: ScicatClient
+) -> None:
+    """Make sure that no request of whoever created a dataset can still be about to add what it lacks.
+
+    ``lacking`` names that in the reason.
+
+    Raises
+    ------
+    TransientError
+        The latest of the dataset and these blocks is too young.
+    """
     grace = client.longest_under_way_seconds
-    moments = [existing.record.createdAt, *(block.createdAt for block in existing.blocks)]
-    age = min((client.seconds_since(moment) for moment in moments if moment is not None), default=grace)
+    moments = [record.createdAt, *(block.createdAt for block in blocks)]
+    ages = [max(client.seconds_since(moment), 0.0) for moment in moments if moment is not None]
+    age = min(ages, default=grace)
     if age < grace:
         raise TransientError(
-            f"The latest part of the dataset {existing.record.pid} was created {age:.0f} s ago, and its file "
-            "list is not complete yet: another registration of this file is under way, or was interrupted.",
-            remedy="Nothing to do: it is completed when that can no longer be under way.",
+            f"The latest part of the dataset {record.pid} was created {age:.0f} s ago, and {lacking} is not "
+            "there yet: another registration of this file is under way, or was interrupted.",
+            remedy="Nothing to do: it is added when that can no longer be under way.",
             retry_after_seconds=grace - age + 1,
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ _SAME = 1e-9
 
 
 class FileResult(BaseModel):
-    """What came of one file: what differs or why there is no dataset, and what failed without stopping it."""
+    """The result of one file: what differs, or why no dataset was built, and what else failed."""
 
     file: str
     """Relative to the folder."""
@@ -105,39 +105,53 @@ def read_answers(folder: Path) -> RecordedCatalogue:
 
 def compare_with_expected(folder: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
     """Each data file below a folder with what differs from its expected dataset. Nothing is written."""
-    return [_compared(folder, file, schemas, settings) for file in _data_files(folder)] + _without_file(
-        folder
-    )
+    return _each(folder, schemas, settings, _compared)
 
 
 def write_expected(folder: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
     """Write what the schemas make of each data file below a folder as its expected dataset."""
-    return [_updated(folder, file, schemas, settings) for file in _data_files(folder)] + _without_file(folder)
+    return _each(folder, schemas, settings, _updated)
 
 
-def _compared(folder: Path, file: Path, schemas: SchemaCollection, settings: Settings) -> FileResult:
-    expected = _expected_of(file)
+def _each(
+    folder: Path,
+    schemas: SchemaCollection,
+    settings: Settings,
+    judge: Callable[[Path, dict[str, JsonValue]], tuple[Result, list[str]]],
+) -> list[FileResult]:
+    """What ``judge`` says of each file's expected dataset, by its place, and of the dataset that was made."""
+    catalogue = read_answers(folder)
+    files = [_result(folder, file, schemas, settings, catalogue, judge) for file in _data_files(folder)]
+    return files + _without_file(folder)
+
+
+def _result(
+    folder: Path,
+    file: Path,
+    schemas: SchemaCollection,
+    settings: Settings,
+    catalogue: RecordedCatalogue,
+    judge: Callable[[Path, dict[str, JsonValue]], tuple[Result, list[str]]],
+) -> FileResult:
     name = str(file.relative_to(folder))
     try:
-        schema, found, notices = _made(folder, file, schemas, settings)
-        if not expected.exists():
-            return FileResult(file=name, result="not expected yet", schema_name=schema.name, notices=notices)
-        differences = list(_differences(_object_in(expected), found))
+        schema, found, notices = _made(folder, file, schemas, settings, catalogue)
+        result, details = judge(_expected_of(file), found)
     except IngestionError as error:
         return _failed(name, error)
-    result: Result = "differs" if differences else "ok"
-    return FileResult(file=name, result=result, schema_name=schema.name, details=differences, notices=notices)
+    return FileResult(file=name, result=result, schema_name=schema.name, details=details, notices=notices)
 
 
-def _updated(folder: Path, file: Path, schemas: SchemaCollection, settings: Settings) -> FileResult:
-    name = str(file.relative_to(folder))
-    try:
-        schema, found, notices = _made(folder, file, schemas, settings)
-        text = json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-        _write(_expected_of(file), text)
-    except IngestionError as error:
-        return _failed(name, error)
-    return FileResult(file=name, result="updated", schema_name=schema.name, notices=notices)
+def _compared(expected: Path, found: dict[str, JsonValue]) -> tuple[Result, list[str]]:
+    if not expected.exists():
+        return "not expected yet", []
+    differences = list(_differences(_object_in(expected), found))
+    return "differs" if differences else "ok", differences
+
+
+def _updated(expected: Path, found: dict[str, JsonValue]) -> tuple[Result, list[str]]:
+    _write(expected, json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    return "updated", []
 
 
 def _write(path: Path, text: str) -> None:
@@ -176,11 +190,15 @@ def _expected_of(file: Path) -> Path:
 
 
 def _made(
-    folder: Path, file: Path, schemas: SchemaCollection, settings: Settings
+    folder: Path,
+    file: Path,
+    schemas: SchemaCollection,
+    settings: Settings,
+    catalogue: RecordedCatalogue,
 ) -> tuple[Schema, dict[str, JsonValue], list[Notice]]:
     """The schema of a file, the dataset without what varies, and what failed."""
     settings = _for_files_anywhere(settings)
-    metadata = extract_again(str(file), schemas, read_answers(folder), settings)
+    metadata = extract_again(str(file), schemas, catalogue, settings)
     built = build_again(metadata, settings)
     schema = metadata.schema_
     left_out = varying_fields(schema)

@@ -9,6 +9,7 @@ about to.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.config.models import Settings
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
-from scicat_dagster.errors import Notice, PermanentError, TransientError
+from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
 from scicat_dagster.files.thumbnails.making import draw
 from scicat_dagster.files.thumbnails.models import Drawn, Thumbnail, Wanted, digest_in
 from scicat_dagster.schemas.models import PreviewDefinition, Unusable
@@ -27,14 +28,14 @@ from scicat_dagster.scicat.correction import Change
 from scicat_dagster.scicat.dialects import Attachment
 from scicat_dagster.scicat.errors import UnansweredError
 from scicat_dagster.scicat.models import AttachmentRecord
-from scicat_dagster.scicat.registration import Registration
+from scicat_dagster.scicat.registration import Registration, check_abandoned
 
 FIELD = "preview"
 """What a picture is called among the differences of a dataset, and among what failed."""
 
 _NAMESPACE = uuid.UUID("0b1d2e5c-4d3a-5f5e-9a51-6c1f7e0f8a44")
 
-State = Literal["attached", "was there", "refused", "none"]
+State = Literal["attached", "was there", "refused", "unanswered", "none"]
 
 
 class DatasetPreview(BaseModel):
@@ -84,11 +85,15 @@ def attach_preview(
     try:
         state = _attached_once(drawn.thumbnail, built, registration, client)
     except PermanentError as refusal:
-        notice = Notice(subject=FIELD, reason=str(refusal))
-        return DatasetPreview(
-            state="refused", thumbnail=drawn.thumbnail, reason=refusal.what, notices=(notice,)
-        )
+        return not_attached(refusal, drawn.thumbnail)
     return DatasetPreview(state=state, thumbnail=drawn.thumbnail)
+
+
+def not_attached(error: IngestionError, thumbnail: Thumbnail | None = None) -> DatasetPreview:
+    """What is shown of a picture that could not be attached; the dataset is registered all the same."""
+    state: State = "refused" if isinstance(error, PermanentError) else "unanswered"
+    notice = Notice(subject=FIELD, reason=str(error))
+    return DatasetPreview(state=state, thumbnail=thumbnail, reason=error.what, notices=(notice,))
 
 
 @dataclass(frozen=True)
@@ -109,29 +114,40 @@ def compare_preview(
     TransientError
         The server could not answer.
     """
-    drawn = drawn_preview(metadata, settings)
-    if drawn.thumbnail is None:
-        return PreviewDifference(notices=_notices(drawn))
-    try:
-        return PreviewDifference(_difference(drawn.thumbnail, _ours(pid, client)))
-    except PermanentError as refusal:
-        return PreviewDifference(notices=(Notice(subject=FIELD, reason=str(refusal)),))
+    return _compared(metadata, pid, client, settings, lambda _thumbnail, _ours: None)
 
 
 def renew_preview(
     metadata: ExtractedMetadata, built: BuiltDataset, pid: str, client: ScicatClient, settings: Settings
 ) -> PreviewDifference:
     """The same, and the picture is replaced where it differs. Raises as :func:`compare_preview`."""
+
+    def replace(thumbnail: Thumbnail, ours: Sequence[AttachmentRecord]) -> None:
+        attachment = _attachment(thumbnail, built, pid)
+        if ours:
+            client.change_attachment(ours[0].id, attachment)
+        else:
+            client.create_attachment(attachment)
+
+    return _compared(metadata, pid, client, settings, replace)
+
+
+def _compared(
+    metadata: ExtractedMetadata,
+    pid: str,
+    client: ScicatClient,
+    settings: Settings,
+    correct: Callable[[Thumbnail, Sequence[AttachmentRecord]], None],
+) -> PreviewDifference:
+    """``correct`` is called where the picture differs from those of ours that the dataset has."""
     drawn = drawn_preview(metadata, settings)
     if drawn.thumbnail is None:
         return PreviewDifference(notices=_notices(drawn))
     try:
         ours = _ours(pid, client)
         changes = _difference(drawn.thumbnail, ours)
-        if changes and ours:
-            client.change_attachment(ours[0].id, _attachment(drawn.thumbnail, built, pid))
-        elif changes:
-            client.create_attachment(_attachment(drawn.thumbnail, built, pid))
+        if changes:
+            correct(drawn.thumbnail, ours)
     except PermanentError as refusal:
         return PreviewDifference(notices=(Notice(subject=FIELD, reason=str(refusal)),))
     return PreviewDifference(changes)
@@ -160,7 +176,9 @@ def _attached_once(
     if not registration.created_dataset:
         if _ours(pid, client):
             return "was there"
-        _check_abandoned(pid, client)
+        dataset = None if client.gives_attachments_ids else client.dataset(pid)
+        if dataset is not None:
+            check_abandoned(dataset, (), "its preview", client)
     try:
         client.create_attachment(_attachment(thumbnail, built, pid))
     except UnansweredError:
@@ -173,27 +191,11 @@ def _attached_once(
     return "attached"
 
 
-def _check_abandoned(pid: str, client: ScicatClient) -> None:
-    """Make sure that whoever created the dataset cannot still be about to attach its picture."""
-    if client.gives_attachments_ids:
-        return
-    record = client.dataset(pid)
-    grace = client.longest_under_way_seconds
-    age = client.seconds_since(record.createdAt) if record and record.createdAt else grace
-    if age < grace:
-        raise TransientError(
-            f"The dataset {pid} was created {age:.0f} s ago, and its preview is not there yet: another "
-            "registration of this file is under way, or was interrupted.",
-            remedy="Nothing to do: it is attached when that can no longer be under way.",
-            retry_after_seconds=grace - age + 1,
-        )
-
-
 def _ours(pid: str, client: ScicatClient) -> list[AttachmentRecord]:
     return [found for found in client.attachments(pid) if digest_in(found.thumbnail)]
 
 
-def _difference(thumbnail: Thumbnail, ours: list[AttachmentRecord]) -> tuple[Change, ...]:
+def _difference(thumbnail: Thumbnail, ours: Sequence[AttachmentRecord]) -> tuple[Change, ...]:
     from_file = {"caption": thumbnail.caption, "picture": thumbnail.digest}
     if not ours:
         return (Change(field=FIELD, from_file=from_file),)

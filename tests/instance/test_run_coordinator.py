@@ -10,17 +10,15 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.errors import (
-    DagsterAssetBackfillDataLoadError,
-    DagsterDefinitionChangedDeserializationError,
-)
-from dagster._core.execution import asset_backfill
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon import sensor
+from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.daemon import IntervalDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
@@ -29,6 +27,8 @@ from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.dagster_internals import SENSOR_SECONDS, SensorInstigatorData, SubmitRunContext
 from scicat_dagster.instance import run_coordinator
 from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
+from scicat_dagster.orchestration.past_files.backfills import start_backfills
+from tests.brokers import free_ports
 from tests.small_facility import SmallFacility, instance_in
 
 COORDINATOR = {"module": FacilityRunCoordinator.__module__, "class": FacilityRunCoordinator.__name__}
@@ -38,6 +38,7 @@ COORDINATOR = {"module": FacilityRunCoordinator.__module__, "class": FacilityRun
 def dagsters_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give Dagster back what a coordinator changes in the process of the daemon."""
     monkeypatch.setattr(sensor, "MIN_INTERVAL_LOOP_TIME", sensor.MIN_INTERVAL_LOOP_TIME)
+    monkeypatch.setattr(sensor, "is_under_min_interval", sensor.is_under_min_interval)
     monkeypatch.setattr(QueuedRunCoordinatorDaemon, "run_iteration", QueuedRunCoordinatorDaemon.run_iteration)
 
 
@@ -104,21 +105,23 @@ def test_the_sensor_daemon_begins_ticks_twice_a_second(tmp_path: Path) -> None:
 def test_a_backfill_that_is_evaluated_while_the_code_server_is_away_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def is_gone(*_: object) -> None:
-        raise DagsterDefinitionChangedDeserializationError("raw_dataset is not there")
-
-    monkeypatch.setattr(asset_backfill, "_check_asset_backfill_data_validity", is_gone)
-    monkeypatch.setattr(asset_backfill, "_get_unloadable_location_names", lambda *_: ["scicat_dagster"])
     monkeypatch.delenv("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", raising=False)
-    evaluate: Any = asset_backfill._check_validity_of_asset_backfill_data_and_should_process_backfill
-    nothing: Any = None
-
-    with pytest.raises(DagsterAssetBackfillDataLoadError):
-        evaluate(nothing, "id", nothing, nothing, nothing, logging.getLogger(__name__))
-    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
-        queue_daemon(instance)
-
-    assert evaluate(nothing, "id", nothing, nothing, nothing, logging.getLogger(__name__)) is False
+    (port,) = free_ports(1)
+    nobody = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="scicat_dagster")
+    # With our coordinator, and with Dagster's own.
+    for settings, expected in (({"run_coordinator": COORDINATOR}, "REQUESTED"), ({}, "FAILING")):
+        with instance_in(tmp_path / expected, **settings) as instance:
+            # As Dagster's daemon begins.
+            instance.get_required_daemon_types()
+            (backfill,) = start_backfills(instance, ["raw/a.hdf"], "discover")
+            with pytest.warns(UserWarning, match="Error loading repository location"):
+                workspace = WorkspaceProcessContext(instance, nobody)
+            with workspace:
+                list(execute_backfill_iteration(workspace, logging.getLogger(__name__)))
+            found = instance.get_backfill(backfill)
+            assert found is not None
+            assert found.status.value == expected
+        monkeypatch.delenv("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", raising=False)
 
 
 @pytest.mark.parametrize(("interval", "is_due"), [(1, True), (10, False)])

@@ -8,7 +8,7 @@ import pytest
 from scicat_dagster.config.models import ScicatSettings
 from scicat_dagster.demo.catalogue import CatalogueServer
 from scicat_dagster.errors import TransientError
-from scicat_dagster.scicat.cache import KEPT_SECONDS, KeptAnswers
+from scicat_dagster.scicat.cache import KEPT_SECONDS, CachedAnswers, KeptAnswers
 from scicat_dagster.scicat.client import ScicatClient
 
 
@@ -87,3 +87,13 @@ def test_neither_datasets_nor_samples_are_kept(server: CatalogueServer, answers:
         answers.fetch("datasets")
     with pytest.raises(TransientError):
         answers.samples_of_proposal("1234")
+
+
+def test_within_a_run_everything_is_asked_for_once(server: CatalogueServer, answers: KeptAnswers) -> None:
+    run = CachedAnswers(answers)
+    found = run.fetch("datasets")
+    samples = run.samples_of_proposal("1234")
+    server.stop()
+
+    assert run.fetch("datasets") == found
+    assert run.samples_of_proposal("1234") == samples

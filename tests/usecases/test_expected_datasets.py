@@ -136,7 +136,7 @@ def test_a_broken_file_is_named(folder: Path, name: str, text: str) -> None:
     result = run(folder)
 
     assert result.exit_code == 1
-    assert f"{folder / name} is not a JSON object" in result.stdout
+    assert f"{folder / name} is not a JSON object" in result.output
 
 
 def test_the_configuration_gives_schemas_and_defaults(folder: Path) -> None:

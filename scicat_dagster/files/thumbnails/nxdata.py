@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from scicat_dagster.files.hdf5 import NexusFile, refuse_bomb
-from scicat_dagster.files.hdf5_values import OpenDataset, texts_of, unit_of
+from scicat_dagster.files.hdf5_values import OpenDataset, class_of, texts_of, unit_of
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -129,13 +129,13 @@ def _default(nexus: NexusFile) -> tuple[str, Any]:
 
 
 def _is_data(group: h5py.Group) -> bool:
-    return texts_of(group.id, "NX_class") == ["NXdata"] or bool(texts_of(group.id, "signal"))
+    return class_of(group) == "NXdata" or bool(texts_of(group.id, "signal"))
 
 
 def _first(nexus: NexusFile, group: h5py.Group, nexus_class: str) -> str:
     for name in _names(group):
         child = _followed(nexus, group, name)
-        if isinstance(child, h5py.Group) and texts_of(child.id, "NX_class") == [nexus_class]:
+        if isinstance(child, h5py.Group) and class_of(child) == nexus_class:
             return name
     return ""
 

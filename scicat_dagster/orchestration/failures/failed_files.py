@@ -48,7 +48,8 @@ INTERRUPTION = "DagsterExecutionInterruptedError"
 
 _PAGE = 500
 
-_FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+"""A run that has ended so has not registered its file."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _existing(instance: dg.DagsterInstance, paths: Iterable[str]) -> set[str]:
 
 def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.RunRecord]:
     """Failed and cancelled runs of single files, newest first."""
-    failed = dg.RunsFilter(statuses=_FAILED, created_after=after)
+    failed = dg.RunsFilter(statuses=list(FAILED), created_after=after)
     return (record for record in _pages(instance, failed) if PARTITION_TAG in record.dagster_run.tags)
 
 
@@ -221,7 +222,7 @@ def _unrepaired(records: Sequence[dg.RunRecord], registered_at: float | None) ->
 
 def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
     """Whether a run is under way, or is about to be without anybody doing anything."""
-    if latest.dagster_run.status not in _FAILED:
+    if latest.dagster_run.status not in FAILED:
         return True
     tags, age = latest.dagster_run.tags, now - _failed_at(latest)
     if PARTITION_TAG not in tags:

@@ -20,7 +20,7 @@ repeated   the process died, or hung,      no retries; the partition stays faile
 crash      twice in a row at the same op                                                the machine has
 =========  ==============================  ===========================================  =====================
 
-"Later" is the sensor in ``later``, which requests anew what failed and is not permanent, for some five days.
+"Later" is ``ingest.retry_sensor``, which requests anew what failed and is not permanent, for some five days.
 Run retries are stopped by a tag on the run; ``Failure(allow_retries=False)`` would stop op retries only.
 """
 
@@ -78,17 +78,26 @@ def explained(context: dg.OpExecutionContext, pauses: Sequence[float]) -> Iterat
     except TransientError as error:
         waiting = isinstance(error, NotReadyError)
         kind = "waiting" if waiting else "transient"
-        wanted = error.retry_after_seconds or 0.0
         # Too long to keep a place meanwhile: the retry sensor comes after minutes.
-        is_later = waiting or wanted > LONGEST_PAUSE_SECONDS
+        is_later = waiting or _wanted(error) > LONGEST_PAUSE_SECONDS
         # Said also when it is true, because the parent's tag may say otherwise.
         _tag(context, error, kind, {RETRY_RUN_TAG: "false" if is_later else "true"})
-        if context.retry_number < len(pauses) and wanted <= LONGEST_PAUSE_SECONDS:
+        if is_op_retried(context, pauses, error):
             pause = pauses[context.retry_number] * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
-            pause = max(pause, wanted)
+            pause = max(pause, _wanted(error))
             context.log.warning("%s Tried again in %.1f s.", error, pause)
             raise dg.RetryRequested(max_retries=len(pauses), seconds_to_wait=pause) from None
         raise _failure(error, kind=kind) from None
+
+
+def is_op_retried(context: dg.OpExecutionContext, pauses: Sequence[float], error: TransientError) -> bool:
+    """Whether ``explained`` has the op retried after a transient failure, and not only the run."""
+    return context.retry_number < len(pauses) and _wanted(error) <= LONGEST_PAUSE_SECONDS
+
+
+def _wanted(error: TransientError) -> float:
+    """The seconds that the server, or the situation, asks for."""
+    return error.retry_after_seconds or 0.0
 
 
 def repeat_whole_run(

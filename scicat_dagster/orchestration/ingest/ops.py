@@ -15,7 +15,7 @@ from scicat_dagster.dataset import ingestion
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.jobs import wanted_jobs
-from scicat_dagster.errors import PermanentError, message_of
+from scicat_dagster.errors import PermanentError, TransientError, messages_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
@@ -24,6 +24,7 @@ from scicat_dagster.files.sidecars import write_sidecars
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.limits import tag_value
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures.policy import is_op_retried
 from scicat_dagster.orchestration.ingest.dry_run import would_be_posted
 from scicat_dagster.orchestration.ingest.per_file import (
     PerFile,
@@ -51,7 +52,7 @@ from scicat_dagster.orchestration.tags import (
 from scicat_dagster.scicat.cache import CachedAnswers
 from scicat_dagster.scicat.jobs import with_jobs
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
-from scicat_dagster.usecases.thumbnails import DatasetPreview, attach_preview
+from scicat_dagster.usecases.thumbnails import DatasetPreview, attach_preview, not_attached
 
 _SLOWEST_STORAGE = 10_000_000
 """Bytes in a second."""
@@ -149,7 +150,7 @@ def extract_metadata(
     facility: dg.ResourceParam[Facility],
     announced: PerFile[AnnouncedFile],
 ) -> PerFile[ReadFile]:
-    catalogue = facility.answers if _is_first_run(context.run) else CachedAnswers(facility.catalogue)
+    catalogue = CachedAnswers(facility.answers if _is_first_run(context.run) else facility.catalogue)
 
     def extract(_: str, found: AnnouncedFile) -> ReadFile:
         metadata = ingestion.extract_metadata(
@@ -240,10 +241,18 @@ def register_dataset(
         registration = converging(made.built, facility.catalogue, facility.settings.ingestion)
         wanted = wanted_jobs(made.metadata, made.built, registration.pid)
         registration = with_jobs(registration, wanted, facility.catalogue)
-        preview = attach_preview(
-            made.metadata, made.built, registration, facility.catalogue, facility.settings
-        )
-        return Converged(registration=registration, preview=preview)
+        return Converged(registration=registration, preview=attached(made, registration))
+
+    def attached(made: Prepared, registration: Registration) -> DatasetPreview:
+        try:
+            return attach_preview(
+                made.metadata, made.built, registration, facility.catalogue, facility.settings
+            )
+        except TransientError as error:
+            # Tried again a few times; then a registered file must not be a failed one for want of a picture.
+            if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
+                raise
+            return not_attached(error)
 
     def shown(key: str, converged: Converged) -> Metadata:
         made, registration = prepared.made[key], converged.registration
@@ -314,11 +323,8 @@ def _announcement(config: AnnouncementConfig) -> FileWritten | None:
     try:
         return FileWritten.model_validate_json(config.announcement)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, detail['loc']))} {message_of(detail)}" for detail in error.errors()
-        )
         raise PermanentError(
-            f"The announcement in the run's configuration is not one: {mistakes}.",
+            f"The announcement in the run's configuration is not one: {messages_of(error)}.",
             remedy="Leave it out to register the file without its message, or correct it.",
         ) from None
 

@@ -19,12 +19,14 @@ from prometheus_client.core import Metric
 from scicat_dagster.dagster_internals import InstigatorType
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.diagnostics.endpoint import gauge
-from scicat_dagster.orchestration.failures.failed_files import failed_files, failure_kind
+from scicat_dagster.orchestration.failures.failed_files import FAILED, failed_files, failure_kind
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.operations.health import Home
 from scicat_dagster.orchestration.operations.instigators import instigators, last_sign
+from scicat_dagster.orchestration.operations.today import events_after
 from scicat_dagster.orchestration.tags import (
     FILE_SIZE,
+    INGESTION,
     INSTRUMENT,
     INSTRUMENT_TAG,
     KAFKA_LAG,
@@ -202,16 +204,9 @@ class Counts:
 
     def _new(self, key: dg.AssetKey, fetch: Callable[..., Any]) -> Iterator[dg.EventLogRecord]:
         """The events of an asset that were not read before."""
-        while True:
-            wanted = dg.AssetRecordsFilter(
-                key, after_storage_id=self._read_until[key], after_timestamp=self._since
-            )
-            records = fetch(wanted, limit=_PAGE, ascending=True).records
-            for record in records:
-                self._read_until[key] = record.storage_id
-                yield record
-            if len(records) < _PAGE:
-                return
+        for record in events_after(key, self._read_until[key], self._since, fetch):
+            self._read_until[key] = record.storage_id
+            yield record
 
     def _count_runs(self, instance: dg.DagsterInstance) -> None:
         after = max(self._since, self._runs_until - _LATE_SECONDS)
@@ -221,7 +216,7 @@ class Counts:
             run = record.dagster_run
             instrument = self._instrument(run.tags.get(INSTRUMENT_TAG))
             created = record.create_timestamp.timestamp()
-            if run.status in _FAILED and (record.end_time or created) >= after:
+            if run.status in FAILED and (record.end_time or created) >= after:
                 failed.add(run.run_id)
                 if run.run_id not in self._failed_runs:
                     self._failed.labels(instrument, failure_kind(run)).inc()
@@ -235,8 +230,6 @@ class Counts:
 
 _COUNTED = (INSTRUMENT, SECONDS_SINCE_MESSAGE, FILE_SIZE)
 
-_FAILED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-
 
 def _is_retry(run: dg.DagsterRun) -> bool:
     """Whether Dagster, or ``retry_sensor`` some time later, tries the file once more."""
@@ -246,7 +239,7 @@ def _is_retry(run: dg.DagsterRun) -> bool:
 def _ingestion_runs(instance: dg.DagsterInstance, after: float) -> Iterator[dg.RunRecord]:
     """Runs that register files and have changed since."""
     wanted = dg.RunsFilter(
-        tags={PURPOSE_RUN_TAG: "ingestion"}, updated_after=datetime.fromtimestamp(after, UTC)
+        tags={PURPOSE_RUN_TAG: INGESTION["purpose"]}, updated_after=datetime.fromtimestamp(after, UTC)
     )
     cursor = None
     while True:

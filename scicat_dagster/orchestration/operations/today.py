@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, takewhile
@@ -25,6 +25,7 @@ from scicat_dagster.orchestration.ingest.jobs import announced_at
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, UNFINISHED
 from scicat_dagster.orchestration.tags import (
+    INGESTION,
     INSTRUMENT,
     KAFKA_LAG,
     LAG_BY_TOPIC,
@@ -136,16 +137,27 @@ class Registrations:
         """The files that were registered since the day began."""
         if day != self._day:
             self._day, self._read, self._found = day, 0, {}
-        while True:
-            wanted = dg.AssetRecordsFilter(
-                RAW_DATASET, after_storage_id=self._read, after_timestamp=day.timestamp()
-            )
-            records = instance.fetch_materializations(wanted, limit=_PAGE, ascending=True).records
-            for record in records:
-                self._read = record.storage_id
-                self._found[record.partition_key or ""] = _registered(record)
-            if len(records) < _PAGE:
-                return list(self._found.values())
+        new = events_after(RAW_DATASET, self._read, day.timestamp(), instance.fetch_materializations)
+        for record in new:
+            self._read = record.storage_id
+            self._found[record.partition_key or ""] = _registered(record)
+        return list(self._found.values())
+
+
+def events_after(
+    key: dg.AssetKey, storage_id: int, since: float, fetch: Callable[..., Any]
+) -> Iterator[dg.EventLogRecord]:
+    """The events of an asset that ``fetch`` finds, stored after one of them and not before a time.
+
+    In the order in which they were stored, so that whoever keeps the place of the last one goes on there.
+    """
+    while True:
+        wanted = dg.AssetRecordsFilter(key, after_storage_id=storage_id, after_timestamp=since)
+        records = fetch(wanted, limit=_PAGE, ascending=True).records
+        yield from records
+        if len(records) < _PAGE:
+            return
+        storage_id = records[-1].storage_id
 
 
 def today(
@@ -270,7 +282,7 @@ def _count(instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]
 
 
 def _ingestion(statuses: Sequence[dg.DagsterRunStatus]) -> dg.RunsFilter:
-    return dg.RunsFilter(statuses=list(statuses), tags={PURPOSE_RUN_TAG: "ingestion"})
+    return dg.RunsFilter(statuses=list(statuses), tags={PURPOSE_RUN_TAG: INGESTION["purpose"]})
 
 
 def _rejected(instance: dg.DagsterInstance, day: datetime) -> int:

@@ -14,6 +14,9 @@ import yaml
 from pydantic import JsonValue
 
 from scicat_dagster.definitions import build_definitions
+from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, create_app, demo_accounts
+from scicat_dagster.demo.catalogue.accounts import Accounts
+from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.ops import seconds_to_read
@@ -551,3 +554,26 @@ def test_a_dry_run_shows_the_picture_and_attaches_none(small: SmallFacility) -> 
     assert record.asset_observation is not None
     assert "data:image/png" in str(record.asset_observation.metadata["preview"].value)
     assert small.store.datasets() == []
+
+
+# By v3 a second attempt could attach a second picture, as long as the first may still be under way.
+@pytest.mark.parametrize(("api", "attempts"), [("v3", 1), ("v4", 2)])
+def test_a_picture_that_cannot_be_attached_fails_no_file(
+    small: SmallFacility, api: str, attempts: int
+) -> None:
+    small.api = api
+    add_default_data(small)
+    steps = [(FaultKind.INTERNAL_ERROR, "POST", "(datasets/.+/)?attachments")] * 9
+    plan, accounts = Scripted(*steps), Accounts(demo_accounts())
+    with (
+        Faults(create_app(small.store, accounts, Dialect.V5_2), plan, small.store) as faults,
+        CatalogueServer(small.store, accounts, app=faults) as failing,
+    ):
+        small.server = failing
+        assert small.ingest(small.facility()).success
+
+    assert len(plan.remaining) == len(steps) - attempts
+    shown = materialization(small)
+    (notice,) = shown["what failed and why"].records
+    assert notice.data["what"] == "preview"
+    assert shown["preview"].startswith("none: ")
