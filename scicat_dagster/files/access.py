@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,35 @@ def storage_errors(doing: Literal["read", "make", "write"], path: Path) -> Itera
             f"{path} cannot be used: {error.strerror}.",
             remedy="See that the storage is mounted and has room; it is tried again.",
         ) from error
+
+
+_OTHER_FORMATS: Mapping[bytes, str] = {
+    b"\x0e\x03\x13\x01": "HDF4",
+    b"CDF\x01": "netCDF 3",
+    b"CDF\x02": "netCDF 3",
+    b"<?xml": "XML",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "ZIP",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+}
+"""What files begin with that become no HDF5 any more; NeXus was written in the first and in XML, too."""
+
+
+def other_format(place: Path, path: Path) -> PermanentError | None:
+    """The failure of a file that is of another format than HDF5; ``path`` is its name for people."""
+    with storage_errors("read", path), place.open("rb") as file:
+        beginning = file.read(max(map(len, _OTHER_FORMATS)))
+    for signature, name in _OTHER_FORMATS.items():
+        if beginning.startswith(signature):
+            return PermanentError(
+                f"{path} is a file of the format {name}; of NeXus only HDF5 is read.",
+                remedy="Convert it to HDF5 under another name, and register that; `nxconvert` and `h4toh5` "
+                "do so for NeXus in HDF4.",
+            )
+    return None
 
 
 class NotReadyError(TransientError):

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.files.access import why_broken, why_not_opened
+from scicat_dagster.files.access import other_format, why_broken, why_not_opened
 from scicat_dagster.files.hdf5_values import (
     OpenDataset,
     class_of,
@@ -152,7 +152,8 @@ def _open(place: Path, path: Path) -> Iterator[NexusFile]:
     try:
         file = h5py.File(place, "r")
     except OSError as error:
-        raise why_not_opened(path, error, str(error).replace(str(place), str(path))) from error
+        reason = other_format(place, path) if error.errno is None else None
+        raise reason or why_not_opened(path, error, str(error).replace(str(place), str(path))) from error
     except (RuntimeError, LookupError, ValueError, TypeError) as error:
         raise why_broken(path, str(error)) from error
     with file:

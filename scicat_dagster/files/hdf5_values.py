@@ -167,6 +167,21 @@ def with_unit(value: Scalar | list[Any], unit: Unit) -> NexusValue:
     return NexusValue(value, unit.text or "", states_unit=unit.text is not None, unit_mistake=unit.mistake)
 
 
+def integer_of(owner: h5py.h5g.GroupID | h5py.h5d.DatasetID, name: str) -> int | None:
+    """The integer of an attribute, which may be written as a text; None where it is none."""
+    if texts := texts_of(owner, name):
+        return int(texts[0]) if texts[0].strip().isdecimal() else None
+    key = name.encode()
+    if not h5py.h5a.exists(owner, key):
+        return None
+    attribute = h5py.h5a.open(owner, key)
+    if attribute.dtype.kind not in "iu" or attribute.get_space().get_simple_extent_npoints() != 1:
+        return None
+    number = np.zeros(attribute.get_space().shape, attribute.dtype)
+    attribute.read(number)
+    return int(number.flat[0])
+
+
 def flattened(value: Any) -> list[Any]:
     if not isinstance(value, list):
         return [value]

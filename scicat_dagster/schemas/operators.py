@@ -109,7 +109,7 @@ def _get_item(value: Any, arguments: Arguments) -> Any:
         try:
             return value[int(key if key is not None else "")]
         except IndexError:
-            raise LookupError(f"has no item {key}: it has {len(value)}") from None
+            raise LookupError(f"has no item {key} in a list of {len(value)}") from None
     raise TypeError(f"needs a list or dict, not {type(value).__name__}")
 
 

@@ -60,6 +60,23 @@ _LEFT_OUT_CLASSES = frozenset(
 )
 """Groups whose values describe no measurement, or are its data."""
 
+_TELLING_CLASSES = frozenset(
+    {
+        "NXattenuator",
+        "NXbeam",
+        "NXcrystal",
+        "NXdisk_chopper",
+        "NXentry",
+        "NXenvironment",
+        "NXinsertion_device",
+    }
+    | {"NXinstrument", "NXmonochromator", "NXsample", "NXsource", "NXvelocity_selector"}
+)
+"""Groups directly in which stands what tells one measurement from another."""
+
+_SEVERAL_CLASSES = frozenset({"NXcollection", "NXpositioner", "NXprocess"})
+"""Groups that hold a state of everything there is."""
+
 _MOST_ENTRIES = 60
 _MOST_LISTED = 100
 _LONGEST_LIST = 16
@@ -280,13 +297,21 @@ def _reads_date(draft: _Draft, variable: str) -> bool:
 
 def _other_entries(draft: _Draft, entry: str) -> list[tuple[str, str]]:
     """Define what else could be metadata: single values, short lists, and the means of logs."""
-    entries: list[tuple[str, str]] = []
     instrument = draft.first_of_class("NXinstrument", entry) or entry
-    for path in draft.members:
-        if len(entries) < _MOST_ENTRIES and path not in draft.taken and _is_metadata(path, draft):
-            name = path.removeprefix(f"{instrument}/").removeprefix(f"{entry}/")
-            entries.append(_entry_of(path, draft, _name_of(name)))
-    return entries
+    paths = [path for path in draft.members if path not in draft.taken and _is_metadata(path, draft)]
+    most_telling = set(sorted(paths, key=lambda path: _rank(path, draft))[:_MOST_ENTRIES])
+    return [
+        _entry_of(path, draft, _name_of(path.removeprefix(f"{instrument}/").removeprefix(f"{entry}/")))
+        for path in paths
+        if path in most_telling
+    ]
+
+
+def _rank(path: str, draft: _Draft) -> tuple[int, int]:
+    """The lower, the sooner a person looks for it: what NeXus has a class for, and what lies less deep."""
+    classes = [member.nexus_class for group in _groups_of(path) if (member := draft.members.get(group))]
+    by_class = 2 if _SEVERAL_CLASSES.intersection(classes) else 0 if _TELLING_CLASSES & {*classes[:1]} else 1
+    return by_class, path.count("/")
 
 
 def _entry_of(path: str, draft: _Draft, name: str) -> tuple[str, str]:

@@ -114,6 +114,22 @@ def start_writer() -> Iterator[Callable[[Path, str], Writer]]:
 # --- Is the file complete
 
 
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [(b"\x0e\x03\x13\x01", "HDF4"), (b"<?xml version='1.0'?>", "XML"), (b"\x1f\x8b", "gzip")],
+)
+def test_a_file_of_another_format_is_named_and_not_waited_for(
+    tmp_path: Path, beginning: bytes, name: str, aged: Age
+) -> None:
+    path = tmp_path / "run.nxs"
+    path.write_bytes(beginning + bytes(5000))
+
+    with pytest.raises(PermanentError, match=f"of the format {name}") as caught:
+        wait_until_complete(aged(path, FRESH), [1.0], nothing_happens)
+
+    assert "Convert it to HDF5" in caught.value.remedy
+
+
 def test_a_quiet_file_is_complete_at_the_first_look(path: Path, aged: Age) -> None:
     aged(path, 3600)
     status = path.stat()

@@ -161,6 +161,26 @@ def test_logs_become_means_and_values_keep_their_units(folder: Path) -> None:
     assert "event_id  NXevent_data, int32, " in text.partition("# Not used")[2]
 
 
+def test_what_tells_measurements_apart_has_its_place_among_many_values(folder: Path) -> None:
+    file = folder / "many.nxs"
+    with h5py.File(file, "w") as written:
+        for name, nexus_class in (
+            ("entry", "NXentry"),
+            ("entry/before_scan", "NXcollection"),
+            ("entry/sample", "NXsample"),
+        ):
+            written.create_group(name).attrs["NX_class"] = nexus_class
+        for number in range(200):
+            written[f"entry/before_scan/motor_{number}"] = float(number)
+        written["entry/sample/temperature"] = 4.2
+
+    text = draft_schema(file)
+
+    assert "path: /entry/sample/temperature" in text
+    assert "path: /entry/before_scan/motor_0\n" in text
+    assert "/entry/before_scan/motor_61 " in text.partition("# Not used")[2]
+
+
 HOSTILE_NAMES = [
     "a: b", "# no comment", "line\nbreak", "- {x}", "*", "user.*", "<now>", "'", '"', "é ß 😀", "\x7f",
     "FILL_IN", "true", "2026-01-01", "%YAML", "&a", "x" * 2000,

@@ -80,12 +80,12 @@ class _Span:
             low, high = self.low, self.high
         return np.clip((values - low) / (high - low), 0, 1)
 
-    def ticks(self, most: int) -> list[float]:
-        """Round numbers within it."""
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        """Round numbers within it, and how each is written."""
         if self.is_log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             step = max(1, math.ceil((last - first + 1) / most))
-            return [10.0**power for power in range(first, last + 1, step)]
+            return [(10.0**power, _number(10.0**power)) for power in range(first, last + 1, step)]
         return _round_numbers(self.low, self.high, most)
 
 
@@ -154,12 +154,13 @@ def _widened(low: float, high: float, *, is_log: bool) -> _Span:
     return _Span(low - margin, high + margin)
 
 
-def _round_numbers(low: float, high: float, most: int) -> list[float]:
+def _round_numbers(low: float, high: float, most: int) -> list[tuple[float, str]]:
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    digits = -math.floor(math.log10(step) + 1e-9)
+    return [(number * step, _number(number * step, digits)) for number in numbers]
 
 
 # Plots: each answers the numbers of colours, and writes its labels
@@ -176,12 +177,12 @@ def _line_plot(plot: Plot, span: _Span, pen: ImageDraw.ImageDraw, text: Image.Im
     fine = Image.new("L", (WIDTH * _FINER, HEIGHT * _FINER))
     points = np.stack([x, y], axis=1).ravel().tolist()
     ImageDraw.Draw(fine).line(points, fill=255, width=_FINER + 1, joint=None)
-    for tick in sideways.ticks(6):
+    for tick, number in sideways.ticks(6):
         place = left + sideways.fractions(np.array([tick]))[0] * (right - left)
-        _tick_below(pen, place, bottom, _number(tick))
-    for tick in span.ticks(6):
+        _tick_below(pen, place, bottom, number)
+    for tick, number in span.ticks(6):
         place = bottom - 4 - span.fractions(np.array([tick]))[0] * (bottom - top - 8)
-        _tick_beside(pen, left, place, _number(tick))
+        _tick_beside(pen, left, place, number)
     _frame(pen, text, box, axis.label, plot.label)
     shades = np.asarray(fine.reduce(_FINER)) // (256 // _SHADES)
     return shades.astype(np.uint8)
@@ -233,9 +234,9 @@ def _legend(pen: ImageDraw.ImageDraw, canvas: Pixels, span: _Span, label: str) -
     left, top, right, bottom = WIDTH - 62, _TOP + 18, WIDTH - 52, HEIGHT - _BOTTOM
     ramp = np.linspace(_COLOURS, 1, bottom - top).round().astype(np.uint8)
     canvas[top:bottom, left:right] = 2 * _SHADES + ramp[:, np.newaxis]
-    for tick in span.ticks(5):
+    for tick, number in span.ticks(5):
         place = bottom - span.fractions(np.array([tick]))[0] * (bottom - top)
-        _write(pen, (right + 3, round(place)), _number(tick), WIDTH - right - 4, "lm")
+        _write(pen, (right + 3, round(place)), number, WIDTH - right - 4, "lm")
     _write(pen, (WIDTH - 6, top - 6), label, 110, "rs")
 
 
@@ -279,13 +280,15 @@ def _place(axis: Axis, fraction: float, points: int) -> str:
     """The value at a place along an axis, no finer than the axis' range lets it be read."""
     extent = abs(axis.at(1, points) - axis.at(0, points))
     digits = 2 - math.floor(math.log10(extent)) if 0 < extent < math.inf else 0
-    return _number(round(axis.at(fraction, points), digits))
+    return _number(round(axis.at(fraction, points), digits), digits)
 
 
-def _number(value: float) -> str:
+def _number(value: float, digits: int = 0) -> str:
+    """A number with at most so many digits behind the point, or with three that count where it is long."""
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
-    return f"{value:.4g}"
+    text = f"{value:.{max(digits, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @cache

@@ -1,8 +1,8 @@
 """What NeXus wants to be plotted of a file, read within a budget; runs in the child process.
 
 Source: the NeXus manual, "Associating plottable data using attributes applied to the NXdata group": `default`
-leads from the root to an NXdata group, whose `signal` and `axes` name datasets in it. The older way, a
-`signal` attribute of the dataset itself, is understood, too.
+leads from the root to an NXdata group, whose `signal` and `axes` name datasets in it. The older ways, a
+`signal` attribute of the dataset itself and an `axis` of those that are its axes, are understood, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from scicat_dagster.files.hdf5 import NexusFile, refuse_bomb
-from scicat_dagster.files.hdf5_values import OpenDataset, class_of, texts_of, unit_of
+from scicat_dagster.files.hdf5_values import OpenDataset, class_of, integer_of, texts_of, unit_of
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -113,11 +113,14 @@ def tamed(values: Values) -> Values:
 
 
 def _default(nexus: NexusFile) -> tuple[str, Any]:
-    """The group or dataset to which `default` leads, or else the first NXdata of the first NXentry."""
+    """The group or dataset to which `default` leads, or else the first NXdata of the first NXentry.
+
+    Of several NXdata the first that names a signal: others hold what is in another file.
+    """
     group, where = nexus.root, ""
     for _ in range(_MOST_STEPS):
         named = texts_of(group.id, "default")
-        name = named[0] if named else _first(nexus, group, "NXdata" if where else "NXentry")
+        name = named[0] if named else _first_data(nexus, group) if where else _first_entry(nexus, group)
         child = nexus.follow(group, name) if name else None
         if child is None:
             break
@@ -132,12 +135,20 @@ def _is_data(group: h5py.Group) -> bool:
     return class_of(group) == "NXdata" or bool(texts_of(group.id, "signal"))
 
 
-def _first(nexus: NexusFile, group: h5py.Group, nexus_class: str) -> str:
+def _first_entry(nexus: NexusFile, group: h5py.Group) -> str:
+    return next((name for name, _ in _of_class(nexus, group, "NXentry")), "")
+
+
+def _first_data(nexus: NexusFile, group: h5py.Group) -> str:
+    found = dict(_of_class(nexus, group, "NXdata"))
+    return next((name for name, data in found.items() if _signal_name(nexus, data)), next(iter(found), ""))
+
+
+def _of_class(nexus: NexusFile, group: h5py.Group, nexus_class: str) -> Iterator[tuple[str, h5py.Group]]:
     for name in _names(group):
         child = _followed(nexus, group, name)
         if isinstance(child, h5py.Group) and class_of(child) == nexus_class:
-            return name
-    return ""
+            yield name, child
 
 
 def _followed(nexus: NexusFile, group: h5py.Group, name: str) -> Any:
@@ -157,19 +168,23 @@ def _names(group: h5py.Group) -> list[str]:
 def _signal(nexus: NexusFile, where: str, found: Any) -> tuple[str, Any]:
     if not isinstance(found, h5py.Group):
         return where, found
-    named = texts_of(found.id, "signal")
-    name = named[0] if named else _old_signal(nexus, found)
+    name = _signal_name(nexus, found)
     if not name:
         raise NothingToPlotError(f"{where} names no signal.")
     return f"{where}/{name}", nexus.follow(found, name)
 
 
-def _old_signal(nexus: NexusFile, group: h5py.Group) -> str:
-    for name in _names(group):
-        child = _followed(nexus, group, name)
-        if isinstance(child, h5py.h5d.DatasetID) and h5py.h5a.exists(child, b"signal"):
-            return name
-    return ""
+def _signal_name(nexus: NexusFile, group: h5py.Group) -> str:
+    named = texts_of(group.id, "signal")
+    return named[0] if named else next((name for name, _ in _marked(nexus, group, "signal")), "")
+
+
+def _marked(nexus: NexusFile, group: h5py.Group, name: str) -> Iterator[tuple[str, h5py.h5d.DatasetID]]:
+    """The datasets with an attribute, as older files mark the signal and each axis."""
+    for member in _names(group):
+        child = _followed(nexus, group, member)
+        if isinstance(child, h5py.h5d.DatasetID) and h5py.h5a.exists(child, name.encode()):
+            yield member, child
 
 
 def _numbers(where: str, found: Any) -> OpenDataset:
@@ -192,15 +207,18 @@ def _title(nexus: NexusFile, where: str, group: h5py.Group | None) -> str:
             text = OpenDataset("title", found)
             if text.size == 1 and h5py.check_string_dtype(found.dtype) is not None:
                 nexus.check_storage(text)
-                return str(h5py.Dataset(found, readonly=True).asstr(errors="replace")[()]).strip()
+                # A text, or an array of one.
+                (title,) = np.ravel(h5py.Dataset(found, readonly=True).asstr(errors="replace")[()])
+                return str(title).strip()
     return ""
 
 
 def _label(dataset: OpenDataset) -> str:
     long_name = texts_of(dataset.id, "long_name")
     name = long_name[0] if long_name else dataset.where.rpartition("/")[2]
-    unit = unit_of(dataset).text
-    return f"{name} [{unit}]" if unit else name
+    unit = (unit_of(dataset).text or "").strip()
+    # Many a long name ends with its unit.
+    return f"{name} [{unit}]" if unit and not name.endswith((f"[{unit}]", f"({unit})")) else name
 
 
 def _dimensions(signal: OpenDataset, group: h5py.Group | None) -> tuple[int, ...]:
@@ -218,6 +236,8 @@ def _axis(nexus: NexusFile, group: h5py.Group | None, signal: OpenDataset, dimen
     if len(names) == 1:
         # The older way to write several.
         names = names[0].replace(",", ":").strip("[]").split(":")
+    if not names and group is not None:
+        names = _old_axes(nexus, group, len(signal.shape))
     name = names[dimension].strip() if dimension < len(names) else "."
     found = _followed(nexus, group, name) if group is not None and name not in {".", ""} else None
     if not isinstance(found, h5py.h5d.DatasetID):
@@ -233,6 +253,15 @@ def _axis(nexus: NexusFile, group: h5py.Group | None, signal: OpenDataset, dimen
     if dataset.size == length + 1:
         values = (values[1:] + values[:-1]) / 2
     return Axis(_label(dataset), tamed(values) if np.isfinite(values).all() else None)
+
+
+def _old_axes(nexus: NexusFile, group: h5py.Group, dimensions: int) -> list[str]:
+    """The axes of the oldest form: each dataset says the number of its dimension, from 1 on."""
+    marked = [(name, integer_of(dataset, "axis")) for name, dataset in _marked(nexus, group, "axis")]
+    return [
+        next((name for name, number in marked if number == dimension), ".")
+        for dimension in range(1, dimensions + 1)
+    ]
 
 
 # Reading

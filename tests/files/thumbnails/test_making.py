@@ -173,6 +173,41 @@ def test_without_default_it_is_the_first_data_of_the_first_entry(path: Path) -> 
     assert picture(drawn(path, write))[0].caption.startswith("values by")
 
 
+def test_without_default_data_that_name_no_signal_are_passed_over(path: Path) -> None:
+    def write(file: h5py.File) -> None:
+        for name in ("entry", "entry/in_another_file", "entry/monitor"):
+            file.create_group(name).attrs["NX_class"] = "NXentry" if name == "entry" else "NXdata"
+        file["entry/in_another_file/data"] = h5py.ExternalLink("elsewhere.h5", "/data")
+        file["entry/monitor/counts"] = PEAK
+        file["entry/monitor"].attrs["signal"] = "counts"
+
+    assert picture(drawn(path, write))[0].caption.startswith("counts by")
+
+
+@pytest.mark.parametrize("number", [2, "2", b"2"])
+def test_axes_of_the_oldest_form_are_found(path: Path, number: object) -> None:
+    def write(file: h5py.File) -> None:
+        nxdata(np.arange(12.0).reshape(3, 4))(file)
+        data = file["entry/data"]
+        for name, places, dimension in (("y", [1, 2, 3], 1), ("x", [5, 6, 7, 8], number), ("z", [0], "no")):
+            data[name] = places
+            data[name].attrs["axis"] = dimension
+
+    assert " by x, y" in picture(drawn(path, write))[0].caption
+
+
+def test_texts_in_arrays_and_units_that_are_said_already_are_shown_once(path: Path) -> None:
+    def write(file: h5py.File) -> None:
+        nxdata(PEAK, {"tof": np.arange(len(PEAK))})(file)
+        del file["entry/title"]
+        file["entry/title"] = ["Vanadium"]
+        file["entry/data/tof"].attrs.update({"long_name": "Time of flight [us]", "units": "us"})
+        file["entry/data/counts"].attrs["units"] = " "
+
+    caption = picture(drawn(path, write))[0].caption
+    assert caption == "Vanadium: counts by Time of flight [us], logarithmic"
+
+
 def test_a_schema_may_name_a_group_or_a_dataset_and_a_title(path: Path) -> None:
     by_group = drawn(path, nxdata(PEAK), path="/entry/data", title="Mine")
     by_dataset = drawn(path, nxdata(PEAK), path="entry/data/counts", title="Mine")
