@@ -49,12 +49,12 @@ from scicat_dagster.demo.measurement import PlannedFile, plan_file
 from scicat_dagster.demo.nexus import write_beginning, write_end
 from scicat_dagster.demo.people import INGESTOR_GROUP, PROPOSALS, scicat_proposal
 from scicat_dagster.files.description import describe_file
-from scicat_dagster.files.hdf5 import open_nexus
 from scicat_dagster.files.identity import CompleteFile
+from scicat_dagster.files.isolated.hdf5 import open_nexus
 from scicat_dagster.files.reading import look_at
 from scicat_dagster.files.sidecars import write_sidecars
-from scicat_dagster.files.thumbnails.making import draw
-from scicat_dagster.files.thumbnails.models import Wanted
+from scicat_dagster.files.thumbnail_models import Wanted
+from scicat_dagster.files.thumbnails import draw
 from scicat_dagster.kafka.batch import Batch
 from scicat_dagster.kafka.cursor import Cursor
 from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, read_message

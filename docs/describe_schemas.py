@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from scicat_dagster.config.attribute_docs import attribute_docs
 from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
-from scicat_dagster.files.hdf5 import open_nexus
+from scicat_dagster.files.isolated.hdf5 import open_nexus
 from scicat_dagster.schemas import selection
 from scicat_dagster.schemas.conversion import VALUE_TYPES, convert
 from scicat_dagster.schemas.models import (

@@ -1,7 +1,7 @@
 """Work on untrusted input in a child process, with a limit on its time and on its memory.
 
 libhdf5 can loop indefinitely or crash on a damaged file, and no Python code can interrupt it; a regular
-expression can search for years. One warm process (:mod:`scicat_dagster.files.reading_process`) serves this
+expression can search for years. One warm process (:mod:`scicat_dagster.files.isolated.process`) serves this
 process and all its forks, which inherit the socket to it: started before the fork (``start``), it costs
 nothing afterwards. It forks a child for each request. The socket carries requests in one direction only, each
 with the file descriptors of the answer, so that nobody can receive what is meant for another one. When the
@@ -86,7 +86,7 @@ _PROGRAM = """
 import os, sys
 if os.fork():
     os._exit(0)
-from scicat_dagster.files.reading_process import serve
+from scicat_dagster.files.isolated.process import serve
 serve(int(sys.argv[1]))
 """
 

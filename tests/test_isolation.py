@@ -69,7 +69,7 @@ def readers(path: Path) -> list[int]:
 
 
 def is_ours(process: int) -> bool:
-    return b"files.reading_process" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return b"files.isolated.process" in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def child_of(path: Path, other_than: tuple[int, ...] = ()) -> int:

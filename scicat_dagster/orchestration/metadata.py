@@ -14,7 +14,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.files.thumbnails.models import Thumbnail
+from scicat_dagster.files.thumbnail_models import Thumbnail
 from scicat_dagster.orchestration.tags import FILE_SIZE, INSTRUMENT, JOBS, PAGE, PID, PREVIEW, PROBLEM
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.models import PostedJob

@@ -1,7 +1,7 @@
 """The picture of each dataset: drawn from the file, attached once, and replaced when the file is reingested.
 
 SciCat takes every attachment that it is sent, also the same one again. Ours are known by the digest that they
-carry inside (``files.thumbnails.models.digest_in``): whatever people attach is left alone. API v4 lets us
+carry inside (``files.thumbnail_models.digest_in``): whatever people attach is left alone. API v4 lets us
 choose an attachment's id, and refuses a second one of that id; in v3 nobody posts while somebody else may be
 about to.
 """
@@ -19,8 +19,8 @@ from scicat_dagster.config.models import Settings
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
-from scicat_dagster.files.thumbnails.making import draw
-from scicat_dagster.files.thumbnails.models import Drawn, Thumbnail, Wanted, digest_in
+from scicat_dagster.files.thumbnail_models import Drawn, Thumbnail, Wanted, digest_in
+from scicat_dagster.files.thumbnails import draw
 from scicat_dagster.schemas.models import PreviewDefinition, Unusable
 from scicat_dagster.schemas.rendering import render
 from scicat_dagster.scicat.client import ScicatClient

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.files.hdf5 import open_nexus
 from scicat_dagster.files.identity import CompleteFile, FileChangedError, check_unchanged
+from scicat_dagster.files.isolated.hdf5 import open_nexus
 from scicat_dagster.files.readiness import wait_until_complete
 from scicat_dagster.files.reading import look_at
 from scicat_dagster.files.values import NexusValue

@@ -19,7 +19,7 @@ from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError
 from scicat_dagster.files.description import describe_file
-from scicat_dagster.files.hdf5 import open_nexus
+from scicat_dagster.files.isolated.hdf5 import open_nexus
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.readiness import wait_until_complete
 from scicat_dagster.files.sidecars import write_sidecars

@@ -15,7 +15,7 @@ import pytest
 from pydantic import JsonValue
 
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.files.hdf5 import NexusFile, open_nexus
+from scicat_dagster.files.isolated.hdf5 import NexusFile, open_nexus
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.rendering import Value
 from scicat_dagster.schemas.variables import Evaluation, evaluate_variables

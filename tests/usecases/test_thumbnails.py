@@ -20,7 +20,7 @@ from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, Store, creat
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.errors import TransientError
-from scicat_dagster.files.thumbnails.models import digest_in
+from scicat_dagster.files.thumbnail_models import digest_in
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register

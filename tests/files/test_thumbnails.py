@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scicat_dagster.files.reading import look_at
-from scicat_dagster.files.thumbnails.making import DRAWING_LIMITS, draw
-from scicat_dagster.files.thumbnails.models import MOST_PNG_BYTES, Drawn, Thumbnail, Wanted, digest_in
+from scicat_dagster.files.thumbnail_models import MOST_PNG_BYTES, Drawn, Thumbnail, Wanted, digest_in
+from scicat_dagster.files.thumbnails import DRAWING_LIMITS, draw
 from scicat_dagster.isolation import Limits
 
 Write = Callable[[h5py.File], None]

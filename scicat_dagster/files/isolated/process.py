@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scicat_dagster.files.hdf5 import answer as read_hdf5
-from scicat_dagster.files.hdf5 import warm_up
-from scicat_dagster.files.thumbnails.task import answer as draw
-from scicat_dagster.files.thumbnails.task import warm_up as warm_up_drawing
+from scicat_dagster.files.isolated.drawing_task import answer as draw
+from scicat_dagster.files.isolated.drawing_task import warm_up as warm_up_drawing
+from scicat_dagster.files.isolated.hdf5 import answer as read_hdf5
+from scicat_dagster.files.isolated.hdf5 import warm_up
 from scicat_dagster.isolation import LARGEST_ANSWER_BYTES, Ending, Limits, Request, Task, search
 
 _TASKS: Mapping[Task, Callable[[bytes, int], bytes]] = {

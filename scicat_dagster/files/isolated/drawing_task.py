@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from scicat_dagster.errors import IngestionError
-from scicat_dagster.files.hdf5 import open_descriptor
-from scicat_dagster.files.thumbnails.drawing import thumbnail_of
-from scicat_dagster.files.thumbnails.models import DrawingRequest, Drawn, Wanted
-from scicat_dagster.files.thumbnails.nxdata import Axis, NothingToPlotError, Plot, plot_of
+from scicat_dagster.files.isolated.drawing import thumbnail_of
+from scicat_dagster.files.isolated.hdf5 import open_descriptor
+from scicat_dagster.files.isolated.nxdata import Axis, NothingToPlotError, Plot, plot_of
+from scicat_dagster.files.thumbnail_models import DrawingRequest, Drawn, Wanted
 
 
 def answer(request: bytes, file: int) -> bytes:

@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scicat_dagster.files.hdf5 import NexusFile, refuse_bomb
-from scicat_dagster.files.hdf5_values import OpenDataset, class_of, integer_of, texts_of, unit_of
+from scicat_dagster.files.isolated.hdf5 import NexusFile, refuse_bomb
+from scicat_dagster.files.isolated.hdf5_values import OpenDataset, class_of, integer_of, texts_of, unit_of
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 

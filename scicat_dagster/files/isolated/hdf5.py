@@ -19,7 +19,7 @@ import numpy as np
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import other_format, why_broken, why_not_opened
-from scicat_dagster.files.hdf5_values import (
+from scicat_dagster.files.isolated.hdf5_values import (
     OpenDataset,
     class_of,
     common_unit,

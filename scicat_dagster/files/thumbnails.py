@@ -8,7 +8,7 @@ from pathlib import Path
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.files.access import opened_file
 from scicat_dagster.files.identity import CompleteFile, complete_file, file_changed
-from scicat_dagster.files.thumbnails.models import DrawingRequest, Drawn, Wanted
+from scicat_dagster.files.thumbnail_models import DrawingRequest, Drawn, Wanted
 from scicat_dagster.isolation import CrashedError, EndlessError, Limits, ask
 
 DRAWING_LIMITS = Limits(seconds=20.0)

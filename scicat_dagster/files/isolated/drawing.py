@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from scicat_dagster.files.thumbnails.models import MARK, MOST_PNG_BYTES, Thumbnail, Wanted, data_url
-from scicat_dagster.files.thumbnails.nxdata import Axis, Plot, Values
+from scicat_dagster.files.isolated.nxdata import Axis, Plot, Values
+from scicat_dagster.files.thumbnail_models import MARK, MOST_PNG_BYTES, Thumbnail, Wanted, data_url
 
 WIDTH, HEIGHT = 480, 360
 
