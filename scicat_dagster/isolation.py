@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -26,6 +26,9 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 from scicat_dagster.errors import TransientError
 
 Task = Literal["hdf5", "draw", "search"]
+
+MOST_FILES = 32
+"""Descriptors that go with a request."""
 
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 """Four times what a catalogue takes in a request (16 MiB), because a schema may reduce long lists."""
@@ -118,8 +121,8 @@ class _LostError(Exception):
     """The warm process ended without a report."""
 
 
-def ask(task: Task, request: bytes, *, file: int | None = None, limits: Limits = LIMITS) -> bytes:
-    """The answer to a request, computed in a child process. ``file`` is a descriptor that the child gets.
+def ask(task: Task, request: bytes, *, files: Sequence[int] = (), limits: Limits = LIMITS) -> bytes:
+    """The answer to a request, computed in a child process. ``files`` are descriptors that the child gets.
 
     A child that crashed is tried once more, because the machine may have ended it for want of memory.
 
@@ -135,7 +138,7 @@ def ask(task: Task, request: bytes, *, file: int | None = None, limits: Limits =
     crash = 0
     for _ in range(2):
         try:
-            ending, answer = _asked(task, request, file, limits)
+            ending, answer = _asked(task, request, files, limits)
         except _LostError:
             continue
         _warm.largest_child_bytes = max(_warm.largest_child_bytes, ending.peak_memory_bytes)
@@ -171,10 +174,10 @@ def _no_answer(what: str) -> NoAnswerError:
     return NoAnswerError(what, remedy="See that the storage is healthy and the machine has memory left.")
 
 
-def _asked(task: Task, request: bytes, file: int | None, limits: Limits) -> tuple[Ending, bytes]:
+def _asked(task: Task, request: bytes, files: Sequence[int], limits: Limits) -> tuple[Ending, bytes]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, _shared_memory(request) as memory:
-        descriptors = [theirs.fileno(), memory, *(() if file is None else (file,))]
+        descriptors = [theirs.fileno(), memory, *files]
         _warm.send(Request(task=task, limits=limits).model_dump_json().encode(), descriptors)
         theirs.close()
         ending = _reported(ours, limits)
@@ -275,7 +278,7 @@ def _started() -> socket.socket:
     return ours
 
 
-def search(request: bytes, _file: int) -> bytes:
+def search(request: bytes, _files: Sequence[int]) -> bytes:
     """The first match and its groups as JSON, or null."""
     asked = json.loads(request)
     found = re.search(asked["pattern"], asked["text"])

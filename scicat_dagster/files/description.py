@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,24 +13,57 @@ from pydantic import JsonValue
 
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError, TransientError
-from scicat_dagster.files.access import check_place, check_stored, storage_errors
+from scicat_dagster.files.access import NotReadyError, check_place, check_stored, status_of, storage_errors
 from scicat_dagster.files.manifest import DataFile, FileDescription, file_checksum, utc_text
+from scicat_dagster.files.reading import QUIET_SECONDS
 from scicat_dagster.files.sidecars import plan_sidecars
 
 
 def describe_file(
-    path: Path, settings: FileHandlingSettings, announcement: dict[str, JsonValue] | None = None
+    path: Path,
+    settings: FileHandlingSettings,
+    announcement: dict[str, JsonValue] | None = None,
+    other_files: Iterable[str] = (),
 ) -> FileDescription:
     """Measure a complete file: size, time, owner and checksum, and plan the files that go beside it.
+
+    ``other_files`` are the paths of those that belong to it, which are measured as well.
 
     Raises
     ------
     TransientError
-        The file changed while it was read, or cannot be read now.
+        A file changed while it was read, is still being written, or cannot be read now.
     PermanentError
         There is no right to read it, it is not a regular file, it lies outside the data directory, or nearly
         nothing of it is on the disk.
     """
+    data_file = _measured(path, settings)
+    sidecars, listed, notices = plan_sidecars(path, data_file.chk, settings, announcement)
+    own = {file.path for file in listed}
+    others = [Path(other) for other in other_files if other not in own]
+    is_relative = not settings.ingestor_files_directory.startswith("/")
+    return FileDescription(
+        data_file=data_file,
+        other_files=tuple(_measured_other(other, settings) for other in others),
+        sidecars=sidecars,
+        sidecar_files=listed,
+        checksum_algorithm=settings.file_hash_algorithm if data_file.chk else None,
+        # An absolute folder is one that the operator chose.
+        sidecars_within=settings.data_directory if is_relative else "",
+        notices=notices,
+    )
+
+
+def _measured_other(path: Path, settings: FileHandlingSettings) -> DataFile:
+    """Measure a file that need not be HDF5: whether it is complete, only time can tell."""
+    if time.time() - status_of(path).st_mtime < QUIET_SECONDS:
+        raise NotReadyError(
+            f"{path} is still being written.", remedy="Nothing to do while it is; it is tried again."
+        )
+    return _measured(path, settings)
+
+
+def _measured(path: Path, settings: FileHandlingSettings) -> DataFile:
     with storage_errors("read", path), _opened(path) as file:
         before = os.fstat(file)
         if not stat.S_ISREG(before.st_mode):
@@ -46,18 +80,7 @@ def describe_file(
             f"{path} changed while it was read.",
             remedy="Nothing to do if it is still being written; it is tried again.",
         )
-    data_file = _data_file(path, after, checksum, settings)
-    sidecars, listed, notices = plan_sidecars(path, checksum, settings, announcement)
-    is_relative = not settings.ingestor_files_directory.startswith("/")
-    return FileDescription(
-        data_file=data_file,
-        sidecars=sidecars,
-        sidecar_files=listed,
-        checksum_algorithm=settings.file_hash_algorithm if checksum else None,
-        # An absolute folder is one that the operator chose.
-        sidecars_within=settings.data_directory if is_relative else "",
-        notices=notices,
-    )
+    return _data_file(path, after, checksum, settings)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -62,6 +62,8 @@ class FileDescription(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     data_file: DataFile
+    other_files: tuple[DataFile, ...] = ()
+    """Those that belong to it: the detectors' files beside a master file."""
     sidecars: tuple[Sidecar, ...] = ()
     sidecar_files: tuple[DataFile, ...] = ()
     checksum_algorithm: str | None = None
@@ -71,8 +73,8 @@ class FileDescription(BaseModel):
 
     @property
     def all_files(self) -> tuple[DataFile, ...]:
-        """The data file first, then the ingestor's own."""
-        return (self.data_file, *self.sidecar_files)
+        """The data file first, then those that belong to it, then the ingestor's own."""
+        return (self.data_file, *self.other_files, *self.sidecar_files)
 
 
 def utc_text(seconds: float) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError, opened_file, status_of
 from scicat_dagster.files.identity import CompleteFile, complete_file, file_changed
+from scicat_dagster.files.linked_files import FollowedFiles
 from scicat_dagster.files.values import Member, NexusValue
 from scicat_dagster.isolation import LIMITS, CrashedError, EndlessError, Limits, ask
 
@@ -49,6 +51,9 @@ class Questions(BaseModel):
     path: str
     reads: tuple[Read, ...] = ()
     asks_for_members: bool = False
+    asks_for_linked_files: bool = False
+    linked: dict[str, int | str] = {}
+    """For the files that links may lead to, the place of each among the descriptors, or why it is not."""
 
 
 class ReadAnswer(BaseModel):
@@ -100,7 +105,11 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     values: tuple[ReadAnswer, ...] = ()
+    lacking: tuple[str, ...] = ()
+    """Files that links led to, and that were not among the descriptors."""
     members: tuple[Member, ...] = ()
+    linked_files: tuple[str, ...] = ()
+    """Names of other files that the file refers to."""
     failure: Failure | None = None
 
 
@@ -142,7 +151,7 @@ def look_at(
     if time.time() - before.st_mtime < QUIET_SECONDS:
         sleep(QUIET_SECONDS)
     with opened_file(path, data_directory) as file:
-        ask_child(path, file, (), limits)
+        _answered([file], Questions(path=str(path)), limits)
     found = complete_file(path, status_of(path))
     if found != complete_file(path, before):
         raise NotReadyError(
@@ -167,11 +176,35 @@ def read_values(
         As for :func:`wait_until_complete`.
     """
     path, asked = Path(file.path), tuple(dict.fromkeys(reads))
+    with opened_again(file, data_directory) as descriptor, FollowedFiles(path, data_directory) as linked:
+        while True:
+            questions = Questions(path=file.path, reads=asked, linked=linked.known)
+            answer = _answered([descriptor, *linked.descriptors], questions, limits)
+            if not linked.open(answer.lacking):
+                return Contents(dict(zip(asked, answer.values, strict=True)))
+
+
+def read_linked_files(
+    file: CompleteFile, *, data_directory: str = "", limits: Limits = LIMITS
+) -> tuple[str, ...]:
+    """The names of other files that a complete file refers to, as they are written there.
+
+    Raises as :func:`read_values`; a file with more members than anybody can look at is a
+    :class:`PermanentError`.
+    """
+    with opened_again(file, data_directory) as descriptor:
+        questions = Questions(path=file.path, asks_for_linked_files=True)
+        return _answered([descriptor], questions, limits).linked_files
+
+
+@contextmanager
+def opened_again(file: CompleteFile, data_directory: str) -> Iterator[int]:
+    """A descriptor of a file that is still the one that was found complete."""
+    path = Path(file.path)
     with opened_file(path, data_directory) as descriptor:
         if complete_file(path, os.fstat(descriptor)) != file:
             raise file_changed(file)
-        answer = ask_child(path, descriptor, asked, limits)
-    return Contents(dict(zip(asked, answer.values, strict=True)))
+        yield descriptor
 
 
 def read_members(path: Path, *, limits: Limits = LIMITS) -> tuple[Member, ...]:
@@ -186,20 +219,16 @@ def read_members(path: Path, *, limits: Limits = LIMITS) -> tuple[Member, ...]:
     """
     with opened_file(path, "") as descriptor:
         questions = Questions(path=str(path), asks_for_members=True)
-        return _answered(path, descriptor, questions, limits).members
+        return _answered([descriptor], questions, limits).members
 
 
-def ask_child(path: Path, file: int, reads: tuple[Read, ...], limits: Limits) -> Answer:
-    """The child's answer about an open file."""
-    return _answered(path, file, Questions(path=str(path), reads=reads), limits)
-
-
-def _answered(path: Path, file: int, questions: Questions, limits: Limits) -> Answer:
-    request = questions.model_dump_json().encode()
-    before = os.fstat(file)
+def _answered(files: Sequence[int], questions: Questions, limits: Limits) -> Answer:
+    """The child's answer about open files, the one that is asked about first."""
+    path, request = Path(questions.path), questions.model_dump_json().encode()
+    before = os.fstat(files[0])
     kind: type[PermanentError] = PermanentError
     try:
-        answer = Answer.model_validate_json(ask("hdf5", request, file=file, limits=limits))
+        answer = Answer.model_validate_json(ask("hdf5", request, files=files, limits=limits))
         if answer.failure is None and len(answer.values) != len(questions.reads):
             raise ValueError
     except CrashedError as error:
@@ -214,7 +243,7 @@ def _answered(path: Path, file: int, questions: Questions, limits: Limits) -> An
         if answer.failure is not None:
             raise answer.failure.error()
         return answer
-    if complete_file(path, os.fstat(file)) != complete_file(path, before):
+    if complete_file(path, os.fstat(files[0])) != complete_file(path, before):
         raise NotReadyError(what, remedy="It is tried again, because the file is still being written.")
     raise kind(
         what,

@@ -39,6 +39,8 @@ class DrawingRequest(BaseModel):
 
     file: str
     wanted: Wanted
+    linked: dict[str, int | str] = {}
+    """For the files that links may lead to, the place of each among the descriptors, or why it is not."""
 
 
 class Thumbnail(BaseModel):
@@ -64,6 +66,8 @@ class Drawn(BaseModel):
     thumbnail: Thumbnail | None = None
     reason: str = ""
     is_failure: bool = False
+    lacking: tuple[str, ...] = ()
+    """Files that links led to, and that were not among the descriptors."""
 
 
 def data_url(png: bytes) -> str:

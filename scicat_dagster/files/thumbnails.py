@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from scicat_dagster.errors import IngestionError
-from scicat_dagster.files.access import opened_file
-from scicat_dagster.files.identity import CompleteFile, complete_file, file_changed
+from scicat_dagster.files.identity import CompleteFile
+from scicat_dagster.files.linked_files import FollowedFiles
+from scicat_dagster.files.reading import opened_again
 from scicat_dagster.files.thumbnail_models import DrawingRequest, Drawn, Wanted
 from scicat_dagster.isolation import CrashedError, EndlessError, Limits, ask
 
@@ -19,13 +19,18 @@ def draw(
     file: CompleteFile, wanted: Wanted, *, data_directory: str = "", limits: Limits = DRAWING_LIMITS
 ) -> Drawn:
     """The picture of a file, or why there is none."""
-    path = Path(file.path)
-    request = DrawingRequest(file=file.path, wanted=wanted).model_dump_json().encode()
     try:
-        with opened_file(path, data_directory) as descriptor:
-            if complete_file(path, os.fstat(descriptor)) != file:
-                raise file_changed(file)
-            return Drawn.model_validate_json(ask("draw", request, file=descriptor, limits=limits))
+        with (
+            opened_again(file, data_directory) as descriptor,
+            FollowedFiles(Path(file.path), data_directory) as linked,
+        ):
+            while True:
+                request = DrawingRequest(file=file.path, wanted=wanted, linked=linked.known)
+                files = [descriptor, *linked.descriptors]
+                answer = ask("draw", request.model_dump_json().encode(), files=files, limits=limits)
+                drawn = Drawn.model_validate_json(answer)
+                if not linked.open(drawn.lacking):
+                    return drawn
     except CrashedError as error:
         return Drawn(reason=f"The process that draws crashed twice ({error}).", is_failure=True)
     except EndlessError as error:

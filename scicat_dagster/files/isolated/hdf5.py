@@ -6,10 +6,11 @@ format specification, and NeXus (``NXentry``).
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.files.access import other_format, why_broken, why_not_opened
+from scicat_dagster.files.access import why_broken
 from scicat_dagster.files.isolated.hdf5_values import (
     OpenDataset,
     class_of,
@@ -29,6 +30,7 @@ from scicat_dagster.files.isolated.hdf5_values import (
     unit_of,
     with_unit,
 )
+from scicat_dagster.files.isolated.links import LinkedFiles, names_of_linked_files, open_file
 from scicat_dagster.files.reading import Answer, Failure, Questions, Read, ReadAnswer
 from scicat_dagster.files.values import Member, NexusValue
 
@@ -65,14 +67,18 @@ _BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, Arithmetic
 """What h5py and numpy raise for a damaged file."""
 
 
-def answer(request: bytes, file: int) -> bytes:
-    """The answer to questions about an open file; both are the JSON of models of ``nexus``."""
+def answer(request: bytes, files: Sequence[int]) -> bytes:
+    """The answer to questions about open files; both are the JSON of models of ``reading``."""
     questions = Questions.model_validate_json(request)
     try:
-        with open_descriptor(file, Path(questions.path)) as nexus:
+        with open_descriptors(files, Path(questions.path), questions.linked) as nexus:
             if questions.asks_for_members:
                 return Answer(members=tuple(nexus.members())).model_dump_json().encode()
-            return b'{"values":[' + b",".join(_answers(nexus, questions.reads)) + b"]}"
+            if questions.asks_for_linked_files:
+                return Answer(linked_files=tuple(nexus.linked_files())).model_dump_json().encode()
+            values = b",".join(_answers(nexus, questions.reads))
+            lacking = json.dumps(list(nexus.links.lacking)).encode()
+            return b'{"values":[' + values + b'],"lacking":' + lacking + b"}"
     except IngestionError as error:
         return Answer(failure=Failure.of(error)).model_dump_json().encode()
 
@@ -90,7 +96,9 @@ def warm_up() -> None:
             Read(path=path, all=True) for path in (*(f"/group/{name}" for name in file["group"]), "/.*/0")
         ]
         request = Questions(path="warm", reads=tuple(reads)).model_dump_json()
-        for _ in _answers(NexusFile(file), Questions.model_validate_json(request).reads):
+        for _ in _answers(
+            NexusFile(file, LinkedFiles(Path("warm"))), Questions.model_validate_json(request).reads
+        ):
             pass
 
 
@@ -126,9 +134,16 @@ def _words(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
-def open_descriptor(file: int, path: Path) -> AbstractContextManager[NexusFile]:
-    """Open the file that a descriptor is for; errors as :func:`open_nexus`, which name ``path``."""
-    return _open(Path(f"/proc/self/fd/{file}"), path)
+def open_descriptors(
+    files: Sequence[int], path: Path, linked: Mapping[str, int | str]
+) -> AbstractContextManager[NexusFile]:
+    """Open the file that the first descriptor is for; errors as :func:`open_nexus`, which name ``path``.
+
+    ``linked`` are the files that links may lead to: the place of each among the descriptors, or why it cannot
+    be used.
+    """
+    known = {name: files[found] if isinstance(found, int) else found for name, found in linked.items()}
+    return _open(Path(f"/proc/self/fd/{files[0]}"), path, LinkedFiles(path, known))
 
 
 @contextmanager
@@ -142,23 +157,16 @@ def open_nexus(path: Path) -> Iterator[NexusFile]:
     PermanentError
         It must not be read, or it is broken and settled.
     """
-    with _open(path, path) as nexus:
+    with _open(path, path, LinkedFiles(path)) as nexus:
         yield nexus
 
 
 @contextmanager
-def _open(place: Path, path: Path) -> Iterator[NexusFile]:
+def _open(place: Path, path: Path, links: LinkedFiles) -> Iterator[NexusFile]:
     """Open the file at a place; ``path`` is its name for people."""
-    try:
-        file = h5py.File(place, "r")
-    except OSError as error:
-        reason = other_format(place, path) if error.errno is None else None
-        raise reason or why_not_opened(path, error, str(error).replace(str(place), str(path))) from error
-    except (RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise why_broken(path, str(error)) from error
-    with file:
+    with open_file(place, path) as file:
         try:
-            nexus = NexusFile(file)
+            nexus = NexusFile(file, links)
         except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
             raise why_broken(path, f"its root group cannot be read: {_words(error)}") from error
         yield nexus
@@ -167,8 +175,9 @@ def _open(place: Path, path: Path) -> Iterator[NexusFile]:
 class NexusFile:
     """An open file; see ``nexus.Reader``. What is read is judged before it is."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, links: LinkedFiles) -> None:
         self._root: h5py.Group = file["/"]
+        self.links = links
         # The paths of a schema share their beginnings. By the parent, which stays open as well, and the name.
         self._groups: dict[tuple[int, str | bytes], h5py.Group] = {}
         self._single_values: dict[tuple[str, bool], NexusValue] = {}
@@ -181,12 +190,12 @@ class NexusFile:
         return self._root
 
     def follow(self, group: h5py.Group, path: str) -> h5py.Group | h5py.h5d.DatasetID | None:
-        """What is at a path below a group, inside this very file; None where there is nothing.
+        """What is at a path below a group; None where there is nothing.
 
         Raises
         ------
         ValueError
-            It leads to another file, or round in a circle.
+            It leads to a file that is not open, or round in a circle.
         """
         current: Any = self._root if path.startswith("/") else group
         for name in _components(path):
@@ -237,6 +246,24 @@ class NexusFile:
         PermanentError
             There are more than anybody can look at.
         """
+        for where, found in self._hard_linked():
+            if where:
+                yield self._member(where, found)
+
+    def linked_files(self) -> list[str]:
+        """The names of other files that links, virtual datasets and external storage refer to, each once.
+
+        Raises
+        ------
+        PermanentError
+            There are more members than anybody can look at.
+        """
+        names: dict[str, None] = {}
+        for _, found in self._hard_linked():
+            names |= dict.fromkeys(names_of_linked_files(found))
+        return list(names)
+
+    def _hard_linked(self) -> Iterator[tuple[str, h5py.Group | h5py.h5d.DatasetID]]:
         seen = {h5py.h5o.get_info(self._root.id).addr}
         pending: list[tuple[str, h5py.Group | h5py.h5d.DatasetID]] = [("", self._root)]
         while pending:
@@ -249,8 +276,7 @@ class NexusFile:
                         f"The file has more than {_MOST_MEMBERS} groups and datasets.",
                         remedy="Take a smaller file of the instrument, or one without event data.",
                     )
-            if where:
-                yield self._member(where, found)
+            yield where, found
 
     def _member(self, where: str, found: h5py.Group | h5py.h5d.DatasetID) -> Member:
         try:
@@ -310,6 +336,8 @@ class NexusFile:
             raise ValueError(f"{where} keeps its values in another file, which is not followed.")
         layout = properties.get_layout()
         if layout == h5py.h5d.VIRTUAL:
+            if self.links.is_elsewhere(dataset.id):
+                raise ValueError(f"{where} is put together in another file, which is not followed.")
             for index in range(properties.get_virtual_count()):
                 # The file itself, in HDF5's spelling.
                 if properties.get_virtual_filename(index) != ".":
@@ -390,7 +418,7 @@ class NexusFile:
         return child
 
     def _followed(self, group: h5py.Group, name: str | bytes) -> Any:
-        """The child of a group, by hard or soft links inside this file only; None where there is none."""
+        """The child of a group, by links that lead to open files only; None where there is none."""
         pending: list[str | bytes] = [name]
         current, links = group, 0
         while pending:
@@ -404,20 +432,25 @@ class NexusFile:
             link = current.get(step, getlink=True)
             if link is None:
                 return None
-            if isinstance(link, h5py.ExternalLink):
-                # No TypeError: the file is at fault, not the caller.
-                raise ValueError(f"{current.name}/{_shown(step)} leads to another file.")  # noqa: TRY004
-            if isinstance(link, h5py.SoftLink):
-                links += 1
-                if links > _MOST_LINKS:
-                    raise ValueError(f"{current.name}/{_shown(step)} is a link that leads round in a circle.")
-                target = os.fsdecode(link.path)
-                if target.startswith("/"):
-                    current = self._root
-                pending = [*_components(target), *pending]
+            if not isinstance(link, h5py.ExternalLink | h5py.SoftLink):
+                current = current[step]
                 continue
-            current = current[step]
+            links += 1
+            if links > _MOST_LINKS:
+                raise ValueError(f"{current.name}/{_shown(step)} is a link that leads round in a circle.")
+            target = os.fsdecode(link.path)
+            pending = [*_components(target), *pending]
+            if isinstance(link, h5py.ExternalLink):
+                current = self._elsewhere(current, step, link.filename)
+            elif target.startswith("/"):
+                current = current.file["/"] if self.links.is_elsewhere(current) else self._root
         return current.id if isinstance(current, h5py.Dataset) else current
+
+    def _elsewhere(self, group: h5py.Group, name: str | bytes, file: str) -> h5py.Group:
+        try:
+            return self.links.root(group, file)
+        except ValueError as error:
+            raise ValueError(f"{group.name}/{_shown(name)} {error}") from error
 
 
 def refuse_bomb(where: str, stored: int, nominal: int) -> None:

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +24,15 @@ from scicat_dagster.files.isolated.drawing_task import answer as draw
 from scicat_dagster.files.isolated.drawing_task import warm_up as warm_up_drawing
 from scicat_dagster.files.isolated.hdf5 import answer as read_hdf5
 from scicat_dagster.files.isolated.hdf5 import warm_up
-from scicat_dagster.isolation import LARGEST_ANSWER_BYTES, Ending, Limits, Request, Task, search
+from scicat_dagster.isolation import LARGEST_ANSWER_BYTES, MOST_FILES, Ending, Limits, Request, Task, search
 
-_TASKS: Mapping[Task, Callable[[bytes, int], bytes]] = {
+_TASKS: Mapping[Task, Callable[[bytes, Sequence[int]], bytes]] = {
     "hdf5": read_hdf5,
     "draw": draw,
     "search": search,
 }
 _LARGEST_MESSAGE = 4096
-_DESCRIPTORS = 3
+_DESCRIPTORS = 2 + MOST_FILES
 _PR_SET_PDEATHSIG = 1
 _MOST_LIKELY_VICTIM = "1000"
 """For the kernel's out-of-memory killer: the child, and not the worker whose file it reads."""
@@ -80,23 +80,23 @@ class _Server:
             return False
         try:
             request = Request.model_validate_json(message)
-            client, memory, *file = descriptors
+            client, memory, *files = descriptors
         except ValueError:
             _close(descriptors)
             return True
-        child = self._forked(request, socket.socket(fileno=client), memory, file[0] if file else -1)
-        _close([memory, *file])
+        child = self._forked(request, socket.socket(fileno=client), memory, files)
+        _close([memory, *files])
         for descriptor in (child.alive, child.client.fileno()):
             self.by_descriptor[descriptor] = child
             self.selector.register(descriptor, selectors.EVENT_READ)
         return True
 
-    def _forked(self, request: Request, client: socket.socket, memory: int, file: int) -> _Child:
+    def _forked(self, request: Request, client: socket.socket, memory: int, files: list[int]) -> _Child:
         alive, held_by_child = os.pipe()
         parent = os.getpid()
         process = os.fork()
         if process == 0:
-            _work(parent, request, memory, file)
+            _work(parent, request, memory, files)
         os.close(held_by_child)
         return _Child(process, client, alive, time.monotonic() + request.limits.seconds)
 
@@ -149,13 +149,13 @@ def serve(descriptor: int) -> None:
         _Server(control).run()
 
 
-def _work(parent: int, request: Request, memory: int, file: int) -> None:
+def _work(parent: int, request: Request, memory: int, files: list[int]) -> None:
     """What a child does; it never returns."""
     code = 1
     try:
         _confine(parent, request.limits)
         size = os.fstat(memory).st_size
-        content = _TASKS[request.task](os.pread(memory, size, 0), file)
+        content = _TASKS[request.task](os.pread(memory, size, 0), files)
         os.ftruncate(memory, 0)
         with os.fdopen(memory, "wb", closefd=False) as stream:
             stream.seek(0)

@@ -1,0 +1,156 @@
+"""Other files that belong to a data file: what its links name, and what lies beside it by a pattern.
+
+Photon sources write a small master file and the detectors' files beside it. Nothing outside of the data
+directory is opened or listed, wherever names and symbolic links lead.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice, takewhile
+from pathlib import Path, PurePosixPath
+
+from scicat_dagster.errors import IngestionError, Notice, PermanentError
+from scicat_dagster.files.access import SETTLED_SECONDS, NotReadyError, opened_file
+from scicat_dagster.files.identity import CompleteFile
+from scicat_dagster.files.paths import canonical_path
+
+MOST_FOLLOWED = 16
+"""Files that values are read from by links; metadata are in few."""
+
+MOST_LISTED = 10_000
+
+SUBJECT = "files"
+"""Of a notice: the section of a schema that other files belong to."""
+
+
+_Found = tuple[str, tuple[str, ...]]
+"""A name or pattern, and the paths of the files that it means."""
+
+
+class FollowedFiles(ExitStack):
+    """The files that links of a data file lead to, opened for the child that reads it.
+
+    Without a data directory nothing is followed.
+    """
+
+    def __init__(self, file: Path, data_directory: str) -> None:
+        super().__init__()
+        self._folder = file.parent
+        self._data_directory = data_directory
+        self.descriptors: list[int] = []
+        self.known: dict[str, int | str] = {}
+        """For each path its place among the descriptors, from 1 on, or why it cannot be used."""
+
+    def open(self, paths: Iterable[str]) -> bool:
+        """Open what is not known yet; False where there is nothing new."""
+        new = [path for path in paths if path not in self.known]
+        if not self._data_directory:
+            return False
+        for path in new:
+            self.known[path] = self._opened(path)
+        return bool(new)
+
+    def _opened(self, path: str) -> int | str:
+        if len(self.descriptors) >= MOST_FOLLOWED:
+            return f"links to more than {MOST_FOLLOWED} files are not followed."
+        # A file that was moved keeps absolute links to where it was: HDF5 looks beside it then, and so do we.
+        beside = self._folder / PurePosixPath(path).name
+        meant = path if os.path.lexists(path) or not os.path.lexists(beside) else str(beside)
+        try:
+            place = Path(canonical_path(meant, self._data_directory))
+            self.descriptors.append(self.enter_context(opened_file(place, self._data_directory)))
+        except IngestionError as error:
+            return error.what
+        except ValueError as error:
+            return str(error)
+        return len(self.descriptors)
+
+
+def other_files(
+    file: CompleteFile, linked: Iterable[str], patterns: Sequence[str], data_directory: str
+) -> tuple[tuple[str, ...], tuple[Notice, ...]]:
+    """The files that belong to a data file, and what was looked for and is not there.
+
+    ``linked`` are the names that its links use; ``patterns`` are relative to its folder, with ``*``, ``?``,
+    ``[…]`` and ``**`` for any folders.
+
+    Raises
+    ------
+    NotReadyError
+        A file that it links is not there, and it was written only just now.
+    PermanentError
+        There are more than can be listed.
+    """
+    within = data_directory or str(PurePosixPath(file.path).parent)
+    by_links, by_patterns = list(_by_links(file, linked)), list(_by_patterns(file, patterns, within))
+    notices = [_missing(file, name) for name, paths in by_links if not paths]
+    notices += [
+        Notice(subject=SUBJECT, reason=f"No file beside it matches {pattern!r}.")
+        for pattern, paths in by_patterns
+        if not paths
+    ]
+    found: set[str] = set()
+    for what, paths in by_links + by_patterns:
+        inside = {path for path in paths if _is_inside(path, within)}
+        if len(inside) < len(paths):
+            outside = f"{what!r} leads to files outside of {within}, which are not listed."
+            notices.append(Notice(subject=SUBJECT, reason=outside))
+        found |= {path for path in inside if Path(path).is_file() and path != file.path}
+    if len(found) > MOST_LISTED:
+        raise PermanentError(
+            f"More than {MOST_LISTED} files belong to {file.path}.",
+            remedy="Make the patterns in `files` of the schema narrower.",
+        )
+    return tuple(sorted(found)), tuple(notices)
+
+
+def _is_inside(path: str, within: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(within))
+
+
+def _missing(file: CompleteFile, name: str) -> Notice:
+    what = f"{file.path} refers to the file {name!r}, which is not there."
+    if time.time() - file.modified_ns / 1e9 < SETTLED_SECONDS:
+        raise NotReadyError(what, remedy="It is tried again, because the file was written only just now.")
+    return Notice(subject=SUBJECT, reason=what)
+
+
+def _by_links(file: CompleteFile, names: Iterable[str]) -> Iterator[_Found]:
+    folder = PurePosixPath(file.path).parent
+    for name in names:
+        # Of a virtual dataset %b is any number, and a percent sign is written twice.
+        places = (os.path.normpath(folder / name), str(folder / PurePosixPath(name).name))
+        candidates = [place for path in places for place in (path, path.replace("%%", "%"))]
+        found = next(((path,) for path in candidates if os.path.lexists(path)), None)
+        yield name, found or next((paths for path in places if (paths := _numbered(path))), ())
+
+
+def _numbered(path: str) -> tuple[str, ...]:
+    if "%b" not in path:
+        return ()
+    pattern = "*".join(glob.escape(part.replace("%%", "%")) for part in path.split("%b"))
+    return _glob(pattern, "/")
+
+
+def _by_patterns(file: CompleteFile, patterns: Iterable[str], within: str) -> Iterator[_Found]:
+    folder = PurePosixPath(file.path).parent
+    for pattern in patterns:
+        parts = PurePosixPath(pattern).parts
+        fixed = tuple(takewhile(lambda part: not glob.has_magic(part), parts[:-1]))
+        below, rest = os.path.normpath(folder.joinpath(*fixed)), parts[len(fixed) :]
+        # What a file says may be part of a pattern: nothing outside is even looked at.
+        if ".." in rest or not PurePosixPath(below).is_relative_to(within):
+            yield pattern, ()
+            continue
+        yield pattern, _glob("/".join(rest), below)
+
+
+def _glob(pattern: str, below: str) -> tuple[str, ...]:
+    # Neither Path.glob nor Path.rglob takes a pattern in which a part is escaped.
+    names = glob.iglob(pattern, root_dir=below, recursive=True)  # noqa: PTH207
+    return tuple(os.path.normpath(f"{below}/{name}") for name in islice(names, MOST_LISTED + 2))
