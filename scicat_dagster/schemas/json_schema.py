@@ -37,6 +37,7 @@ def _selector() -> JsonSchemaValue:
         f"{'[-_]'.join(name.split('_'))}\\s*:" + ("(/|$)" if name == "starts_with" else "")
         for name in selection.OPERATORS
     )
+    on_content = "|".join("[-_]".join(name.split("_")) for name in selection.CONTENT_OPERATORS)
     several = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Selector"}}
     return {
         "title": "Selector",
@@ -44,6 +45,10 @@ def _selector() -> JsonSchemaValue:
         "anyOf": [
             {"const": "*"},
             {"type": "string", "pattern": f"^\\s*({'|'.join(sources)})\\s*:\\s*({conditions})"},
+            {
+                "type": "string",
+                "pattern": f"^\\s*{selection.CONTENT}\\s*:\\s*/[^:]*:\\s*({on_content})\\s*:",
+            },
             {
                 "type": "object",
                 "properties": {
@@ -53,6 +58,19 @@ def _selector() -> JsonSchemaValue:
                     "operand_2": {"type": ["string", "number"], "minLength": 1},
                 },
                 "required": ["operator", "operand_2"],
+                "anyOf": [{"required": ["source"]}, {"required": ["operand_1"]}],
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "properties": {
+                    "source": {"const": selection.CONTENT},
+                    "operand_1": {"const": selection.CONTENT},
+                    "path": {"type": "string", "pattern": "^\\s*/"},
+                    "operator": {"enum": list(_spellings(selection.CONTENT_OPERATORS))},
+                    "operand_2": {"type": ["string", "number", "boolean"], "minLength": 1},
+                },
+                "required": ["path", "operator", "operand_2"],
                 "anyOf": [{"required": ["source"]}, {"required": ["operand_1"]}],
                 "additionalProperties": False,
             },

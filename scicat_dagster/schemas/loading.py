@@ -10,7 +10,7 @@ run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files as package_files
@@ -21,6 +21,8 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from scicat_dagster.config.yaml_file import UnreadableError, lines_of, read_text, read_yaml
 from scicat_dagster.errors import Notice, PermanentError
+from scicat_dagster.files.reading import Read
+from scicat_dagster.files.values import Reader
 from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, one_for_each_item
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.selection import Match, read_selector
@@ -42,6 +44,24 @@ class SchemaError(PermanentError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.mistakes)
+
+
+ReadContent = Callable[[tuple[Read, ...]], Reader]
+"""Reads what a selector asks of a data file's content; raises as ``files.reading.read_values``."""
+
+
+def nothing_read(reads: tuple[Read, ...]) -> Reader:
+    """Stands where a data file is a path only.
+
+    Raises
+    ------
+    PermanentError
+        Always: its schema depends on its content.
+    """
+    places = ", ".join(read.path for read in reads)
+    raise PermanentError(
+        f"Which schema is for the file depends on its content ({places}).", remedy="Give a file that exists."
+    )
 
 
 _RECENT_SECONDS = 3.0
@@ -83,9 +103,25 @@ class SchemaFile:
         """Whether it can be said which files it is for."""
         return self.order is not None and self.selector is not None
 
-    def match(self, file_path: str) -> Match:
-        """Whether a data file is claimed, as far as that can be read."""
-        return read_selector(self.selector).match(file_path) if self.claims_files else Match.UNREADABLE
+    def match(self, file_path: str, content: Reader | None = None) -> Match:
+        """Whether a data file is claimed, as far as that can be read; see :meth:`Selector.match`."""
+        if not self.claims_files:
+            return Match.UNREADABLE
+        return read_selector(self.selector).match(file_path, content)
+
+    def reads(self, file_path: str) -> Iterator[Read]:
+        """What of a data file's content decides whether it is claimed."""
+        return read_selector(self.selector).reads(file_path)
+
+    def why_meant(self, file_path: str, content: Reader | None) -> PermanentError:
+        """The error of a data file that seems to be claimed."""
+        unreadable = [] if content is None else list(read_selector(self.selector).unreadable(content))
+        if not unreadable:
+            return SchemaError(self.path, self.mistakes)
+        return PermanentError(
+            f"Whether the schema {self.path} is for {file_path} cannot be said: {' '.join(unreadable)}",
+            remedy="Correct the data file, or the selector, then re-execute the run.",
+        )
 
     def selects(self, file_path: str) -> bool:
         """Whether a data file is claimed without any doubt."""
@@ -106,8 +142,10 @@ class SchemaCollection:
     files: tuple[SchemaFile, ...]
     fallback: SchemaFile | None = None
 
-    def select(self, file_path: str) -> Schema:
+    def select(self, file_path: str, read: ReadContent = nothing_read) -> Schema:
         """The schema of a data file: the first whose selector matches its canonical path, or the fallback.
+
+        ``read`` is called once at most, when a selector whose other parts match depends on the content.
 
         Raises
         ------
@@ -116,12 +154,17 @@ class SchemaCollection:
         PermanentError
             No schema matches, and there is no fallback.
         """
+        content: Reader | None = None
         for file in self.files:
-            match file.match(file_path):
+            answer = file.match(file_path, content)
+            if answer is Match.UNDECIDED:
+                content = read(tuple(self._reads(file_path)))
+                answer = file.match(file_path, content)
+            match answer:
                 case Match.YES:
                     return _usable(file)
                 case Match.MEANT:
-                    raise SchemaError(file.path, file.mistakes)
+                    raise file.why_meant(file_path, content)
         if self.fallback is not None:
             return _usable(self.fallback)
         tried = ", ".join(file.name or file.path.name for file in self.files) or "there is none"
@@ -130,6 +173,15 @@ class SchemaCollection:
             remedy=f"Add a schema to {self.directory} whose selector matches the file, or set "
             "ingestion.fallback_schema_file_path; then re-execute the run.",
         )
+
+    def _reads(self, file_path: str) -> Iterator[Read]:
+        """What of the content decides which schema is the first, as far as the path leaves that open."""
+        for file in self.files:
+            match file.match(file_path):
+                case Match.YES | Match.MEANT:
+                    return
+                case Match.UNDECIDED:
+                    yield from file.reads(file_path)
 
     def notices(self) -> tuple[Notice, ...]:
         """What is wrong with the folder as a whole, whatever the data file."""

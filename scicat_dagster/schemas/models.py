@@ -29,7 +29,7 @@ from scicat_dagster.schemas.conversion import ValueType
 from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, unknown_key
 from scicat_dagster.schemas.operators import OPERATORS, Arguments, canonical_name
 from scicat_dagster.schemas.rendering import references
-from scicat_dagster.schemas.selection import Selector, read_selector
+from scicat_dagster.schemas.selection import Selector, expression_mistakes, read_selector
 from scicat_dagster.schemas.techniques import technique
 
 MESSAGE_VARIABLES = ("message_job_id", "message_service_id", "message_metadata")
@@ -181,14 +181,8 @@ class NexusVariable(_Part):
     @field_validator("path")
     @classmethod
     def _wildcards_are_expressions(cls, path: str) -> str:
-        for component in path.split("/"):
-            if "*" in component and component != "*":
-                try:
-                    re.compile(component)
-                except re.error as error:
-                    raise ValueError(
-                        f"component {component!r} is not a regular expression ({error})"
-                    ) from None
+        for mistake in expression_mistakes(path):
+            raise ValueError(mistake)
         return path
 
 
@@ -431,7 +425,8 @@ class Schema(_Part):
     """Schemas are asked in this order, the lowest first; the first one whose selector matches is used."""
     selector: Any
     """Which files it is for: `*`, source:operator:argument, {source, operator, operand_2}, or {and: [...]}
-    and {or: [...]} of these. Every source is the full path of the file.
+    and {or: [...]} of these. Every source is the full path of the file, but for
+    nexus:/path:operator:argument, which is about a value in the file.
     """
     sample_attachment: Annotated[
         SampleAttachment | Unusable,

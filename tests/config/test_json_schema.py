@@ -210,6 +210,10 @@ SELECTORS: list[Any] = [
     {"operand_1": "filename", "operator": "starts-with", "operand_2": "/data"},
     {"and": ["filename:contains:a", {"or": ["filename:contains:b", "*"]}]},
     {"or": ["filename:contains:a"], "and": ["filename:contains:b"]},
+    "nexus:/entry/instrument/name:equals:ODIN",
+    " nexus : /entry/^user_.*/name : starts-with :a:b",
+    {"source": "nexus", "path": "/entry/title", "operator": "contains", "operand_2": 42},
+    {"and": ["filename:contains:a", {"or": ["nexus:/a:equals:b", "nexus:/c:equals:d"]}]},
 ]
 NO_SELECTORS: list[Any] = [
     "",
@@ -230,6 +234,13 @@ NO_SELECTORS: list[Any] = [
     {"operator": "contains", "operand_2": "odin"},
     {"source": "filename", "operator": "contains", "operand_2": "odin", "operand_3": "x"},
     {"and": ["filename:resembles:odin"]},
+    "nexus:/entry/title",
+    "nexus:entry/title:equals:a",
+    "nexus:/entry/title:resembles:a",
+    "filename:equals:/data/odin",
+    {"source": "nexus", "operator": "equals", "operand_2": "a"},
+    {"source": "nexus", "path": "entry/title", "operator": "equals", "operand_2": "a"},
+    {"source": "filename", "path": "/entry/title", "operator": "contains", "operand_2": "a"},
 ]
 
 
