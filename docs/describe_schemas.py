@@ -99,6 +99,12 @@ SELECTOR_EXAMPLES: tuple[Any, ...] = (
     {"and": ["filename:contains:/vespa/", "filename:contains:.hdf"]},
     {"or": ["filename:contains:/odin/", "filename:contains:/vespa/"]},
     {"and": ["filename:contains:/vespa/", {"or": ["filename:contains:.hdf", "filename:contains:.nxs"]}]},
+    "nexus:/entry/instrument/name:equals:VESPA",
+    "nexus:/entry/^user_.*/name:contains:Meitner",
+    "nexus:/entry/sample/mass:equals:1.250",
+    "nexus:/entry/nowhere:equals:VESPA",
+    {"source": "nexus", "path": "/entry/instrument/name", "operator": "equals", "operand_2": "VESPA"},
+    {"and": ["filename:contains:/vespa/", {"or": ["nexus:/entry/title:starts_with:Ice", "filename:contains:.hdf"]}]},
 )
 
 PATH_EXAMPLES: tuple[tuple[str, str], ...] = (
@@ -200,6 +206,12 @@ selector matches fails, unless `ingestion.fallback_schema_file_path` names a sch
 
 A selector is `*`, one condition, or a combination. A condition is `source:operator:argument`, or the same as a dictionary with
 `source`, `operator` and `operand_2`. All keys of a combination have to hold.
+
+A condition on the **content** of the file is `nexus:/path/in/the/file:operator:argument`, or a dictionary with `path` as well. It
+holds where one of the values at the path does, with [wildcards](#paths-and-wildcards) as in a variable; numbers are compared as
+numbers by `equals`. A path that is not in the file makes it false. The file is read for it only where the rest of the selector,
+and the schemas before, leave the file open: put a cheap condition on the path beside it. A value that is there and cannot be read
+fails the file, instead of leaving it to a schema that fits less.
 """
 
 _MISTAKEN_SELECTORS = """
@@ -261,9 +273,10 @@ def _parts() -> Iterator[str]:
     yield _keys(Schema)
     yield _SELECTORS + "\n"
     yield f"- Sources: {_codes(sorted(selection.SOURCES))}. Each of them is the full path of the data file.\n"
-    yield f"- Operators: {_codes(selection.OPERATORS)}; hyphen and underscore are the same.\n\n"
-    yield f"For the file `{SELECTOR_PATH}`:\n\n"
-    yield _table(("selector", "matches"), map(_selector_row, SELECTOR_EXAMPLES))
+    yield f"- Operators: {_codes(selection.OPERATORS)}; hyphen and underscore are the same.\n"
+    yield f"- Source `{selection.CONTENT}`: a value in the file. Operators: {_codes(selection.CONTENT_OPERATORS)}.\n\n"
+    yield f"For the tutorial's file at `{SELECTOR_PATH}`:\n\n"
+    yield _table(("selector", "matches"), _selector_rows())
     yield _MISTAKEN_SELECTORS
     yield "\n## Variables\n\nValues by name, evaluated in their order. `source` says where each comes from.\n"
     for title, model in (
@@ -349,9 +362,11 @@ def _fields() -> Iterator[str]:
     yield f"Lists of SciCat's v4 API may be assigned, too, and fill the v3 field: {pairs}.\n"
 
 
-def _selector_row(raw: Any) -> Sequence[str]:
-    matches = read_selector(raw).match(SELECTOR_PATH) is Match.YES
-    return _code(raw if isinstance(raw, str) else _json(raw)), "yes" if matches else "no"
+def _selector_rows() -> Iterator[Sequence[str]]:
+    with open_nexus(VESPA) as nexus:
+        for raw in SELECTOR_EXAMPLES:
+            matches = read_selector(raw).match(SELECTOR_PATH, nexus) is Match.YES
+            yield _code(raw if isinstance(raw, str) else _json(raw)), "yes" if matches else "no"
 
 
 def _path_rows() -> Iterator[Sequence[str]]:
