@@ -104,7 +104,12 @@ SELECTOR_EXAMPLES: tuple[Any, ...] = (
     "nexus:/entry/sample/mass:equals:1.250",
     "nexus:/entry/nowhere:equals:VESPA",
     {"source": "nexus", "path": "/entry/instrument/name", "operator": "equals", "operand_2": "VESPA"},
-    {"and": ["filename:contains:/vespa/", {"or": ["nexus:/entry/title:starts_with:Ice", "filename:contains:.hdf"]}]},
+    {
+        "and": [
+            "filename:contains:/vespa/",
+            {"or": ["nexus:/entry/title:starts_with:Ice", "filename:contains:.hdf"]},
+        ]
+    },
 )
 
 PATH_EXAMPLES: tuple[tuple[str, str], ...] = (

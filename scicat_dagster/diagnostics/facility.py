@@ -112,10 +112,16 @@ def _check_keys(configuration: Configuration, report: Report) -> None:
 def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
     files = [*schemas.files, *([schemas.fallback] if schemas.fallback else [])]
     report.schemas = len(files)
+    of_bases = set()
     for file in files:
         mistakes = file.located_mistakes()
         for mistake in mistakes:
-            place = f"{file.path}:{mistake.line}" if mistake.line else f"{file.path}"
+            if mistake in of_bases:
+                continue
+            if mistake.file is not None:
+                of_bases.add(mistake)
+            path = mistake.file or file.path
+            place = f"{path}:{mistake.line}" if mistake.line else f"{path}"
             remedy = mistake.remedy or "Correct it in the schema."
             report.add("schema", "mistake", f"{place}: {mistake}", remedy)
         if not mistakes:

@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from scicat_dagster.config.json_schema import DIALECT, AsWritten
 from scicat_dagster.schemas import selection
+from scicat_dagster.schemas.bases import EXTENDS
 from scicat_dagster.schemas.models import DATASET_FIELDS, NO_OPERATOR, V4_LIST_FIELDS, Schema
 from scicat_dagster.schemas.operators import OPERATORS
 
@@ -23,11 +24,21 @@ def imsc_schema() -> JsonSchemaValue:
     definitions["Selector"] = _selector()
     made["properties"]["selector"]["$ref"] = "#/$defs/Selector"
     # It is read without fields, and no file can be registered with it.
-    made["properties"]["schema"]["minProperties"] = 1
-    made["required"].append("schema")
+    made["if"] = {"not": {"required": [EXTENDS]}}
+    made["then"] = {"properties": {"schema": {"minProperties": 1}}, "required": ["schema"]}
+    for section in ("variables", "schema", "jobs"):
+        # An entry without a value takes an inherited one away.
+        entries = _section(made["properties"][section])
+        entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
     _only_known_operators(definitions["ValueVariable"])
     _only_known_fields(definitions["FieldAssignment"])
     return {"$schema": DIALECT, **made, "title": "Metadata schema (imsc)"}
+
+
+def _section(written: JsonSchemaValue) -> JsonSchemaValue:
+    """The dictionary among the ways in which a section is written."""
+    ways: list[JsonSchemaValue] = written.get("anyOf", [written])
+    return next(way for way in ways if way.get("type") == "object")
 
 
 def _selector() -> JsonSchemaValue:

@@ -405,6 +405,10 @@ class PreviewDefinition(_Part):
         return percentiles
 
 
+def _as_list(raw: object) -> object:
+    return raw if isinstance(raw, list | tuple) else [raw]
+
+
 def _switched(raw: object) -> object:
     """`preview: false` is short for one that is not enabled."""
     return {"enabled": raw} if isinstance(raw, bool) else raw
@@ -417,6 +421,13 @@ class Schema(_Part):
     """What tells this schema from all others, such as a UUID."""
     name: Text
     """The name for people."""
+    extends: Annotated[
+        tuple[Text, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+    ] = ()
+    """The base whose sections it shares, such as `common.part.yml`, or a list of bases of which a later one
+    wins. What stands here in the schema wins over them, entry by entry; an entry without a value takes the
+    inherited one away.
+    """
     instrument: Annotated[
         str, BeforeValidator(_joined, json_schema_input_type=str | float | list[str | float])
     ] = ""

@@ -257,6 +257,18 @@ def test_a_selector_is_checked_as_it_is_read(
     assert (imsc_mistakes(tmp_path, schema_document) == ()) == good
 
 
+def test_a_schema_with_a_base_may_leave_fields_to_it(tmp_path: Path, schema_document: dict[str, Any]) -> None:
+    fields = schema_document.pop("schema")
+    (tmp_path / "common.part.yml").write_text(yaml.safe_dump({"schema": fields}))
+    leaving_all = schema_document | {"extends": "common.part.yml"}
+    without_one = leaving_all | {"extends": ["common.part.yml"], "schema": {"owner": None}}
+
+    for document in (leaving_all, without_one):
+        assert mistakes(IMSC, document) == []
+        assert imsc_mistakes(tmp_path, document) == ()
+    assert mistakes(IMSC, leaving_all | {"extends": {"file": "common.part.yml"}})
+
+
 def imsc_mistakes(folder: Path, document: dict[str, Any]) -> tuple[str, ...]:
     path = folder / "one.imsc.yml"
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

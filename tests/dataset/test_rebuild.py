@@ -101,6 +101,25 @@ def test_a_file_is_of_the_schema_that_its_content_selects(small: SmallFacility, 
     registered.close()
 
 
+def test_a_changed_base_is_a_difference(small: SmallFacility, registered: Facility) -> None:
+    schema = small.schema.with_name("ODIN.imsc.yml")
+    document = yaml.safe_load(schema.read_text())
+    fields = document.pop("schema")
+    schema.write_text(yaml.safe_dump({**document, "extends": "common.part.yml"}, sort_keys=False))
+    base = small.schema.with_name("common.part.yml")
+
+    def state() -> str:
+        base.write_text(yaml.safe_dump({"schema": fields}, sort_keys=False))
+        files = Reingestion(registered.settings, registered.schemas(), registered.catalogue)
+        return files.compared(str(small.file)).state
+
+    assert state() == "up to date"
+    (key,) = (key for key, field in fields.items() if field["machine_name"] == "run_number")
+    fields[key]["human_name"] = "Number of the run"
+    assert state() == "differs"
+    registered.close()
+
+
 def test_a_check_of_the_latest_files_finds_nothing(small: SmallFacility, registered: Facility) -> None:
     definitions = dg.Definitions(
         asset_checks=[latest_files],

@@ -14,9 +14,9 @@ import yaml
 
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.reading import Contents, Read, ReadAnswer
+from scicat_dagster.schemas.bases import is_schema_file
 from scicat_dagster.schemas.loading import (
     SchemaError,
-    is_schema_file,
     load_schemas,
     read_schema_file,
     shipped_schemas,
