@@ -16,6 +16,7 @@ from scicat_dagster.diagnostics.report import Report
 from scicat_dagster.diagnostics.servers import check_directories, check_kafka, check_scicat
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
+from scicat_dagster.schemas.plugins import names_taken
 from scicat_dagster.scicat.client import ScicatClient
 
 
@@ -126,6 +127,8 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
             report.add("schema", "mistake", f"{place}: {mistake}", remedy)
         if not mistakes:
             report.add("schema", "ok", f"{file.path}: {file.name}")
+    for taken in names_taken():
+        report.add("schema", "warning", taken, "Give it another name in the package.")
     for notice in schemas.duplicate_ids():
         report.add("schema", "mistake", f"{schemas.directory}: {notice.reason}")
     if not files:

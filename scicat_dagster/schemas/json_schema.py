@@ -15,6 +15,7 @@ from scicat_dagster.schemas import selection
 from scicat_dagster.schemas.bases import EXTENDS
 from scicat_dagster.schemas.models import DATASET_FIELDS, NO_OPERATOR, V4_LIST_FIELDS, Schema
 from scicat_dagster.schemas.operators import OPERATORS
+from scicat_dagster.schemas.plugins import operator_names
 
 
 def imsc_schema() -> JsonSchemaValue:
@@ -98,7 +99,7 @@ def _selector() -> JsonSchemaValue:
 def _only_known_operators(definition: dict[str, Any]) -> None:
     operator = definition["properties"]["operator"]
     operator.pop("anyOf", None)
-    operator["enum"] = ["", NO_OPERATOR, *_spellings(OPERATORS), None]
+    operator["enum"] = ["", NO_OPERATOR, *_spellings(operator_names()), None]
     definition["allOf"] = [
         {
             "if": {"properties": {"operator": {"enum": list(_spellings([name]))}}, "required": ["operator"]},

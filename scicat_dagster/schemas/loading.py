@@ -87,8 +87,10 @@ class SchemaFile:
         return tuple(self._in_its_file(mistake).in_words() for mistake in self.found)
 
     def located_mistakes(self) -> list[Mistake]:
-        """All that is wrong with it, references as well, with lines; one for each variable and field."""
-        found = (*self.found, *(self.schema.reference_mistakes() if self.schema else ()))
+        """All that is wrong with it, references and plug-ins as well, with lines; one for each item."""
+        if self.schema is None:
+            return one_for_each_item(self.located(self.found))
+        found = (*self.found, *self.schema.reference_mistakes(), *self.schema.plugin_mistakes())
         return one_for_each_item(self.located(found))
 
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
