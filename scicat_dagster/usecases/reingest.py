@@ -112,6 +112,7 @@ class Reingestion:
         try:
             metadata = extract_again(file, self.schemas, self.catalogue, self.settings)
             built = build_again(metadata, self.settings)
+            built = built.model_copy(update={"dataset": self.catalogue.held(built.dataset)})
             registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
             if registered is None:
                 return Reingested(file=file, state="not registered", warnings=built.notices)
