@@ -255,6 +255,10 @@ Nothing is skipped silently, and one wrong item never takes the whole with it.
 | SciCat or the storage does not answer | the run is tried again by itself | the run |
 | a key is not known (`operatr`) | the key has no effect | a warning in each run, with the line and the nearest name; a mistake in `validate` |
 | a variable or field cannot be read (an unknown operator, a missing key) | as if it had failed | the same |
+| an operator of a package raises, returns what is not JSON, or cannot be imported | as if the variable had failed | the same, with the package |
+| an entry of a base (`extends`) is wrong | as if it were the schema's own | the same, with the base's file and line |
+| a base is missing, is not YAML, extends itself, or is outside the folder | as if `id` were missing | the runs of the files of each schema that extends it |
+| a value that a selector compares cannot be read, although it is there | the run fails permanently | the run |
 | `id`, `name`, `order` or `selector` is missing, or the file is not YAML | its files fail; those of other schemas are not touched | the runs of its files, as far as the selector can be read, otherwise a warning in each run |
 | two schemas have one `id` | both work | a warning in each run |
 
@@ -276,6 +280,10 @@ def _parts() -> Iterator[str]:
     yield f"{_BEGINNING}{WHOLE_SCHEMA}```\n"
     yield "\n## Keys\n\n"
     yield _keys(Schema)
+    yield (
+        "\nHow parts are shared by `extends` is in "
+        "[Share parts between schemas](../how-to/write-a-schema.md#share-parts-between-schemas).\n"
+    )
     yield _SELECTORS + "\n"
     yield f"- Sources: {_codes(sorted(selection.SOURCES))}. Each of them is the full path of the data file.\n"
     yield f"- Operators: {_codes(selection.OPERATORS)}; hyphen and underscore are the same.\n"
@@ -305,6 +313,10 @@ def _parts() -> Iterator[str]:
 
 def _operators() -> Iterator[str]:
     yield "\n## Operators\n\nOf a variable with `source: VALUE`. Hyphen and underscore are the same (`dirname-2`).\n\n"
+    yield (
+        "A facility's own Python package may offer more "
+        "([how](../how-to/write-a-schema.md#an-operator-of-your-own)).\n\n"
+    )
     yield _table(("operator", "needs", "value", "arguments", "result", "keeps the unit"), _operator_rows())
 
 

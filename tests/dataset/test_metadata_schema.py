@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator  # type: ignore[import-untyped]
+from pydantic import JsonValue
 
 from docs.describe_schemas import VESPA, WHOLE_SCHEMA
 from scicat_dagster.cli import main
@@ -28,7 +29,7 @@ from scicat_dagster.usecases.expected_datasets import RecordedCatalogue
 
 DATA = Path(__file__).parents[1] / "data"
 NOWHERE = Settings.model_validate({"scicat": {"host": "https://scicat.invalid/api/v3"}})
-PROPOSAL = {"pi_firstname": "Ada", "pi_lastname": "Lovelace", "pi_email": "ada@example.org"}
+PROPOSAL: JsonValue = {"pi_firstname": "Ada", "pi_lastname": "Lovelace", "pi_email": "ada@example.org"}
 INSTRUMENTS = "instruments?filter=%7B%22where%22%3A%7B%22name%22%3A%7B%22ilike%22%3A%22odin%22%7D%7D%7D"
 
 Entries = dict[str, dict[str, Any]]
