@@ -99,6 +99,17 @@ SELECTOR_EXAMPLES: tuple[Any, ...] = (
     {"and": ["filename:contains:/vespa/", "filename:contains:.hdf"]},
     {"or": ["filename:contains:/odin/", "filename:contains:/vespa/"]},
     {"and": ["filename:contains:/vespa/", {"or": ["filename:contains:.hdf", "filename:contains:.nxs"]}]},
+    "nexus:/entry/instrument/name:equals:VESPA",
+    "nexus:/entry/^user_.*/name:contains:Meitner",
+    "nexus:/entry/sample/mass:equals:1.250",
+    "nexus:/entry/nowhere:equals:VESPA",
+    {"source": "nexus", "path": "/entry/instrument/name", "operator": "equals", "operand_2": "VESPA"},
+    {
+        "and": [
+            "filename:contains:/vespa/",
+            {"or": ["nexus:/entry/title:starts_with:Ice", "filename:contains:.hdf"]},
+        ]
+    },
 )
 
 PATH_EXAMPLES: tuple[tuple[str, str], ...] = (
@@ -200,6 +211,12 @@ selector matches fails, unless `ingestion.fallback_schema_file_path` names a sch
 
 A selector is `*`, one condition, or a combination. A condition is `source:operator:argument`, or the same as a dictionary with
 `source`, `operator` and `operand_2`. All keys of a combination have to hold.
+
+A condition on the **content** of the file is `nexus:/path/in/the/file:operator:argument`, or a dictionary with `path` as well. It
+holds where one of the values at the path does, with [wildcards](#paths-and-wildcards) as in a variable; numbers are compared as
+numbers by `equals`. A path that is not in the file makes it false. The file is read for it only where the rest of the selector,
+and the schemas before, leave the file open: put a cheap condition on the path beside it. A value that is there and cannot be read
+fails the file, instead of leaving it to a schema that fits less.
 """
 
 _MISTAKEN_SELECTORS = """
@@ -238,6 +255,10 @@ Nothing is skipped silently, and one wrong item never takes the whole with it.
 | SciCat or the storage does not answer | the run is tried again by itself | the run |
 | a key is not known (`operatr`) | the key has no effect | a warning in each run, with the line and the nearest name; a mistake in `validate` |
 | a variable or field cannot be read (an unknown operator, a missing key) | as if it had failed | the same |
+| an operator of a package raises, returns what is not JSON, or cannot be imported | as if the variable had failed | the same, with the package |
+| an entry of a base (`extends`) is wrong | as if it were the schema's own | the same, with the base's file and line |
+| a base is missing, is not YAML, extends itself, or is outside the folder | as if `id` were missing | the runs of the files of each schema that extends it |
+| a value that a selector compares cannot be read, although it is there | the run fails permanently | the run |
 | `id`, `name`, `order` or `selector` is missing, or the file is not YAML | its files fail; those of other schemas are not touched | the runs of its files, as far as the selector can be read, otherwise a warning in each run |
 | two schemas have one `id` | both work | a warning in each run |
 
@@ -259,11 +280,16 @@ def _parts() -> Iterator[str]:
     yield f"{_BEGINNING}{WHOLE_SCHEMA}```\n"
     yield "\n## Keys\n\n"
     yield _keys(Schema)
+    yield (
+        "\nHow parts are shared by `extends` is in "
+        "[Share parts between schemas](../how-to/write-a-schema.md#share-parts-between-schemas).\n"
+    )
     yield _SELECTORS + "\n"
     yield f"- Sources: {_codes(sorted(selection.SOURCES))}. Each of them is the full path of the data file.\n"
-    yield f"- Operators: {_codes(selection.OPERATORS)}; hyphen and underscore are the same.\n\n"
-    yield f"For the file `{SELECTOR_PATH}`:\n\n"
-    yield _table(("selector", "matches"), map(_selector_row, SELECTOR_EXAMPLES))
+    yield f"- Operators: {_codes(selection.OPERATORS)}; hyphen and underscore are the same.\n"
+    yield f"- Source `{selection.CONTENT}`: a value in the file. Operators: {_codes(selection.CONTENT_OPERATORS)}.\n\n"
+    yield f"For the tutorial's file at `{SELECTOR_PATH}`:\n\n"
+    yield _table(("selector", "matches"), _selector_rows())
     yield _MISTAKEN_SELECTORS
     yield "\n## Variables\n\nValues by name, evaluated in their order. `source` says where each comes from.\n"
     for title, model in (
@@ -287,6 +313,10 @@ def _parts() -> Iterator[str]:
 
 def _operators() -> Iterator[str]:
     yield "\n## Operators\n\nOf a variable with `source: VALUE`. Hyphen and underscore are the same (`dirname-2`).\n\n"
+    yield (
+        "A facility's own Python package may offer more "
+        "([how](../how-to/write-a-schema.md#an-operator-of-your-own)).\n\n"
+    )
     yield _table(("operator", "needs", "value", "arguments", "result", "keeps the unit"), _operator_rows())
 
 
@@ -349,9 +379,11 @@ def _fields() -> Iterator[str]:
     yield f"Lists of SciCat's v4 API may be assigned, too, and fill the v3 field: {pairs}.\n"
 
 
-def _selector_row(raw: Any) -> Sequence[str]:
-    matches = read_selector(raw).match(SELECTOR_PATH) is Match.YES
-    return _code(raw if isinstance(raw, str) else _json(raw)), "yes" if matches else "no"
+def _selector_rows() -> Iterator[Sequence[str]]:
+    with open_nexus(VESPA) as nexus:
+        for raw in SELECTOR_EXAMPLES:
+            matches = read_selector(raw).match(SELECTOR_PATH, nexus) is Match.YES
+            yield _code(raw if isinstance(raw, str) else _json(raw)), "yes" if matches else "no"
 
 
 def _path_rows() -> Iterator[Sequence[str]]:

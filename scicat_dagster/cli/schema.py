@@ -46,6 +46,32 @@ def imsc() -> None:
     _print(imsc_schema())
 
 
+@schema.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--all-required", is_flag=True,
+    help="Every entry is required, so that SciCat marks a dataset as invalid that lacks one.",
+)  # fmt: skip
+def metadata(file: Path, *, all_required: bool) -> None:
+    """Print the JSON Schema of the scientific metadata that the metadata schema FILE produces.
+
+    Publish it at an address that the SciCat server can read, and give each dataset this address in the field
+    scientificMetadataSchema. SciCat then marks whether a dataset's metadata is valid.
+
+    Exits with 0 when it was printed, and with 1 when FILE is broken. Fields that cannot be used are named on
+    standard error.
+    """
+    from scicat_dagster.dataset.metadata_schema import complete_metadata_schema, metadata_schema
+    from scicat_dagster.schemas.loading import SchemaError, read_schema_file
+
+    found = read_schema_file(file.absolute())
+    if found.schema is None:
+        raise click.ClickException(str(SchemaError(file, found.mistakes)))
+    for key, field in found.schema.unusable_fields.items():
+        click.echo(f"Left out: schema.{key}: {field.reason}", err=True)
+    _print((complete_metadata_schema if all_required else metadata_schema)(found.schema))
+
+
 @schema.command("sample-config")
 def sample_config() -> None:
     """Print a configuration file with every key, its meaning and its default."""

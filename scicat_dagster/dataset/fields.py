@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -60,6 +61,13 @@ def _iso_date(text: str) -> str:
         datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an ISO 8601 date") from None
+    return text
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{text!r} is not a web address")
     return text
 
 
@@ -140,4 +148,5 @@ class DatasetBody(BaseModel):
     inputDatasets: list[Filled] | None = None  # noqa: N815
     usedSoftware: list[Filled] | None = None  # noqa: N815
     isPublished: bool = False  # noqa: N815
+    scientificMetadataSchema: Annotated[str, AfterValidator(_web_address)] | None = None  # noqa: N815
     scientificMetadata: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)  # noqa: N815

@@ -73,7 +73,7 @@ def extract_metadata(
     TransientError
         The storage or the catalogue could not answer, or the file changed meanwhile.
     """
-    schema = schemas.select(file.path)
+    schema = schema_of(file, schemas, settings, limits=limits)
     built_in = _built_in_variables(file, schema, settings, announcement)
     reads = (*reads_of(schema), *sample_reads(schema.sample_attachment), _INSTRUMENT_NAME)
     data_directory = settings.ingestion.file_handling.data_directory
@@ -91,6 +91,21 @@ def extract_metadata(
         sample_id=sample_id,
         instrument=instrument,
     )
+
+
+def schema_of(
+    file: CompleteFile, schemas: SchemaCollection, settings: Settings, *, limits: Limits = LIMITS
+) -> Schema:
+    """Choose the schema of a complete file, by its content where a selector needs that.
+
+    Errors as for :func:`extract_metadata`.
+    """
+    data_directory = settings.ingestion.file_handling.data_directory
+
+    def read(reads: tuple[Read, ...]) -> Reader:
+        return read_values(file, reads, data_directory=data_directory, limits=limits)
+
+    return schemas.select(file.path, read)
 
 
 def describe_files(

@@ -19,10 +19,12 @@ from scicat_dagster.dataset.samples import SampleSource
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
-from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.reading import Read, look_at, read_values
 from scicat_dagster.files.sidecars import sidecar_directory
+from scicat_dagster.files.values import Reader
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.schemas.loading import SchemaCollection
+from scicat_dagster.schemas.models import Schema
 
 _LARGEST_ANNOUNCEMENT_BYTES = 4 * 1024 * 1024
 """More than any announcement; the file lies where others may write."""
@@ -33,13 +35,32 @@ def extract_again(
 ) -> ExtractedMetadata:
     """The metadata of a file on disk; raises as :func:`ingestion.extract_metadata`."""
     handling = settings.ingestion.file_handling
-    try:
-        path = Path(canonical_path(file, handling.data_directory))
-    except ValueError as error:
-        raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
+    path = _canonical(file, handling)
     announcement = saved_announcement(path, handling)
     found = look_at(path, data_directory=handling.data_directory)
     return ingestion.extract_metadata(found, schemas, catalogue, settings, announcement)
+
+
+def choose_again(file: str, schemas: SchemaCollection, settings: Settings) -> Schema:
+    """The schema of a file on disk, which is read only where a selector needs its content.
+
+    Raises as :func:`ingestion.schema_of`.
+    """
+    handling = settings.ingestion.file_handling
+    path = _canonical(file, handling)
+
+    def read(reads: tuple[Read, ...]) -> Reader:
+        found = look_at(path, data_directory=handling.data_directory)
+        return read_values(found, reads, data_directory=handling.data_directory)
+
+    return schemas.select(str(path), read)
+
+
+def _canonical(file: str, handling: FileHandlingSettings) -> Path:
+    try:
+        return Path(canonical_path(file, handling.data_directory))
+    except ValueError as error:
+        raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
 
 
 def describe_again(metadata: ExtractedMetadata, settings: Settings) -> FileDescription:

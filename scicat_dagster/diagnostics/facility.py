@@ -16,6 +16,7 @@ from scicat_dagster.diagnostics.report import Report
 from scicat_dagster.diagnostics.servers import check_directories, check_kafka, check_scicat
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
+from scicat_dagster.schemas.plugins import names_taken
 from scicat_dagster.scicat.client import ScicatClient
 
 
@@ -112,14 +113,22 @@ def _check_keys(configuration: Configuration, report: Report) -> None:
 def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
     files = [*schemas.files, *([schemas.fallback] if schemas.fallback else [])]
     report.schemas = len(files)
+    of_bases = set()
     for file in files:
         mistakes = file.located_mistakes()
         for mistake in mistakes:
-            place = f"{file.path}:{mistake.line}" if mistake.line else f"{file.path}"
+            if mistake in of_bases:
+                continue
+            if mistake.file is not None:
+                of_bases.add(mistake)
+            path = mistake.file or file.path
+            place = f"{path}:{mistake.line}" if mistake.line else f"{path}"
             remedy = mistake.remedy or "Correct it in the schema."
             report.add("schema", "mistake", f"{place}: {mistake}", remedy)
         if not mistakes:
             report.add("schema", "ok", f"{file.path}: {file.name}")
+    for taken in names_taken():
+        report.add("schema", "warning", taken, "Give it another name in the package.")
     for notice in schemas.duplicate_ids():
         report.add("schema", "mistake", f"{schemas.directory}: {notice.reason}")
     if not files:

@@ -12,8 +12,10 @@ from pydantic.json_schema import JsonSchemaValue
 
 from scicat_dagster.config.json_schema import DIALECT, AsWritten
 from scicat_dagster.schemas import selection
+from scicat_dagster.schemas.bases import EXTENDS
 from scicat_dagster.schemas.models import DATASET_FIELDS, NO_OPERATOR, V4_LIST_FIELDS, Schema
 from scicat_dagster.schemas.operators import OPERATORS
+from scicat_dagster.schemas.plugins import operator_names
 
 
 def imsc_schema() -> JsonSchemaValue:
@@ -23,11 +25,21 @@ def imsc_schema() -> JsonSchemaValue:
     definitions["Selector"] = _selector()
     made["properties"]["selector"]["$ref"] = "#/$defs/Selector"
     # It is read without fields, and no file can be registered with it.
-    made["properties"]["schema"]["minProperties"] = 1
-    made["required"].append("schema")
+    made["if"] = {"not": {"required": [EXTENDS]}}
+    made["then"] = {"properties": {"schema": {"minProperties": 1}}, "required": ["schema"]}
+    for section in ("variables", "schema", "jobs"):
+        # An entry without a value takes an inherited one away.
+        entries = _section(made["properties"][section])
+        entries["additionalProperties"] = {"anyOf": [entries["additionalProperties"], {"type": "null"}]}
     _only_known_operators(definitions["ValueVariable"])
     _only_known_fields(definitions["FieldAssignment"])
     return {"$schema": DIALECT, **made, "title": "Metadata schema (imsc)"}
+
+
+def _section(written: JsonSchemaValue) -> JsonSchemaValue:
+    """The dictionary among the ways in which a section is written."""
+    ways: list[JsonSchemaValue] = written.get("anyOf", [written])
+    return next(way for way in ways if way.get("type") == "object")
 
 
 def _selector() -> JsonSchemaValue:
@@ -37,6 +49,7 @@ def _selector() -> JsonSchemaValue:
         f"{'[-_]'.join(name.split('_'))}\\s*:" + ("(/|$)" if name == "starts_with" else "")
         for name in selection.OPERATORS
     )
+    on_content = "|".join("[-_]".join(name.split("_")) for name in selection.CONTENT_OPERATORS)
     several = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Selector"}}
     return {
         "title": "Selector",
@@ -44,6 +57,10 @@ def _selector() -> JsonSchemaValue:
         "anyOf": [
             {"const": "*"},
             {"type": "string", "pattern": f"^\\s*({'|'.join(sources)})\\s*:\\s*({conditions})"},
+            {
+                "type": "string",
+                "pattern": f"^\\s*{selection.CONTENT}\\s*:\\s*/[^:]*:\\s*({on_content})\\s*:",
+            },
             {
                 "type": "object",
                 "properties": {
@@ -53,6 +70,19 @@ def _selector() -> JsonSchemaValue:
                     "operand_2": {"type": ["string", "number"], "minLength": 1},
                 },
                 "required": ["operator", "operand_2"],
+                "anyOf": [{"required": ["source"]}, {"required": ["operand_1"]}],
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "properties": {
+                    "source": {"const": selection.CONTENT},
+                    "operand_1": {"const": selection.CONTENT},
+                    "path": {"type": "string", "pattern": "^\\s*/"},
+                    "operator": {"enum": list(_spellings(selection.CONTENT_OPERATORS))},
+                    "operand_2": {"type": ["string", "number", "boolean"], "minLength": 1},
+                },
+                "required": ["path", "operator", "operand_2"],
                 "anyOf": [{"required": ["source"]}, {"required": ["operand_1"]}],
                 "additionalProperties": False,
             },
@@ -69,7 +99,7 @@ def _selector() -> JsonSchemaValue:
 def _only_known_operators(definition: dict[str, Any]) -> None:
     operator = definition["properties"]["operator"]
     operator.pop("anyOf", None)
-    operator["enum"] = ["", NO_OPERATOR, *_spellings(OPERATORS), None]
+    operator["enum"] = ["", NO_OPERATOR, *_spellings(operator_names()), None]
     definition["allOf"] = [
         {
             "if": {"properties": {"operator": {"enum": list(_spellings([name]))}}, "required": ["operator"]},

@@ -10,9 +10,8 @@ run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from scicat_dagster.config.yaml_file import UnreadableError, lines_of, read_text, read_yaml
 from scicat_dagster.errors import Notice, PermanentError
+from scicat_dagster.files.reading import Read
+from scicat_dagster.files.values import Reader
+from scicat_dagster.schemas.bases import EXTENDS, Version, is_schema_file, version_of, with_bases
 from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, one_for_each_item
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.selection import Match, read_selector
-
-SUFFIXES = ("imsc.yml", "imsc.yaml", "imsc.json")
-"""What the name of a schema file holds; there need not be a dot before it, as in ``coda_imsc.yml``."""
 
 
 class SchemaError(PermanentError):
@@ -44,6 +43,24 @@ class SchemaError(PermanentError):
         return type(self), (self.path, self.mistakes)
 
 
+ReadContent = Callable[[tuple[Read, ...]], Reader]
+"""Reads what a selector asks of a data file's content; raises as ``files.reading.read_values``."""
+
+
+def nothing_read(reads: tuple[Read, ...]) -> Reader:
+    """Stands where a data file is a path only.
+
+    Raises
+    ------
+    PermanentError
+        Always: its schema depends on its content.
+    """
+    places = ", ".join(read.path for read in reads)
+    raise PermanentError(
+        f"Which schema is for the file depends on its content ({places}).", remedy="Give a file that exists."
+    )
+
+
 _RECENT_SECONDS = 3.0
 """A file may change twice within one tick of its storage's clock, which a time of change does not show."""
 
@@ -59,33 +76,58 @@ class SchemaFile:
     order: float | None = None
     name: str = ""
     selector: Any = None
+    origins: Mapping[str, Path] = field(default_factory=dict)
+    """The base that a key, or an entry such as ``variables.pi``, comes from."""
+    versions: Mapping[Path, Version] = field(default_factory=dict)
+    """The file and its bases, as they were when they were read."""
 
     @property
     def mistakes(self) -> tuple[str, ...]:
         """All that is wrong with it as sentences."""
-        return tuple(str(mistake) for mistake in self.found)
+        return tuple(self._in_its_file(mistake).in_words() for mistake in self.found)
 
     def located_mistakes(self) -> list[Mistake]:
-        """All that is wrong with it, references as well, with lines; one for each variable and field."""
-        found = (*self.found, *(self.schema.reference_mistakes() if self.schema else ()))
+        """All that is wrong with it, references and plug-ins as well, with lines; one for each item."""
+        if self.schema is None:
+            return one_for_each_item(self.located(self.found))
+        found = (*self.found, *self.schema.reference_mistakes(), *self.schema.plugin_mistakes())
         return one_for_each_item(self.located(found))
 
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Mistakes with their lines. The file is read again for them, because only a person needs them."""
-        try:
-            lines = lines_of(read_text(self.path))
-        except UnreadableError:
-            lines = {}
-        return [mistake.at(lines) for mistake in mistakes]
+        """Mistakes with their lines. Files are read again for them, because only a person needs them."""
+        placed = [self._in_its_file(mistake) for mistake in mistakes]
+        lines = {file: _lines_in(file or self.path) for file in {mistake.file for mistake in placed}}
+        return [mistake.at(lines[mistake.file]) for mistake in placed]
+
+    def _in_its_file(self, mistake: Mistake) -> Mistake:
+        """A mistake with the base that it is in, where it is in one."""
+        file = mistake.file or self.origins.get(mistake.item) or self.origins.get(mistake.key_at_top)
+        return mistake.model_copy(update={"file": file})
 
     @property
     def claims_files(self) -> bool:
         """Whether it can be said which files it is for."""
         return self.order is not None and self.selector is not None
 
-    def match(self, file_path: str) -> Match:
-        """Whether a data file is claimed, as far as that can be read."""
-        return read_selector(self.selector).match(file_path) if self.claims_files else Match.UNREADABLE
+    def match(self, file_path: str, content: Reader | None = None) -> Match:
+        """Whether a data file is claimed, as far as that can be read; see :meth:`Selector.match`."""
+        if not self.claims_files:
+            return Match.UNREADABLE
+        return read_selector(self.selector).match(file_path, content)
+
+    def reads(self, file_path: str) -> Iterator[Read]:
+        """What of a data file's content decides whether it is claimed."""
+        return read_selector(self.selector).reads(file_path)
+
+    def why_meant(self, file_path: str, content: Reader | None) -> PermanentError:
+        """The error of a data file that seems to be claimed."""
+        unreadable = [] if content is None else list(read_selector(self.selector).unreadable(content))
+        if not unreadable:
+            return SchemaError(self.path, self.mistakes)
+        return PermanentError(
+            f"Whether the schema {self.path} is for {file_path} cannot be said: {' '.join(unreadable)}",
+            remedy="Correct the data file, or the selector, then re-execute the run.",
+        )
 
     def selects(self, file_path: str) -> bool:
         """Whether a data file is claimed without any doubt."""
@@ -106,8 +148,10 @@ class SchemaCollection:
     files: tuple[SchemaFile, ...]
     fallback: SchemaFile | None = None
 
-    def select(self, file_path: str) -> Schema:
+    def select(self, file_path: str, read: ReadContent = nothing_read) -> Schema:
         """The schema of a data file: the first whose selector matches its canonical path, or the fallback.
+
+        ``read`` is called once at most, when a selector whose other parts match depends on the content.
 
         Raises
         ------
@@ -116,12 +160,17 @@ class SchemaCollection:
         PermanentError
             No schema matches, and there is no fallback.
         """
+        content: Reader | None = None
         for file in self.files:
-            match file.match(file_path):
+            answer = file.match(file_path, content)
+            if answer is Match.UNDECIDED:
+                content = read(tuple(self._reads(file_path)))
+                answer = file.match(file_path, content)
+            match answer:
                 case Match.YES:
                     return _usable(file)
                 case Match.MEANT:
-                    raise SchemaError(file.path, file.mistakes)
+                    raise file.why_meant(file_path, content)
         if self.fallback is not None:
             return _usable(self.fallback)
         tried = ", ".join(file.name or file.path.name for file in self.files) or "there is none"
@@ -130,6 +179,15 @@ class SchemaCollection:
             remedy=f"Add a schema to {self.directory} whose selector matches the file, or set "
             "ingestion.fallback_schema_file_path; then re-execute the run.",
         )
+
+    def _reads(self, file_path: str) -> Iterator[Read]:
+        """What of the content decides which schema is the first, as far as the path leaves that open."""
+        for file in self.files:
+            match file.match(file_path):
+                case Match.YES | Match.MEANT:
+                    return
+                case Match.UNDECIDED:
+                    yield from file.reads(file_path)
 
     def notices(self) -> tuple[Notice, ...]:
         """What is wrong with the folder as a whole, whatever the data file."""
@@ -188,28 +246,31 @@ def load_schemas(directory: Path, fallback: str = "") -> SchemaCollection:
     )
 
 
-def is_schema_file(path: Path) -> bool:
-    """Whether a file of the schemas directory is meant as a schema, by its name."""
-    return not path.name.startswith(".") and any(suffix in path.name for suffix in SUFFIXES)
-
-
 def read_schema_file(path: Path) -> SchemaFile:
-    """One schema file. Never raises: what is wrong with it is in ``mistakes``.
+    """One schema file with its bases. Never raises: what is wrong with it is in ``mistakes``.
 
-    A process that reads it again gets what it made of it the first time, unless the file was touched.
+    A process that reads it again gets what it made of it the first time, unless one of the files was touched.
     """
-    try:
-        status = path.stat()
-    except OSError:
-        return _parse(path)
-    if time.time() - status.st_mtime < _RECENT_SECONDS:
-        return _parse(path)
-    return _parse_once(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+    kept = _kept.get(path)
+    if kept is not None and all(version_of(file) == version for file, version in kept.versions.items()):
+        return kept
+    version = version_of(path)
+    read = _parse(path)
+    read = replace(read, versions={path: version, **read.versions})
+    if len(_kept) >= _MOST_KEPT:
+        _kept.clear()
+    if _are_settled(read.versions.values()):
+        _kept[path] = read
+    return read
 
 
-@lru_cache(maxsize=500)
-def _parse_once(path: Path, _version: tuple[int, int, int]) -> SchemaFile:
-    return _parse(path)
+_kept: dict[Path, SchemaFile] = {}
+_MOST_KEPT = 500
+
+
+def _are_settled(versions: Iterable[Version]) -> bool:
+    now = time.time()
+    return all(now - version[0] / 1e9 >= _RECENT_SECONDS for version in versions if version is not None)
 
 
 def _parse(path: Path) -> SchemaFile:
@@ -219,18 +280,38 @@ def _parse(path: Path) -> SchemaFile:
         return SchemaFile(path, None, _whole(f"It{str(error).removeprefix('it')}."))
     if not isinstance(raw, dict):
         return SchemaFile(path, None, _whole("It must hold keys such as `id`, `selector` and `schema`."))
-    try:
-        schema = Schema.model_validate(raw)
-    except ValidationError as error:
-        return _broken(path, raw, tuple(_all_mistakes(raw, error)))
+    extended = with_bases(path, raw)
+    schema, mistakes = _schema_in(extended.content)
+    if extended.mistakes:
+        # What it would have inherited is not its own mistake.
+        own = (mistake for mistake in mistakes if mistake.place != "schema" and mistake.key_at_top != EXTENDS)
+        schema, mistakes = None, (*extended.mistakes, *own)
     return SchemaFile(
         path,
         schema,
-        found=schema.mistakes(),
-        order=schema.order,
-        name=schema.name,
-        selector=schema.selector,
+        found=mistakes,
+        order=schema.order if schema else _order(raw.get("order")),
+        name=schema.name if schema else str(raw.get("name", "")),
+        selector=raw.get("selector"),
+        origins=extended.origins,
+        versions=extended.versions,
     )
+
+
+def _schema_in(content: dict[Any, Any]) -> tuple[Schema | None, tuple[Mistake, ...]]:
+    """The schema, unless it is broken as a whole, and all its mistakes."""
+    try:
+        schema = Schema.model_validate(content)
+    except ValidationError as error:
+        return None, tuple(_all_mistakes(content, error))
+    return schema, schema.mistakes()
+
+
+def _lines_in(path: Path) -> dict[str, int]:
+    try:
+        return lines_of(read_text(path))
+    except UnreadableError:
+        return {}
 
 
 def shipped_schemas() -> dict[str, Path]:
@@ -259,18 +340,6 @@ def _usable(file: SchemaFile) -> Schema:
 
 def _whole(what: str) -> tuple[Mistake, ...]:
     return (Mistake(place="", what=what),)
-
-
-def _broken(path: Path, raw: dict[Any, Any], mistakes: tuple[Mistake, ...]) -> SchemaFile:
-    """A broken schema with what can still be read of it."""
-    return SchemaFile(
-        path,
-        None,
-        mistakes,
-        order=_order(raw.get("order")),
-        name=str(raw.get("name", "")),
-        selector=raw.get("selector"),
-    )
 
 
 _PLACEHOLDERS = {"id": "", "name": "", "order": 0, "selector": "*"}

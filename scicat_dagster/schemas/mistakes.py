@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,11 +25,17 @@ class Mistake(BaseModel):
     """What to write, where more can be said than to correct it."""
     line: int = 0
     """Where it is in its file, from 1; 0 where that is not known."""
+    file: Path | None = None
+    """The base of the schema that it is in; None for the schema's own file."""
     key: str = ""
     """The key at its place that has to be changed, where the place does not name it."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}" if self.place else self.what
+
+    def in_words(self) -> str:
+        """The same with the name of the base that it is in."""
+        return f"{self.file.name}: {self}" if self.file else str(self)
 
     def below(self, place: str) -> Mistake:
         """The same mistake, seen from further outside."""
@@ -43,9 +50,15 @@ class Mistake(BaseModel):
 
     def as_notice(self, file: str = "") -> Notice:
         """The same for a run; ``file`` is the name of the schema file."""
+        file = self.file.name if self.file else file
         where = f" ({file}, line {self.line})" if file and self.line else ""
         sentence = f"{self.what[:1].upper()}{self.what[1:]}"
         return Notice(subject=self.place, reason=f"{sentence}{where}")
+
+    @property
+    def key_at_top(self) -> str:
+        """The key of the schema file that it is below, such as ``variables``."""
+        return self.place.partition(".")[0]
 
     @property
     def item(self) -> str:
@@ -55,10 +68,10 @@ class Mistake(BaseModel):
 
 def one_for_each_item(mistakes: Iterable[Mistake]) -> list[Mistake]:
     """The mistakes with those of the same variable or field as one, so that each takes one line."""
-    by_item: dict[str, list[Mistake]] = {}
+    by_item: dict[tuple[Path | None, str], list[Mistake]] = {}
     for mistake in mistakes:
-        by_item.setdefault(mistake.item, []).append(mistake)
-    return [found[0] if len(found) == 1 else _together(item, found) for item, found in by_item.items()]
+        by_item.setdefault((mistake.file, mistake.item), []).append(mistake)
+    return [found[0] if len(found) == 1 else _together(item, found) for (_, item), found in by_item.items()]
 
 
 def _together(item: str, mistakes: list[Mistake]) -> Mistake:
@@ -68,6 +81,7 @@ def _together(item: str, mistakes: list[Mistake]) -> Mistake:
         what=" ".join(str(mistake) for mistake in inner),
         remedy=" ".join(dict.fromkeys(mistake.remedy for mistake in mistakes if mistake.remedy)),
         line=min(mistake.line for mistake in mistakes),
+        file=mistakes[0].file,
     )
 
 

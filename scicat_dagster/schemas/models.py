@@ -28,8 +28,9 @@ from scicat_dagster.nearest import suggestion
 from scicat_dagster.schemas.conversion import ValueType
 from scicat_dagster.schemas.mistakes import Mistake, mistakes_in, unknown_key
 from scicat_dagster.schemas.operators import OPERATORS, Arguments, canonical_name
+from scicat_dagster.schemas.plugins import is_operator, operator_named, operator_names
 from scicat_dagster.schemas.rendering import references
-from scicat_dagster.schemas.selection import Selector, read_selector
+from scicat_dagster.schemas.selection import Selector, expression_mistakes, read_selector
 from scicat_dagster.schemas.techniques import technique
 
 MESSAGE_VARIABLES = ("message_job_id", "message_service_id", "message_metadata")
@@ -181,14 +182,8 @@ class NexusVariable(_Part):
     @field_validator("path")
     @classmethod
     def _wildcards_are_expressions(cls, path: str) -> str:
-        for component in path.split("/"):
-            if "*" in component and component != "*":
-                try:
-                    re.compile(component)
-                except re.error as error:
-                    raise ValueError(
-                        f"component {component!r} is not a regular expression ({error})"
-                    ) from None
+        for mistake in expression_mistakes(path):
+            raise ValueError(mistake)
         return path
 
 
@@ -239,14 +234,16 @@ class ValueVariable(_Part):
     def _known_operator(cls, name: object) -> object:
         if not name or name == NO_OPERATOR:
             return ""
-        if not isinstance(name, str) or canonical_name(name) not in OPERATORS:
-            meant = suggestion(str(name), OPERATORS) or f"; known are {', '.join(sorted(OPERATORS))}"
+        if not isinstance(name, str) or not is_operator(canonical_name(name)):
+            known = operator_names()
+            meant = suggestion(str(name), known) or f"; known are {', '.join(sorted(known))}"
             raise ValueError(f"unknown operator {name!r}{meant}")
         return canonical_name(name)
 
     @model_validator(mode="after")
     def _can_be_operated(self) -> ValueVariable:
-        if self.operator and not OPERATORS[self.operator].is_optional and (missing := self.missing_arguments):
+        built_in = OPERATORS.get(self.operator)
+        if built_in and not built_in.is_optional and (missing := self.missing_arguments):
             raise ValueError(f"the operator {self.operator} needs `{missing[0]}`")
         if self.operator == "panet":
             _check_techniques(self.value)
@@ -262,7 +259,7 @@ class ValueVariable(_Part):
     @property
     def missing_arguments(self) -> tuple[str, ...]:
         """What the operator needs and is not given. Only an operator that may be left out lacks something."""
-        needs = OPERATORS[self.operator].needs if self.operator else ()
+        needs = OPERATORS[self.operator].needs if self.operator in OPERATORS else ()
         return tuple(argument for argument in needs if getattr(self, argument) is None)
 
     def oddities(self) -> Iterator[Mistake]:
@@ -411,6 +408,10 @@ class PreviewDefinition(_Part):
         return percentiles
 
 
+def _as_list(raw: object) -> object:
+    return raw if isinstance(raw, list | tuple) else [raw]
+
+
 def _switched(raw: object) -> object:
     """`preview: false` is short for one that is not enabled."""
     return {"enabled": raw} if isinstance(raw, bool) else raw
@@ -423,6 +424,13 @@ class Schema(_Part):
     """What tells this schema from all others, such as a UUID."""
     name: Text
     """The name for people."""
+    extends: Annotated[
+        tuple[Text, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+    ] = ()
+    """The base whose sections it shares, such as `common.part.yml`, or a list of bases of which a later one
+    wins. What stands here in the schema wins over them, entry by entry; an entry without a value takes the
+    inherited one away.
+    """
     instrument: Annotated[
         str, BeforeValidator(_joined, json_schema_input_type=str | float | list[str | float])
     ] = ""
@@ -431,7 +439,8 @@ class Schema(_Part):
     """Schemas are asked in this order, the lowest first; the first one whose selector matches is used."""
     selector: Any
     """Which files it is for: `*`, source:operator:argument, {source, operator, operand_2}, or {and: [...]}
-    and {or: [...]} of these. Every source is the full path of the file.
+    and {or: [...]} of these. Every source is the full path of the file, but for
+    nexus:/path:operator:argument, which is about a value in the file.
     """
     sample_attachment: Annotated[
         SampleAttachment | Unusable,
@@ -551,6 +560,20 @@ class Schema(_Part):
                 if used not in defined
             )
         return found
+
+    def plugin_mistakes(self) -> Iterator[Mistake]:
+        """Operators of other packages that cannot be used here; the packages are imported for that."""
+        for name, variable in self.variables.items():
+            if isinstance(variable, ValueVariable) and variable.operator:
+                try:
+                    operator_named(variable.operator)
+                except ValueError as error:
+                    yield Mistake(
+                        place=f"variables.{name}",
+                        what=f"the operator {variable.operator}: {error}.",
+                        remedy="Repair the package, or install it again; then restart the service.",
+                        key="operator",
+                    )
 
     def _not_defined(self, used: str) -> str:
         meant = suggestion(used, (*self.variables, *BUILT_IN_VARIABLES))

@@ -24,7 +24,7 @@ from scicat_dagster.schemas.models import (
     Unusable,
     ValueVariable,
 )
-from scicat_dagster.schemas.operators import OPERATORS
+from scicat_dagster.schemas.plugins import operator_named
 from scicat_dagster.schemas.rendering import UnresolvedError, Value, render, render_address
 
 _TEXTS = frozenset({"string", "string[]", "email", "link"})
@@ -170,8 +170,8 @@ def _from_catalogue(
 def _operated(variable: ValueVariable, rendered: Value) -> Value:
     if not variable.operator or variable.missing_arguments:
         return rendered
-    operator = OPERATORS[variable.operator]
     try:
+        operator = operator_named(variable.operator)
         result = operator.apply(rendered.value, variable.arguments)
     except (LookupError, ValueError, TypeError) as error:
         raise ValueError(f"The operator {variable.operator}: {error}.") from error

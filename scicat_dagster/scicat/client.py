@@ -21,7 +21,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from scicat_dagster.config.models import version_of
 from scicat_dagster.dataset.jobs import Job
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError
-from scicat_dagster.scicat.dialects import DIALECTS, JSON, Attachment, Body, Dialect
+from scicat_dagster.scicat.dialects import DIALECTS, JSON, SCHEMA_LINK, Attachment, Body, Dialect
 from scicat_dagster.scicat.errors import RefusedError, UnansweredError, server_text
 from scicat_dagster.scicat.models import AttachmentRecord, DatasetRecord, JobRecord, OrigDatablockRecord
 from scicat_dagster.scicat.queries import MOST_RECORDS, filter_text, parts_for_an_address
@@ -44,10 +44,10 @@ class Generation:
     """What a server has, as far as it matters here; a server tells nobody its version."""
 
     has_v4: bool
-    has_new_relationships: bool
+    is_since_4_28: bool
 
     def __str__(self) -> str:
-        if self.has_new_relationships:
+        if self.is_since_4_28:
             return "4.28 or later, such as 5.x"
         return "4.x before 4.28" if self.has_v4 else "one without API v4"
 
@@ -90,11 +90,11 @@ class ScicatClient(ScicatSession):
             The server could not answer.
         """
         if not self._settings.has_versions:
-            return Generation(has_v4=False, has_new_relationships=False)
+            return Generation(has_v4=False, is_since_4_28=False)
         return Generation(
             has_v4=self._has_route("v4/datasets?filter=%7B%22limits%22%3A%7B%22limit%22%3A1%7D%7D"),
             # They came with the same release.
-            has_new_relationships=self._has_route("v4/metadatakeys"),
+            is_since_4_28=self._has_route("v4/metadatakeys"),
         )
 
     def _has_route(self, path: str) -> bool:
@@ -123,7 +123,12 @@ class ScicatClient(ScicatSession):
 
     def left_out(self, dataset: dict[str, JsonValue]) -> tuple[Notice, ...]:
         """What of a dataset the API in use has no place for."""
-        return tuple(self.route("datasets").dialect.left_out(dataset))
+        return tuple(self._dialect_for(dataset).left_out(dataset))
+
+    def held(self, dataset: Mapping[str, JsonValue]) -> Body:
+        """A dataset without the fields that this server does not have."""
+        unknown = self._dialect_for(dataset).unknown(dataset)
+        return {name: value for name, value in dataset.items() if name not in unknown}
 
     def as_posted(self, dataset: dict[str, JsonValue]) -> Body:
         """The body that creates a dataset on this server."""
@@ -131,9 +136,10 @@ class ScicatClient(ScicatSession):
 
     def _dialect_for(self, dataset: Mapping[str, JsonValue]) -> Dialect:
         dialect = self.route("datasets").dialect
-        # Hardly any dataset has them, and for the others the server is not asked.
-        if dataset.get("relationships") and not self.generation.has_new_relationships:
-            return replace(dialect, has_new_relationships=False)
+        # Hardly any dataset has one of them, and for the others the server is not asked.
+        is_newer = dataset.get("relationships") or dataset.get(SCHEMA_LINK)
+        if is_newer and not self.generation.is_since_4_28:
+            return replace(dialect, is_since_4_28=False)
         return dialect
 
     def dataset_page(self, pid: str) -> str:

@@ -30,6 +30,9 @@ MERGE_PATCH = "application/merge-patch+json"
 
 Body = dict[str, JsonValue]
 
+SCHEMA_LINK = "scientificMetadataSchema"
+"""The address of the JSON Schema by which the server validates the scientific metadata."""
+
 _SUMS = ("size", "numberOfFiles")
 _UNKNOWN_TO_V3_DERIVED = (
     "creationLocation",
@@ -67,8 +70,10 @@ class Dialect(ABC):
     """One version of the API on one generation of the server."""
 
     version: ClassVar[int]
-    has_new_relationships: bool = True
-    """Whether relationships have identifiers (since 4.28), and not pids only."""
+    is_since_4_28: bool = True
+    """Whether relationships have identifiers, and not pids only, and a dataset may name the JSON Schema of
+    its metadata (which earlier servers refuse; by v3 all before 4.26).
+    """
 
     @abstractmethod
     def new_dataset(self, dataset: Mapping[str, JsonValue]) -> Body:
@@ -86,9 +91,15 @@ class Dialect(ABC):
         """Why this API cannot hold a dataset at all; empty where it can."""
         return ""
 
-    @abstractmethod
+    def unknown(self, dataset: Mapping[str, JsonValue]) -> frozenset[str]:
+        """The fields of a dataset that this server does not have."""
+        return frozenset() if self.is_since_4_28 else frozenset({SCHEMA_LINK} & dataset.keys())
+
     def left_out(self, dataset: Mapping[str, JsonValue]) -> Iterator[Notice]:
         """What of a dataset this API has no place for."""
+        if SCHEMA_LINK in self.unknown(dataset):
+            reason = "A SciCat before 4.28 may refuse this field: it is left out."
+            yield Notice(subject=f"dataset.{SCHEMA_LINK}", reason=reason)
 
     @abstractmethod
     def among(self, values: Sequence[JsonValue]) -> Body:
@@ -130,7 +141,7 @@ class Dialect(ABC):
         }
 
     def _relationships(self, value: JsonValue) -> JsonValue:
-        if self.has_new_relationships or not isinstance(value, list):
+        if self.is_since_4_28 or not isinstance(value, list):
             return value
         return [
             {"pid": item.get("identifier"), "relationship": item.get("relationship", "IsReferencedBy")}
@@ -140,7 +151,8 @@ class Dialect(ABC):
         ]
 
     def _adapted(self, fields: Mapping[str, JsonValue]) -> Body:
-        adapted = dict(fields)
+        unknown = Dialect.unknown(self, fields)
+        adapted = {name: value for name, value in fields.items() if name not in unknown}
         if "relationships" in adapted:
             adapted["relationships"] = self._relationships(adapted["relationships"])
         return adapted
@@ -177,7 +189,13 @@ class V3(Dialect):
             "" if kind in {None, "raw", "derived"} else f"SciCat's v3 API has no datasets of the type {kind}."
         )
 
+    def unknown(self, dataset: Mapping[str, JsonValue]) -> frozenset[str]:
+        if dataset.get("type") != "derived":
+            return super().unknown(dataset)
+        return super().unknown(dataset) | (dataset.keys() & set(_UNKNOWN_TO_V3_DERIVED))
+
     def left_out(self, dataset: Mapping[str, JsonValue]) -> Iterator[Notice]:
+        yield from super().left_out(dataset)
         for plural, singular in V4_LIST_FIELDS.items():
             given = dataset.get(plural)
             # All investigators are in the one text.
@@ -249,8 +267,9 @@ class V4(Dialect):
         metadata = changes.get("scientificMetadata")
         if not isinstance(metadata, dict):
             return Change(body, MERGE_PATCH)
-        if _holds_null(metadata):
-            # In a merge patch it would remove the value; a plain one replaces the metadata whole.
+        if _holds_null(metadata) or (record.model_extra or {}).get(SCHEMA_LINK) or SCHEMA_LINK in changes:
+            # In a merge patch null would remove the value, and the server would validate the patch alone. A
+            # plain one replaces the metadata whole.
             return Change(body)
         return Change({**body, "scientificMetadata": _difference(metadata, record)}, MERGE_PATCH)
 
@@ -268,12 +287,6 @@ class V4(Dialect):
                 is_text = singular == "principalInvestigator"
                 read[singular] = ", ".join(str(item) for item in items) if is_text else items[0]
         return read
-
-    def left_out(
-        self,
-        dataset: Mapping[str, JsonValue],  # noqa: ARG002 - There is a place for everything.
-    ) -> Iterator[Notice]:
-        return iter(())
 
     def among(self, values: Sequence[JsonValue]) -> Body:
         return {"$in": list(values)}

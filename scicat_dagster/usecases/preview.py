@@ -131,6 +131,7 @@ def _difference(
     settings: Settings,
 ) -> Correction | None:
     try:
+        built = built.model_copy(update={"dataset": client.held(built.dataset)})
         registered = registered_dataset(built, client, settings.ingestion)
     except TransientError as error:
         # The bodies are right all the same.

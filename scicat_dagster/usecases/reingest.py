@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
-from scicat_dagster.dataset.rebuild import build_again, extract_again
-from scicat_dagster.errors import IngestionError, Notice, PermanentError, TransientError, bounded
+from scicat_dagster.dataset.rebuild import build_again, choose_again, extract_again
+from scicat_dagster.errors import IngestionError, Notice, TransientError, bounded
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Change, Correction, apply, check_also, compare
@@ -96,8 +96,8 @@ class Reingestion:
     def is_for(self, file: str, schema: str) -> bool:
         """Whether a file's schema has this id or name; also where nobody knows, for the file to say why."""
         try:
-            chosen = self.schemas.select(file)
-        except PermanentError:
+            chosen = choose_again(file, self.schemas, self.settings)
+        except IngestionError:
             return True
         return schema in {chosen.id, chosen.name}
 
@@ -112,6 +112,7 @@ class Reingestion:
         try:
             metadata = extract_again(file, self.schemas, self.catalogue, self.settings)
             built = build_again(metadata, self.settings)
+            built = built.model_copy(update={"dataset": self.catalogue.held(built.dataset)})
             registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
             if registered is None:
                 return Reingested(file=file, state="not registered", warnings=built.notices)

@@ -210,6 +210,10 @@ SELECTORS: list[Any] = [
     {"operand_1": "filename", "operator": "starts-with", "operand_2": "/data"},
     {"and": ["filename:contains:a", {"or": ["filename:contains:b", "*"]}]},
     {"or": ["filename:contains:a"], "and": ["filename:contains:b"]},
+    "nexus:/entry/instrument/name:equals:ODIN",
+    " nexus : /entry/^user_.*/name : starts-with :a:b",
+    {"source": "nexus", "path": "/entry/title", "operator": "contains", "operand_2": 42},
+    {"and": ["filename:contains:a", {"or": ["nexus:/a:equals:b", "nexus:/c:equals:d"]}]},
 ]
 NO_SELECTORS: list[Any] = [
     "",
@@ -230,6 +234,13 @@ NO_SELECTORS: list[Any] = [
     {"operator": "contains", "operand_2": "odin"},
     {"source": "filename", "operator": "contains", "operand_2": "odin", "operand_3": "x"},
     {"and": ["filename:resembles:odin"]},
+    "nexus:/entry/title",
+    "nexus:entry/title:equals:a",
+    "nexus:/entry/title:resembles:a",
+    "filename:equals:/data/odin",
+    {"source": "nexus", "operator": "equals", "operand_2": "a"},
+    {"source": "nexus", "path": "entry/title", "operator": "equals", "operand_2": "a"},
+    {"source": "filename", "path": "/entry/title", "operator": "contains", "operand_2": "a"},
 ]
 
 
@@ -244,6 +255,18 @@ def test_a_selector_is_checked_as_it_is_read(
 
     assert (mistakes(IMSC, schema_document) == []) == good
     assert (imsc_mistakes(tmp_path, schema_document) == ()) == good
+
+
+def test_a_schema_with_a_base_may_leave_fields_to_it(tmp_path: Path, schema_document: dict[str, Any]) -> None:
+    fields = schema_document.pop("schema")
+    (tmp_path / "common.part.yml").write_text(yaml.safe_dump({"schema": fields}))
+    leaving_all = schema_document | {"extends": "common.part.yml"}
+    without_one = leaving_all | {"extends": ["common.part.yml"], "schema": {"owner": None}}
+
+    for document in (leaving_all, without_one):
+        assert mistakes(IMSC, document) == []
+        assert imsc_mistakes(tmp_path, document) == ()
+    assert mistakes(IMSC, leaving_all | {"extends": {"file": "common.part.yml"}})
 
 
 def imsc_mistakes(folder: Path, document: dict[str, Any]) -> tuple[str, ...]:

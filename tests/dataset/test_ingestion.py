@@ -232,6 +232,24 @@ def test_a_file_for_which_there_is_no_schema_asks_nothing(
     assert catalogue.asked == []
 
 
+def test_a_file_that_changed_before_its_content_was_read_is_tried_again(
+    tmp_path: Path,
+    schema_document: Document,
+    file: CompleteFile,
+    catalogue: FakeCatalogue,
+    settings: Settings,
+    path: Path,
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    schema_document["selector"] = "nexus:/entry/instrument/name:equals:ODIN"
+    (folder / "own.imsc.yml").write_text(yaml.safe_dump(schema_document))
+    path.write_bytes(path.read_bytes() + b"more")
+
+    with pytest.raises(FileChangedError):
+        extract_metadata(file, load_schemas(folder), catalogue, settings)
+
+
 def test_a_file_that_no_schema_selects_is_registered_with_the_fallback(
     tmp_path: Path, file: CompleteFile, catalogue: FakeCatalogue
 ) -> None:

@@ -22,10 +22,17 @@ JOB = "4c9a7f5e-job-of-the-message"
 
 @pytest.fixture
 def registered(small: SmallFacility) -> Facility:
-    """The facility whose file was announced, registered, and has its pid from the announcement."""
+    """The facility whose file was announced, registered, and has its pid from the announcement.
+
+    Only the content of the file says which of its two schemas is the one.
+    """
     schema = yaml.safe_load(small.schema.read_text())
     schema["variables"]["pid"] = {"source": "VALUE", "value": "<message_job_id>", "value_type": "string"}
-    small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
+    for name, order in (("DREAM", 1), ("ODIN", 2)):
+        selector = {"and": ["filename:contains:/raw/", f"nexus:/entry/instrument/name:equals:{name}"]}
+        document = {**schema, "id": name, "name": name, "order": order, "selector": selector}
+        small.schema.with_name(f"{name}.imsc.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+    small.schema.unlink()
     announcement = FileWritten(file_path=str(small.file), job_id=JOB, topic="odin", partition=0, offset=7)
     waiting = {"config": {"announcement": announcement.model_dump_json()}}
     facility = small.facility()
@@ -81,6 +88,35 @@ def test_reingest_finds_the_dataset_up_to_date(small: SmallFacility, registered:
     found = Reingestion(registered.settings, registered.schemas(), registered.catalogue)
 
     assert found.compared(str(small.file)).state == "up to date"
+    registered.close()
+
+
+def test_a_file_is_of_the_schema_that_its_content_selects(small: SmallFacility, registered: Facility) -> None:
+    files = Reingestion(registered.settings, registered.schemas(), registered.catalogue)
+
+    assert files.is_for(str(small.file), "ODIN")
+    assert not files.is_for(str(small.file), "DREAM")
+    small.file.unlink()
+    assert files.is_for(str(small.file), "DREAM"), "nobody knows: it is looked at, and says why"
+    registered.close()
+
+
+def test_a_changed_base_is_a_difference(small: SmallFacility, registered: Facility) -> None:
+    schema = small.schema.with_name("ODIN.imsc.yml")
+    document = yaml.safe_load(schema.read_text())
+    fields = document.pop("schema")
+    schema.write_text(yaml.safe_dump({**document, "extends": "common.part.yml"}, sort_keys=False))
+    base = small.schema.with_name("common.part.yml")
+
+    def state() -> str:
+        base.write_text(yaml.safe_dump({"schema": fields}, sort_keys=False))
+        files = Reingestion(registered.settings, registered.schemas(), registered.catalogue)
+        return files.compared(str(small.file)).state
+
+    assert state() == "up to date"
+    (key,) = (key for key, field in fields.items() if field["machine_name"] == "run_number")
+    fields[key]["human_name"] = "Number of the run"
+    assert state() == "differs"
     registered.close()
 
 

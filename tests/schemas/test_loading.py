@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.files.reading import Contents, Read, ReadAnswer
+from scicat_dagster.schemas.bases import is_schema_file
 from scicat_dagster.schemas.loading import (
     SchemaError,
-    is_schema_file,
     load_schemas,
     read_schema_file,
     shipped_schemas,
@@ -440,3 +441,67 @@ def test_a_schema_file_that_goes_away_is_told(folder: Path, write: Write) -> Non
     path = write("odin.imsc.yml")
     path.unlink()
     assert "No such file" in read_schema_file(path).mistakes[0]
+
+
+CONTENT_SELECTOR = {"and": ["filename:contains:odin", "nexus:/entry/instrument/name:equals:ODIN"]}
+
+
+def reader(answers: dict[str, ReadAnswer], asked: list[str]) -> Callable[[tuple[Read, ...]], Contents]:
+    def read(reads: tuple[Read, ...]) -> Contents:
+        asked.extend(read.path for read in reads)
+        absent = ReadAnswer(error="lookup", reason="absent")
+        return Contents({read: answers.get(read.path, absent) for read in reads})
+
+    return read
+
+
+def test_the_content_is_read_once_and_only_for_schemas_whose_path_matches(folder: Path, write: Write) -> None:
+    write("a.imsc.yml", order=1, selector={"and": ["filename:contains:dream", "nexus:/d:equals:1"]})
+    write("b.imsc.yml", order=2, selector={"and": ["filename:contains:odin", "nexus:/b:equals:1"]})
+    write("c.imsc.yml", order=3, selector="nexus:/c:equals:1")
+    write("d.imsc.yml", order=4, selector="filename:contains:odin")
+    write("e.imsc.yml", order=5, selector="nexus:/e:equals:1")
+    asked: list[str] = []
+    schemas = load_schemas(folder)
+
+    chosen = schemas.select(FILE, reader({"/c": ReadAnswer(value=["1"])}, asked))
+    assert (chosen.name, asked) == ("c", ["/b", "/c"])
+    asked.clear()
+    assert schemas.select(FILE, reader({}, asked)).name == "d"
+    assert asked == ["/b", "/c"]
+
+
+def test_the_content_is_not_read_where_the_path_decides(folder: Path, write: Write) -> None:
+    write("a.imsc.yml", order=1, selector="filename:contains:odin")
+    write("b.imsc.yml", order=2, selector="nexus:/b:equals:1")
+    schemas = load_schemas(folder)
+
+    assert schemas.select(FILE).name == "a"
+    with pytest.raises(PermanentError, match="depends on its content \\(/b\\)"):
+        schemas.select("/data/dream/run.hdf")
+
+
+def test_a_broken_schema_keeps_the_files_that_its_content_selects(folder: Path, write: Write) -> None:
+    write("odin.imsc.yml", selector=CONTENT_SELECTOR, id=None)
+    write("rest.imsc.yml", order=99, selector="*")
+    schemas = load_schemas(folder)
+    odin = reader({"/entry/instrument/name": ReadAnswer(value=["ODIN"])}, [])
+
+    with pytest.raises(SchemaError, match=r"odin\.imsc\.yml.*id"):
+        schemas.select(FILE, odin)
+    assert schemas.select(FILE, reader({}, [])).name == "rest"
+
+
+def test_a_value_that_cannot_be_compared_is_an_error_that_names_schema_and_file(
+    folder: Path, write: Write
+) -> None:
+    write("odin.imsc.yml", selector=CONTENT_SELECTOR)
+    write("rest.imsc.yml", order=99, selector="*")
+    damaged = ReadAnswer(error="value", reason="its chunks are damaged.")
+
+    with pytest.raises(PermanentError) as caught:
+        load_schemas(folder).select(FILE, reader({"/entry/instrument/name": damaged}, []))
+
+    assert "odin.imsc.yml" in caught.value.what
+    assert FILE in caught.value.what
+    assert "its chunks are damaged." in caught.value.what

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scicat_dagster.files.values import NexusValue, Scalar
 from scicat_dagster.schemas.selection import Match, read_selector
 
 ODIN = "/data/odin/443503/raw/run:1.hdf"
@@ -194,3 +199,181 @@ def test_whatever_is_written_selects_or_is_mistaken(raw: object) -> None:
     elif selector.match(ODIN) is Match.YES:
         # Some branch of it is good.
         assert isinstance(raw, dict)
+
+
+NAME = "/entry/instrument/name"
+
+
+@dataclass
+class Content:
+    """A file's content by path; what is not in there is not in the file, and an error is raised."""
+
+    values: Mapping[str, Scalar | list[Any] | Exception]
+    asked: list[str] = field(default_factory=list)
+
+    def read_one(self, path: str, *, as_text: bool = False) -> NexusValue:
+        raise NotImplementedError
+
+    def read_all(self, path: str, *, as_text: bool = False) -> NexusValue:
+        assert as_text
+        self.asked.append(path)
+        value = self.values.get(path, LookupError(f"There is no dataset at {path}."))
+        if isinstance(value, Exception):
+            raise value
+        return NexusValue(value)
+
+
+def on_content(selector: object, values: Mapping[str, Any], path: str = ODIN) -> Match:
+    return read_selector(selector).match(path, Content(values))
+
+
+@pytest.mark.parametrize(
+    ("selector", "value", "expected"),
+    [
+        ("nexus:/entry/instrument/name:equals:ODIN", ["ODIN"], Match.YES),
+        ("nexus:/entry/instrument/name:equals:ODI", ["ODIN"], Match.NO),
+        ("nexus:/entry/instrument/name:equals:odin", ["ODIN"], Match.NO),
+        ("nexus:/entry/instrument/name:starts_with:OD", ["ODIN"], Match.YES),
+        ("nexus:/entry/instrument/name:starts-with:IN", ["ODIN"], Match.NO),
+        ("nexus:/entry/instrument/name:contains:DI", ["ODIN"], Match.YES),
+        # As written: what is between the colons of the argument belongs to it.
+        ("nexus:/entry/instrument/name:equals:a:b: c", ["a:b: c"], Match.YES),
+        (" nexus : /entry/instrument/name : equals :ODIN", ["ODIN"], Match.YES),
+        # One of the values is enough.
+        ("nexus:/entry/instrument/name:equals:ODIN", [["DREAM"], ["ODIN"]], Match.YES),
+        ("nexus:/entry/instrument/name:equals:ODIN", [], Match.NO),
+        # A number is one however it is written.
+        ("nexus:/entry/instrument/name:equals:42", [42], Match.YES),
+        ("nexus:/entry/instrument/name:equals:42.0", [42], Match.YES),
+        ("nexus:/entry/instrument/name:equals:42", ["42.000"], Match.YES),
+        ("nexus:/entry/instrument/name:equals:42", [43], Match.NO),
+        ({"source": "nexus", "path": NAME, "operator": "equals", "operand_2": 42}, [42.0], Match.YES),
+        ({"source": "nexus", "path": NAME, "operator": "equals", "operand_2": True}, [True], Match.YES),
+        ({"operand_1": "nexus", "path": NAME, "operator": "equals", "operand_2": "ODIN"}, ["x"], Match.NO),
+    ],
+)
+def test_a_condition_on_the_content_compares_the_values_at_its_path(
+    selector: object, value: list[Any], expected: Match
+) -> None:
+    assert mistakes(selector) == ""
+    assert on_content(selector, {NAME: value}) is expected
+
+
+def test_a_path_that_is_not_in_the_file_makes_its_branch_false() -> None:
+    absent = f"nexus:{NAME}:contains:"
+
+    assert on_content(absent, {}) is Match.NO
+    assert on_content({"or": [absent, "filename:contains:odin"]}, {}) is Match.YES
+    assert on_content({"and": [absent, "filename:contains:odin"]}, {}) is Match.NO
+
+
+def test_a_value_that_cannot_be_read_claims_the_file_to_fail() -> None:
+    selector = {"and": ["filename:contains:odin", f"nexus:{NAME}:equals:ODIN"]}
+    content = Content({NAME: ValueError("it is stored in another file.")})
+
+    assert read_selector(selector).match(ODIN, content) is Match.MEANT
+    assert read_selector(selector).match(DREAM, content) is Match.NO
+    assert list(read_selector(selector).unreadable(content)) == [
+        f"nexus:{NAME} cannot be compared: it is stored in another file."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("selector", "path", "reads"),
+    [
+        ("nexus:/a:equals:1", ODIN, ["/a"]),
+        ({"and": ["filename:contains:odin", "nexus:/a:equals:1"]}, ODIN, ["/a"]),
+        ({"and": ["filename:contains:odin", "nexus:/a:equals:1"]}, DREAM, []),
+        ({"or": ["filename:contains:odin", "nexus:/a:equals:1"]}, ODIN, []),
+        ({"or": ["filename:contains:odin", "nexus:/a:equals:1"]}, DREAM, ["/a"]),
+        (
+            {
+                "or": [
+                    {"and": ["filename:contains:odin", "nexus:/a:equals:1", "nexus:/b:equals:1"]},
+                    {"and": ["filename:contains:dream", "nexus:/c:equals:1"]},
+                ]
+            },
+            ODIN,
+            ["/a", "/b"],
+        ),
+        ("nexuss:/a:equals:1", ODIN, ["/a"]),
+        ("filename:contains:odin", ODIN, []),
+        ("*", ODIN, []),
+    ],
+)
+def test_only_what_decides_is_read(selector: object, path: str, reads: list[str]) -> None:
+    selector_ = read_selector(selector)
+
+    assert [read.path for read in selector_.reads(path)] == reads
+    assert (selector_.match(path) is Match.UNDECIDED) == bool(reads)
+
+
+conditions = st.sampled_from(
+    [
+        "*", "filename:contains:odin", "filename:contains:dream", "filename:resembles:odin",
+        "filname:contains:odin", "nexus:/a:equals:1", "nexus:/b:equals:1", "nexus:/c:equal:1",
+    ]
+)  # fmt: skip
+trees = st.recursive(
+    conditions,
+    lambda inner: st.dictionaries(
+        st.sampled_from(["and", "or"]), st.lists(inner, min_size=1, max_size=3), min_size=1
+    ),
+    max_leaves=8,
+)
+contents = st.dictionaries(
+    st.sampled_from(["/a", "/b", "/c"]), st.sampled_from([["1"], ["2"], ValueError("damaged")])
+)
+
+
+@given(trees, st.sampled_from([ODIN, DREAM]), contents)
+def test_what_the_path_decides_is_so_whatever_the_content(
+    tree: Any, path: str, values: dict[str, Any]
+) -> None:
+    selector = read_selector(tree)
+    by_path = selector.match(path)
+    with_content = selector.match(path, Content(values))
+
+    assert with_content is not Match.UNDECIDED
+    if by_path is not Match.UNDECIDED:
+        assert with_content is by_path
+
+
+@given(trees, st.sampled_from([ODIN, DREAM]), contents)
+def test_nothing_decides_but_what_is_asked_for(tree: Any, path: str, values: dict[str, Any]) -> None:
+    selector = read_selector(tree)
+    asked = {read.path for read in selector.reads(path)}
+    only_asked = {place: value for place, value in values.items() if place in asked}
+
+    if selector.match(path) is Match.UNDECIDED:
+        assert selector.match(path, Content(values)) is selector.match(path, Content(only_asked))
+
+
+@pytest.mark.parametrize(
+    ("selector", "what"),
+    [
+        ("nexus:/entry/title", "not of the form nexus:/path:operator:argument"),
+        ("nexus:contains:odin", "not of the form nexus:/path:operator:argument"),
+        ("nexus:entry/title:equals:a", "'entry/title' is not a path in the file; begin it with /"),
+        ("nexus:/entry/title:equal:a", "unknown operator 'equal'; did you mean equals?"),
+        ("nexus:/entry/title:resembles:a", "unknown operator 'resembles'; use one of contains, equals"),
+        ("nexuss:/entry/title:equals:a", "unknown source 'nexuss'; did you mean nexus?"),
+        ("nexus:/entry/(*/title:equals:a", "component '(*' is not a regular expression"),
+        ({"source": "nexus", "operator": "equals", "operand_2": "a"}, "lacks `path`"),
+        ({"source": "nexus", "path": "/a", "operator": "equals"}, "lacks operand_2"),
+        (
+            {"source": "nexus", "path": "/a", "operator": "equals", "operand_2": "a", "unit": "m"},
+            "the key 'unit' is not known",
+        ),
+        ({"source": "filename", "path": "/a", "operator": "contains", "operand_2": "a"}, "the key 'path'"),
+    ],
+)
+def test_a_mistake_in_a_condition_on_the_content_is_named(selector: object, what: str) -> None:
+    assert what in mistakes(selector)
+
+
+def test_a_slip_in_a_condition_on_the_content_claims_what_is_meant() -> None:
+    selector = f"nexus:{NAME}:equal:ODIN"
+
+    assert on_content(selector, {NAME: ["ODIN"]}) is Match.MEANT
+    assert on_content(selector, {NAME: ["DREAM"]}) is Match.NO

@@ -199,13 +199,17 @@ def test_a_dataset_has_the_sums_of_its_blocks(backend: Backend) -> None:
     assert (read["size"], read["numberOfFiles"]) == (14, 2)
 
 
-def test_a_change_replaces_what_it_names_and_keeps_the_sums(backend: Backend) -> None:
+LINK = {"scientificMetadataSchema": "https://schemas.invalid/odin.json"}
+
+
+@pytest.mark.parametrize("link", [{}, LINK])
+def test_a_change_replaces_what_it_names_and_keeps_the_sums(backend: Backend, link: dict[str, Any]) -> None:
     metadata = {
         "length": {"value": 2, "unit": "mm"},
         "old": {"value": 1, "unit": ""},
         "same": {"value": 3, "unit": "K"},
     }
-    body = posted(backend, scientificMetadata=metadata, description="before")
+    body = posted(backend, scientificMetadata=metadata, description="before", **link)
     backend.client.create_origdatablock(backend.block(body))
     record = backend.client.dataset(body["pid"])
     assert record is not None
@@ -263,6 +267,21 @@ def test_a_relationship_is_posted_in_the_form_of_the_server(backend: Backend) ->
     (kept,) = fields(backend, posted(backend, relationships=[related])["pid"])["relationships"]
 
     assert {name: kept[name] for name in related} == related
+
+
+def test_the_schema_of_the_metadata_is_named_where_the_server_has_a_place_for_it(backend: Backend) -> None:
+    body = posted(backend, **LINK)
+    notices = backend.client.left_out(body)
+
+    kept = fields(backend, body["pid"]).get("scientificMetadataSchema")
+
+    if backend.client.generation.is_since_4_28:
+        assert (kept, notices) == (LINK["scientificMetadataSchema"], ())
+        assert backend.client.held(body) == body
+    else:
+        assert kept is None
+        assert [notice.subject for notice in notices] == ["dataset.scientificMetadataSchema"]
+        assert "scientificMetadataSchema" not in backend.client.held(body)
 
 
 def test_a_derived_dataset_names_its_inputs(backend: Backend) -> None:

@@ -116,10 +116,15 @@ def dataset_schema(kind: object) -> Schema:
 
 
 def in_dialect(schema: Schema, dialect: Dialect) -> Schema:
-    """The schema as a generation of the server has it; of a dataset the relationships differ."""
-    if "relationships" not in schema or not dialect.has_new_relationships:
+    """The schema as a generation of the server has it; of a dataset some fields differ."""
+    if "relationships" not in schema:
         return schema
+    if not dialect.has_new_relationships:
+        return {name: field for name, field in schema.items() if name not in _SINCE_4_20}
     return {**schema, "relationships": _may(_LIST, items=_RELATIONSHIP)}
+
+
+_SINCE_4_20 = ("scientificMetadataSchema", "scientificMetadataValid")
 
 
 def optional(field: Field) -> Field:
