@@ -7,6 +7,7 @@ keys marked *new* exist only here. Secrets are :class:`pydantic.SecretStr`.
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -93,12 +94,22 @@ class FileHandlingSettings(_Section):
     """How files are listed: `relative` to the dataset's sourceFolder, or `absolute`."""
     data_directory: str = ""
     """The absolute folder that all files are in; announcements of others are rejected. Empty: anywhere."""
+    follow_links: Literal["beside", "data_directory", "never"] = "beside"
+    """New: whether values are read, and files listed, through links of a file to other files: those that lie
+    in its own folder or below (`beside`), anywhere in the data_directory, or `never`.
+    """
     data_file_open_max_tries: NonNegativeInt = 3
     """How many times an announced file is tried to be opened before it is tried again later. 0: once."""
     data_file_open_retry_delay: tuple[FiniteFloat, ...] = ()
     """Seconds to wait after each try to open a file, at most 120; the last one is repeated. Negative: 1.
     Empty: 3 seconds each.
     """
+
+    def links_within(self, file: str) -> str:
+        """The folder that other files must be in which a file links to; empty where no link is followed."""
+        if self.follow_links == "beside":
+            return str(PurePosixPath(file).parent)
+        return self.data_directory if self.follow_links == "data_directory" else ""
 
     def retry_delays(self) -> tuple[float, ...]:
         """Seconds to wait between the tries to open a file; one fewer than there are tries."""

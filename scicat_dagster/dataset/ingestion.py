@@ -6,28 +6,30 @@ Each writes nothing. Registration, the step that does, belongs to :mod:`scicat_d
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster.config.models import Settings
+from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset, build_dataset
 from scicat_dagster.dataset.samples import SampleSource, find_sample_id, sample_reads
 from scicat_dagster.errors import Notice
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.identity import CompleteFile, check_unchanged
+from scicat_dagster.files.linked_files import other_files
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.files.reading import Read, read_values
+from scicat_dagster.files.reading import Read, read_linked_files, read_values
 from scicat_dagster.files.values import Reader
 from scicat_dagster.isolation import LIMITS, Limits
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.limits import LARGEST_METADATA_BYTES
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import Schema
-from scicat_dagster.schemas.rendering import Value
-from scicat_dagster.schemas.variables import Evaluation, evaluate_variables, reads_of
+from scicat_dagster.schemas.models import Schema, Unusable
+from scicat_dagster.schemas.rendering import Value, render
+from scicat_dagster.schemas.variables import Evaluation, evaluate_variables, notice_of, reads_of
 
 _INSTRUMENT_NAME = Read(path="/entry/instrument/name")
 
@@ -46,6 +48,8 @@ class ExtractedMetadata(BaseModel):
     units: dict[str, str]
     notices: tuple[Notice, ...] = ()
     sample_id: str | None = None
+    other_files: tuple[str, ...] = ()
+    """The paths of those that belong to the file, and are listed with it."""
     instrument: str = ""
     """The instrument's name in the file (NXinstrument), or else the schema's."""
 
@@ -76,11 +80,12 @@ def extract_metadata(
     schema = schema_of(file, schemas, settings, limits=limits)
     built_in = _built_in_variables(file, schema, settings, announcement)
     reads = (*reads_of(schema), *sample_reads(schema.sample_attachment), _INSTRUMENT_NAME)
-    data_directory = settings.ingestion.file_handling.data_directory
-    nexus = read_values(file, reads, data_directory=data_directory, limits=limits)
+    handling = settings.ingestion.file_handling
+    nexus = values_of(file, reads, handling, limits)
     evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
     sample_id = find_sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
     instrument = _instrument_name(nexus) or schema.instrument
+    others = _other_files(file, schema, evaluation, handling, limits)
     check_unchanged(file)
     return ExtractedMetadata(
         file=file,
@@ -89,6 +94,7 @@ def extract_metadata(
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
         notices=(*schemas.notices(), *schemas.notices_about(schema), *evaluation.notices),
         sample_id=sample_id,
+        other_files=others,
         instrument=instrument,
     )
 
@@ -100,23 +106,42 @@ def schema_of(
 
     Errors as for :func:`extract_metadata`.
     """
-    data_directory = settings.ingestion.file_handling.data_directory
 
     def read(reads: tuple[Read, ...]) -> Reader:
-        return read_values(file, reads, data_directory=data_directory, limits=limits)
+        return values_of(file, reads, settings.ingestion.file_handling, limits)
 
     return schemas.select(file.path, read)
 
 
+def values_of(
+    file: CompleteFile, reads: Iterable[Read], handling: FileHandlingSettings, limits: Limits = LIMITS
+) -> Reader:
+    """The values of a complete file, through links as far as they are followed; errors as ``read_values``."""
+    return read_values(
+        file,
+        reads,
+        data_directory=handling.data_directory,
+        linked_within=handling.links_within(file.path),
+        limits=limits,
+    )
+
+
 def describe_files(
-    file: CompleteFile, settings: Settings, announcement: FileWritten | None = None
+    file: CompleteFile,
+    settings: Settings,
+    announcement: FileWritten | None = None,
+    other_files: Iterable[str] = (),
 ) -> FileDescription:
-    """Measure a complete file and plan the ingestor's own files; errors as for ``files.describe_file``."""
+    """Measure a complete file and those that belong to it, and plan the ingestor's own files.
+
+    Errors as for ``files.describe_file``.
+    """
     check_unchanged(file)
     description = describe_file(
         Path(file.path),
         settings.ingestion.file_handling,
         announcement.model_dump(mode="json") if announcement else None,
+        other_files,
     )
     check_unchanged(file)
     return description
@@ -135,6 +160,38 @@ def build(metadata: ExtractedMetadata, files: FileDescription, settings: Setting
         job_id_key=settings.ingestion.check_if_dataset_exists_by_metadata_key,
         sample_id=metadata.sample_id,
     )
+
+
+def _other_files(
+    file: CompleteFile, schema: Schema, evaluation: Evaluation, handling: FileHandlingSettings, limits: Limits
+) -> tuple[str, ...]:
+    """The paths of the files that the schema lists with the data file; what fails is noted."""
+    wanted = schema.files
+    if isinstance(wanted, Unusable):
+        evaluation.notices.append(Notice(subject="files", reason=wanted.reason))
+        return ()
+    patterns = []
+    for pattern in wanted.patterns:
+        try:
+            patterns.append(_rendered_pattern(pattern, schema, evaluation))
+        except (LookupError, ValueError, TypeError) as error:
+            evaluation.notices.append(notice_of("files", evaluation.why(error)))
+    within = handling.links_within(file.path)
+    linked: tuple[str, ...] = ()
+    if wanted.linked and within:
+        linked = read_linked_files(file, data_directory=handling.data_directory, limits=limits)
+    found, notices = other_files(file, linked, within, patterns, handling.data_directory)
+    evaluation.notices.extend(notices)
+    return found
+
+
+def _rendered_pattern(pattern: str, schema: Schema, evaluation: Evaluation) -> str:
+    """A pattern with the values of variables, none of which may lead to another folder."""
+    rendered = str(render(pattern, evaluation.values, schema.variables).value)
+    written, made = PurePosixPath(pattern).parts, PurePosixPath(rendered).parts
+    if len(written) != len(made) or written.count("..") != made.count(".."):
+        raise ValueError(f"The pattern {pattern!r} becomes {rendered!r}, which leads to another folder.")
+    return rendered
 
 
 def _built_in_variables(

@@ -19,7 +19,7 @@ from scicat_dagster.dataset.samples import SampleSource
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
-from scicat_dagster.files.reading import Read, look_at, read_values
+from scicat_dagster.files.reading import Read, look_at
 from scicat_dagster.files.sidecars import sidecar_directory
 from scicat_dagster.files.values import Reader
 from scicat_dagster.kafka.messages import FileWritten
@@ -51,7 +51,7 @@ def choose_again(file: str, schemas: SchemaCollection, settings: Settings) -> Sc
 
     def read(reads: tuple[Read, ...]) -> Reader:
         found = look_at(path, data_directory=handling.data_directory)
-        return read_values(found, reads, data_directory=handling.data_directory)
+        return ingestion.values_of(found, reads, handling)
 
     return schemas.select(str(path), read)
 
@@ -66,7 +66,7 @@ def _canonical(file: str, handling: FileHandlingSettings) -> Path:
 def describe_again(metadata: ExtractedMetadata, settings: Settings) -> FileDescription:
     """The file list, as a run would make it; raises as :func:`ingestion.describe_files`."""
     announcement = saved_announcement(Path(metadata.file.path), settings.ingestion.file_handling)
-    return ingestion.describe_files(metadata.file, settings, announcement)
+    return ingestion.describe_files(metadata.file, settings, announcement, metadata.other_files)
 
 
 def build_again(metadata: ExtractedMetadata, settings: Settings) -> BuiltDataset:

@@ -35,13 +35,13 @@ _Found = tuple[str, tuple[str, ...]]
 class FollowedFiles(ExitStack):
     """The files that links of a data file lead to, opened for the child that reads it.
 
-    Without a data directory nothing is followed.
+    They have to lie in the folder ``within``; empty: nothing is followed.
     """
 
-    def __init__(self, file: Path, data_directory: str) -> None:
+    def __init__(self, file: Path, within: str) -> None:
         super().__init__()
         self._folder = file.parent
-        self._data_directory = data_directory
+        self._within = within
         self.descriptors: list[int] = []
         self.known: dict[str, int | str] = {}
         """For each path its place among the descriptors, from 1 on, or why it cannot be used."""
@@ -49,7 +49,7 @@ class FollowedFiles(ExitStack):
     def open(self, paths: Iterable[str]) -> bool:
         """Open what is not known yet; False where there is nothing new."""
         new = [path for path in paths if path not in self.known]
-        if not self._data_directory:
+        if not self._within:
             return False
         for path in new:
             self.known[path] = self._opened(path)
@@ -62,8 +62,8 @@ class FollowedFiles(ExitStack):
         beside = self._folder / PurePosixPath(path).name
         meant = path if os.path.lexists(path) or not os.path.lexists(beside) else str(beside)
         try:
-            place = Path(canonical_path(meant, self._data_directory))
-            self.descriptors.append(self.enter_context(opened_file(place, self._data_directory)))
+            place = Path(canonical_path(meant, self._within))
+            self.descriptors.append(self.enter_context(opened_file(place, self._within)))
         except IngestionError as error:
             return error.what
         except ValueError as error:
@@ -72,12 +72,17 @@ class FollowedFiles(ExitStack):
 
 
 def other_files(
-    file: CompleteFile, linked: Iterable[str], patterns: Sequence[str], data_directory: str
+    file: CompleteFile,
+    linked: Iterable[str],
+    linked_within: str,
+    patterns: Sequence[str],
+    data_directory: str,
 ) -> tuple[tuple[str, ...], tuple[Notice, ...]]:
     """The files that belong to a data file, and what was looked for and is not there.
 
-    ``linked`` are the names that its links use; ``patterns`` are relative to its folder, with ``*``, ``?``,
-    ``[…]`` and ``**`` for any folders.
+    ``linked`` are the names that its links use, of files that must be in the folder ``linked_within``;
+    ``patterns`` are relative to its own folder, with ``*``, ``?``, ``[…]`` and ``**`` for any folders, and
+    stay in the data directory, or in its own folder where there is none.
 
     Raises
     ------
@@ -95,10 +100,13 @@ def other_files(
         if not paths
     ]
     found: set[str] = set()
-    for what, paths in by_links + by_patterns:
-        inside = {path for path in paths if _is_inside(path, within)}
+    for place, (what, paths) in (
+        *((linked_within, looked) for looked in by_links),
+        *((within, looked) for looked in by_patterns),
+    ):
+        inside = {path for path in paths if _is_inside(path, place)}
         if len(inside) < len(paths):
-            outside = f"{what!r} leads to files outside of {within}, which are not listed."
+            outside = f"{what!r} leads to files outside of {place}, which are not listed."
             notices.append(Notice(subject=SUBJECT, reason=outside))
         found |= {path for path in inside if Path(path).is_file() and path != file.path}
     if len(found) > MOST_LISTED:

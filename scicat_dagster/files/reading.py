@@ -162,9 +162,16 @@ def look_at(
 
 
 def read_values(
-    file: CompleteFile, reads: Iterable[Read], *, data_directory: str = "", limits: Limits = LIMITS
+    file: CompleteFile,
+    reads: Iterable[Read],
+    *,
+    data_directory: str = "",
+    linked_within: str = "",
+    limits: Limits = LIMITS,
 ) -> Contents:
     """The values of a complete file that are asked for, all read in one child process.
+
+    Links to other files in the folder ``linked_within`` are followed; empty: none.
 
     Raises
     ------
@@ -176,7 +183,7 @@ def read_values(
         As for :func:`wait_until_complete`.
     """
     path, asked = Path(file.path), tuple(dict.fromkeys(reads))
-    with opened_again(file, data_directory) as descriptor, FollowedFiles(path, data_directory) as linked:
+    with opened_again(file, data_directory) as descriptor, FollowedFiles(path, linked_within) as linked:
         while True:
             questions = Questions(path=file.path, reads=asked, linked=linked.known)
             answer = _answered([descriptor, *linked.descriptors], questions, limits)

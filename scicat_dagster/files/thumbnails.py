@@ -16,13 +16,18 @@ DRAWING_LIMITS = Limits(seconds=20.0)
 
 
 def draw(
-    file: CompleteFile, wanted: Wanted, *, data_directory: str = "", limits: Limits = DRAWING_LIMITS
+    file: CompleteFile,
+    wanted: Wanted,
+    *,
+    data_directory: str = "",
+    linked_within: str = "",
+    limits: Limits = DRAWING_LIMITS,
 ) -> Drawn:
-    """The picture of a file, or why there is none."""
+    """The picture of a file, or why there is none; links are followed as by ``reading.read_values``."""
     try:
         with (
             opened_again(file, data_directory) as descriptor,
-            FollowedFiles(Path(file.path), data_directory) as linked,
+            FollowedFiles(Path(file.path), linked_within) as linked,
         ):
             while True:
                 request = DrawingRequest(file=file.path, wanted=wanted, linked=linked.known)

@@ -417,6 +417,22 @@ def _switched(raw: object) -> object:
     return {"enabled": raw} if isinstance(raw, bool) else raw
 
 
+class FilesDefinition(_Part):
+    """The other files of a dataset, which its origdatablock lists with the data file."""
+
+    linked: bool = False
+    """Whether the files are listed that the data file's external links, virtual datasets and external storage
+    refer to."""
+    patterns: list[Text] = Field(default_factory=list)
+    """Files beside the data file, relative to its folder: `*`, `?` and `[…]` as in a shell, `**` for any
+    folders; <name> becomes the value of that variable."""
+
+
+def _only_patterns(raw: object) -> object:
+    """A list of patterns is short for nothing but these."""
+    return {"patterns": raw} if isinstance(raw, list) else raw
+
+
 class Schema(_Part):
     """One schema file."""
 
@@ -483,6 +499,13 @@ class Schema(_Part):
     ] = PreviewDefinition()
     """The picture that is attached to each dataset. `false`: none."""
 
+    files: Annotated[
+        FilesDefinition | Unusable,
+        WrapValidator(_usable(FilesDefinition), json_schema_input_type=FilesDefinition | list[Text]),
+        BeforeValidator(_only_patterns, json_schema_input_type=FilesDefinition | list[Text]),
+    ] = FilesDefinition()
+    """The other files of each dataset; a list is short for its patterns."""
+
     @property
     def assignments(self) -> dict[str, FieldAssignment]:
         """The fields that can be used."""
@@ -524,6 +547,7 @@ class Schema(_Part):
         yield from ((f"schema.{key}", item) for key, item in self.items.items())
         yield from ((f"jobs.{name}", job) for name, job in self.jobs.items())
         yield "preview", self.preview
+        yield "files", self.files
 
     def reference_mistakes(self) -> list[Mistake]:
         """References that can never be resolved. Such a variable or field fails for every file."""
@@ -557,6 +581,12 @@ class Schema(_Part):
             found.extend(
                 Mistake(place="preview", what=self._not_defined(used), remedy=_DEFINE, key="title")
                 for used in references(self.preview.title, set(self.variables))
+                if used not in defined
+            )
+        if isinstance(self.files, FilesDefinition):
+            found.extend(
+                Mistake(place="files", what=self._not_defined(used), remedy=_DEFINE, key="patterns")
+                for used in references(self.files.patterns, set(self.variables))
                 if used not in defined
             )
         return found

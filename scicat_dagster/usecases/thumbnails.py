@@ -62,7 +62,9 @@ def drawn_preview(metadata: ExtractedMetadata, settings: Settings) -> Drawn:
         wanted = _wanted(definition, metadata)
     except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         return Drawn(reason=metadata.evaluation().why(error).text, is_failure=True)
-    return draw(metadata.file, wanted, data_directory=settings.ingestion.file_handling.data_directory)
+    handling, file = settings.ingestion.file_handling, metadata.file
+    within = handling.links_within(file.path)
+    return draw(file, wanted, data_directory=handling.data_directory, linked_within=within)
 
 
 def attach_preview(

@@ -16,11 +16,17 @@ import pytest
 import yaml
 from pydantic import JsonValue
 
-from scicat_dagster.config.models import Settings
-from scicat_dagster.dataset.ingestion import ExtractedMetadata, build, describe_files, extract_metadata
+from scicat_dagster.config.models import FileHandlingSettings, Settings
+from scicat_dagster.dataset.ingestion import (
+    ExtractedMetadata,
+    build,
+    describe_files,
+    extract_metadata,
+    values_of,
+)
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files.identity import CompleteFile, FileChangedError
-from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.reading import Read, look_at
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 
@@ -592,3 +598,69 @@ def test_the_settings_say_what_identifies_the_measurement(
 
     assert pid("run") == pid("run")
     assert pid("run") != pid("job_id")
+
+
+@pytest.mark.parametrize("hostile", ["../443504", "..", "a/b", "/etc"])
+def test_a_value_cannot_lead_a_pattern_to_another_folder(
+    path: Path, catalogue: FakeCatalogue, settings: Settings, schemas_folder: Path, aged: Age, hostile: str
+) -> None:
+    (path.parent / "443503_1.cbf").write_text("x")
+    aged(path.parent / "443503_1.cbf", 3600)
+    with h5py.File(path, "a") as file:
+        file["entry/hostile"] = hostile
+    aged(path, 3600)
+    name = schemas_folder / "small-coda.imsc.yml"
+    schema = yaml.safe_load(name.read_text())
+    schema["variables"]["hostile"] = {"source": "NXS", "path": "/entry/hostile", "value_type": "string"}
+    schema["files"] = ["<proposal_id>_*.cbf", "<hostile>/*", "<nobody>.h5"]
+    name.write_text(yaml.safe_dump(schema, sort_keys=False))
+
+    found = extract_metadata(look_at(path), load_schemas(schemas_folder), catalogue, settings)
+
+    assert [Path(other).name for other in found.other_files] == ["443503_1.cbf"]
+    reasons = [notice.reason for notice in found.notices if notice.subject == "files"]
+    assert len(reasons) == 2
+    assert "leads to another folder" in reasons[0]
+    assert "<nobody>" in reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("follow", "place", "value"),
+    [
+        ("beside", "deep", ["linked"]),
+        ("beside", "..", None),
+        ("data_directory", "..", ["linked"]),
+        ("never", "deep", None),
+    ],
+)
+def test_the_configuration_says_how_far_links_are_followed(
+    path: Path, tmp_path: Path, settings: Settings, aged: Age, follow: str, place: str, value: object
+) -> None:
+    (path.parent / "deep").mkdir()
+    with h5py.File(path.parent / place / "other.h5", "w") as file:
+        file["name"] = "linked"
+    aged(path.parent / place / "other.h5", 3600)
+    with h5py.File(path, "a") as file:
+        file["entry/it"] = h5py.ExternalLink(f"{place}/other.h5", "/name")
+    aged(path, 3600)
+    handling = FileHandlingSettings.model_validate({"data_directory": str(tmp_path), "follow_links": follow})
+
+    found = values_of(look_at(path), [Read(path="/entry/it", all=True)], handling)
+
+    if value is None:
+        with pytest.raises(ValueError, match="leads to another file"):
+            found.read_all("/entry/it")
+    else:
+        assert found.read_all("/entry/it").value == value
+
+
+def test_a_section_of_files_that_cannot_be_used_is_noted(
+    file: CompleteFile, catalogue: FakeCatalogue, settings: Settings, schemas_folder: Path
+) -> None:
+    name = schemas_folder / "small-coda.imsc.yml"
+    name.write_text(name.read_text() + "\nfiles: {pattern: x, linked: maybe}\n")
+
+    found = extract_metadata(file, load_schemas(schemas_folder), catalogue, settings)
+
+    assert found.other_files == ()
+    assert [notice.subject for notice in found.notices if notice.subject.startswith("files")]

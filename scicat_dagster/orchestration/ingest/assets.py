@@ -46,7 +46,7 @@ def raw_dataset(announcements: Any) -> Any:
     """The ingestion pipeline of a file, from the storage to the catalogue."""
     announced = ops.wait_for_file(announcements)
     metadata = ops.extract_metadata(announced)
-    files = ops.describe_files(announced)
+    files = ops.describe_files(metadata)
     prepared = ops.build_dataset(metadata, files)
     return ops.register_dataset(prepared)
 

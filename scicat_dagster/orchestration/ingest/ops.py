@@ -133,12 +133,16 @@ def wait_for_file(
     files = PerFile[None](made=dict.fromkeys(keys))
     announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
     context.add_output_metadata({"configuration": str(facility.configuration.version)})
-    allowed = context.instance.run_monitoring_max_runtime_seconds
-    longer = seconds_to_read(sum(found.file.size for found in announced.made.values()))
-    if allowed and longer > _UNREMARKABLE_SECONDS:
-        # Dagster's monitoring would take a run that reads a huge file for one that hangs.
-        context.instance.add_run_tags(context.run_id, {MAX_RUNTIME_TAG: str(allowed + longer)})
+    _allow_time_for(context, sum(found.file.size for found in announced.made.values()))
     return announced
+
+
+def _allow_time_for(context: dg.OpExecutionContext, size: int) -> None:
+    """Let a run that reads so many bytes take longer: Dagster's monitoring would think that it hangs."""
+    allowed = context.instance.run_monitoring_max_runtime_seconds
+    longer = seconds_to_read(size)
+    if allowed and longer > _UNREMARKABLE_SECONDS:
+        context.instance.add_run_tags(context.run_id, {MAX_RUNTIME_TAG: str(allowed + longer)})
 
 
 @dg.op(
@@ -164,20 +168,31 @@ def extract_metadata(
 
 @dg.op(
     tags=kinds("hdf5"),
-    description="Measure the file: size, time, owner, checksum; write checksum and announcement beside it.",
+    description="Measure the file and those that belong to it: size, time, owner, checksum; write checksum "
+    "and announcement beside it.",
 )
 def describe_files(
     context: dg.OpExecutionContext,
     facility: dg.ResourceParam[Facility],
-    announced: PerFile[AnnouncedFile],
+    metadata: PerFile[ReadFile],
 ) -> PerFile[FileDescription]:
-    def describe(_: str, found: AnnouncedFile) -> FileDescription:
-        description = ingestion.describe_files(found.file, facility.settings, found.announcement)
-        if not found.is_dry_run:
+    others = [Path(other) for read in metadata.made.values() for other in read.metadata.other_files]
+    if others:
+        sizes = [read.announced.file.size for read in metadata.made.values()]
+        _allow_time_for(
+            context, sum(sizes) + sum(other.stat().st_size for other in others if other.is_file())
+        )
+
+    def describe(_: str, read: ReadFile) -> FileDescription:
+        announced, other_files = read.announced, read.metadata.other_files
+        description = ingestion.describe_files(
+            announced.file, facility.settings, announced.announcement, other_files
+        )
+        if not announced.is_dry_run:
             write_sidecars(description)
         return description
 
-    return each_file(context, PerFile[FileDescription], facility.op_pauses, announced, describe)
+    return each_file(context, PerFile[FileDescription], facility.op_pauses, metadata, describe)
 
 
 @dg.op(

@@ -577,3 +577,41 @@ def test_a_picture_that_cannot_be_attached_fails_no_file(
     (notice,) = shown["what failed and why"].records
     assert notice.data["what"] == "preview"
     assert shown["preview"].startswith("none: ")
+
+
+def test_a_dataset_of_several_files_lists_them_all(small: SmallFacility) -> None:
+    frames = small.file.parent / "frames"
+    frames.mkdir()
+    for name in ("frame_1.tif", "frame_2.tif"):
+        (frames / name).write_text(name)
+        os.utime(frames / name, (FILE_TIME, FILE_TIME))
+    with h5py.File(frames / "eiger.h5", "w") as file:
+        file["temperature"] = 4.2
+    os.utime(frames / "eiger.h5", (FILE_TIME, FILE_TIME))
+    with h5py.File(small.file, "a") as file:
+        file["entry/eiger"] = h5py.ExternalLink("frames/eiger.h5", "/")
+    os.utime(small.file, (FILE_TIME, FILE_TIME))
+    schema = yaml.safe_load(small.schema.read_text())
+    schema["files"] = {"linked": True, "patterns": ["frames/frame_*.tif", "frames/*.cbf"]}
+    schema["variables"]["temperature"] = {
+        "source": "NXS", "path": "/entry/eiger/temperature", "value_type": "float"
+    }  # fmt: skip
+    schema["schema"]["temperature"] = {
+        "field_type": "scientific_metadata",
+        "machine_name": "temperature",
+        "value": "<temperature>",
+        "type": "float",
+    }
+    small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
+
+    assert small.ingest(small.facility()).success
+
+    (dataset,) = small.store.datasets()
+    (block,) = small.store.origdatablocks(dataset["pid"])
+    listed = [os.path.basename(file["path"]) for file in block["dataFileList"]]  # noqa: PTH119
+    assert listed[:4] == ["small-coda.hdf", "eiger.h5", "frame_1.tif", "frame_2.tif"]
+    assert all(file["chk"] for file in block["dataFileList"][:4])
+    assert block["size"] == sum(file["size"] for file in block["dataFileList"])
+    assert dataset["scientificMetadata"]["temperature"]["value"] == 4.2
+    notices = [record.data for record in materialization(small)["what failed and why"].records]
+    assert {"what": "files", "why": "No file beside it matches 'frames/*.cbf'."} in notices
