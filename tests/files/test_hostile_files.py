@@ -16,6 +16,8 @@ from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import IngestionError, PermanentError
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.reading import Read, look_at, read_values
+from scicat_dagster.files.thumbnail_models import Wanted
+from scicat_dagster.files.thumbnails import draw
 from scicat_dagster.files.values import NexusValue
 
 Age = Callable[[Path, float], Path]
@@ -205,3 +207,22 @@ def test_a_file_that_was_exchanged_for_another_is_not_read(data_directory: Path,
 
     with pytest.raises(IngestionError, match="was changed after"):
         read_values(complete, [Read(path="/title")])
+
+
+def test_a_filter_that_is_not_installed_is_named(written: Written) -> None:
+    def fill(file: h5py.File) -> None:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((10,))
+        properties.set_filter(32008, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((10,))
+        made = h5py.h5d.create(file.id, b"counts", h5py.h5t.NATIVE_INT32, space, properties)
+        made.write_direct_chunk((0,), b"packed", 0)
+        data = file.create_group("entry/data")
+        data.parent.attrs["NX_class"], data.attrs["NX_class"] = "NXentry", "NXdata"
+        data.attrs["signal"] = "counts"
+        data["counts"] = file["counts"]
+
+    path = written(fill)
+    with pytest.raises(ValueError, match="by the filter bitshuffle, which is not installed here"):
+        every(path, "/counts")
+    assert "by the filter bitshuffle, which is not installed here" in draw(look_at(path), Wanted()).reason

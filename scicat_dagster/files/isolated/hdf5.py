@@ -52,6 +52,11 @@ _MOST_TOUCHED_BYTES = 2 * 1024 * 1024 * 1024
 _MOST_INFLATION = 1100
 """Deflate makes at most 1032 bytes of one."""
 
+_FILTERS = {
+    32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2"
+}  # fmt: skip
+"""Names of filters by the numbers that the HDF Group has registered."""
+
 _MOST_LINKS = 32
 
 _MOST_SOURCES = 1000
@@ -344,6 +349,7 @@ class NexusFile:
                     raise ValueError(f"{where} keeps its values in another file, which is not followed.")
                 self._check_source(where, properties.get_virtual_dsetname(index), checked)
         if layout == h5py.h5d.CHUNKED:
+            check_filters(where, properties)
             self._check_chunks(dataset, math.prod(properties.get_chunk()) * dataset.id.dtype.itemsize)
 
     def _check_chunks(self, dataset: OpenDataset, nominal: int) -> None:
@@ -451,6 +457,24 @@ class NexusFile:
             return self.links.root(group, file)
         except ValueError as error:
             raise ValueError(f"{group.name}/{_shown(name)} {error}") from error
+
+
+def check_filters(where: str, properties: h5py.h5p.PropDCID) -> None:
+    """Refuse chunks that nobody here can unpack; HDF5 would complain about a folder.
+
+    Raises
+    ------
+    ValueError
+        A filter is not installed.
+    """
+    for index in range(properties.get_nfilters()):
+        code = properties.get_filter(index)[0]
+        if not h5py.h5z.filter_avail(code):
+            name = _FILTERS.get(code, f"number {code}")
+            raise ValueError(
+                f"{where} is compressed by the filter {name}, which is not installed here (`pip install "
+                "hdf5plugin`, and name its folder in HDF5_PLUGIN_PATH)."
+            )
 
 
 def refuse_bomb(where: str, stored: int, nominal: int) -> None:

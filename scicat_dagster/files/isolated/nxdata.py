@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scicat_dagster.files.isolated.hdf5 import NexusFile, refuse_bomb
+from scicat_dagster.files.isolated.hdf5 import NexusFile, check_filters, refuse_bomb
 from scicat_dagster.files.isolated.hdf5_values import OpenDataset, class_of, integer_of, texts_of, unit_of
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
@@ -292,6 +292,7 @@ def _slabs(nexus: NexusFile, dataset: OpenDataset) -> list[tuple[int, int]]:
     """The parts of a dataset, along its first dimension, that are read: all, or evenly spaced ones."""
     properties, shape = dataset.id.get_create_plist(), dataset.shape
     if properties.get_layout() == h5py.h5d.CHUNKED:
+        check_filters(dataset.where, properties)
         chunk = properties.get_chunk()
         across = [math.ceil(length / side) for length, side in zip(shape[1:], chunk[1:], strict=True)]
         thickness, chunks = chunk[0], math.prod(across)
