@@ -127,9 +127,20 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
             report.add("schema", "mistake", f"{place}: {mistake}", remedy)
         if not mistakes:
             report.add("schema", "ok", f"{file.path}: {file.name}")
-    for taken in names_taken():
-        report.add("schema", "warning", taken, "Give it another name in the package.")
+    _check_packages(report)
     for notice in schemas.duplicate_ids():
         report.add("schema", "mistake", f"{schemas.directory}: {notice.reason}")
     if not files:
         report.add("schema", "mistake", f"{schemas.directory}: holds no schema file (*.imsc.yml); add one.")
+
+
+def _check_packages(report: Report) -> None:
+    """Say which operators of installed packages are not used."""
+    try:
+        taken = names_taken()
+    except ValueError as error:
+        what = f"No operator of a package can be used: {error}."
+        report.add("schema", "warning", what, "Repair or uninstall the package whose entry points are wrong.")
+        return
+    for sentence in taken:
+        report.add("schema", "warning", sentence, "Give it another name in the package.")

@@ -30,13 +30,22 @@ INGESTOR_GROUP = "scicat_ingestor.metadata_extractor"
 
 
 def is_operator(name: str) -> bool:
-    """Whether there is an operator of this canonical name; its package is not imported for that."""
+    """Whether there is an operator of this canonical name; its package is not imported for that.
+
+    Raises
+    ------
+    ValueError
+        It is not built in, and what the installed packages declare cannot be read.
+    """
     return name in OPERATORS or name in offered()
 
 
 def operator_names() -> tuple[str, ...]:
-    """The canonical names of all operators: the built-in ones, then those of packages."""
-    return (*OPERATORS, *sorted(offered()))
+    """The canonical names of all operators: the built-in ones, then those of packages that can be read."""
+    try:
+        return (*OPERATORS, *sorted(offered()))
+    except ValueError:
+        return tuple(OPERATORS)
 
 
 def operator_named(name: str) -> Operator:
@@ -53,7 +62,13 @@ def operator_named(name: str) -> Operator:
 
 
 def names_taken() -> list[str]:
-    """Sentences about operators that are not used, because a built-in one has their name."""
+    """Sentences about operators that are not used, because a built-in one has their name.
+
+    Raises
+    ------
+    ValueError
+        What the installed packages declare cannot be read.
+    """
     return [
         f"The operator {name} of the package {_package(entry)} is not used, because there is a built-in one "
         "of this name."
@@ -65,16 +80,23 @@ def names_taken() -> list[str]:
 
 @cache
 def offered() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """The operators of installed packages that are not built in, by their canonical names."""
+    """The operators of installed packages that are not built in, by their canonical names.
+
+    Raises as :func:`is_operator`.
+    """
     declared = _declared(INGESTOR_GROUP) | _declared(GROUP)
     return {name: entries for name, entries in declared.items() if name not in OPERATORS}
 
 
 def _declared(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    try:
+        entries = entry_points(group=group)
+    except Exception as error:
+        raise ValueError(f"what the installed packages declare cannot be read: {_words(error)}") from error
     by_name: dict[str, list[EntryPoint]] = defaultdict(list)
-    for entry in entry_points(group=group):
+    for entry in entries:
         by_name[canonical_name(entry.name)].append(entry)
-    return {name: tuple(entries) for name, entries in by_name.items()}
+    return {name: tuple(found) for name, found in by_name.items()}
 
 
 def _loaded(entries: Sequence[EntryPoint]) -> Operator:

@@ -251,6 +251,29 @@ def test_two_packages_with_the_same_operator_are_both_named(
     assert "several packages offer it: one-operators 1.2, two-operators 1.2" in notice.reason
 
 
+def test_a_damaged_package_costs_no_schema_and_is_reported(
+    tmp_path: Path, schema_document: Document, install: Install
+) -> None:
+    install("damaged", {"f": "damaged:f"})
+    (tmp_path / "damaged" / "damaged-1.2.dist-info" / "entry_points.txt").write_text(
+        "[any]\nno equals sign\n"
+    )
+    offered.cache_clear()
+    (tmp_path / "schemas").mkdir()
+    document = {**schema_document, "variables": {"v": variable("f"), "good": variable("sum", [1])}}
+    (tmp_path / "schemas" / "odin.imsc.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+    config = tmp_path / "config.yml"
+    config.write_text("scicat: {host: 'https://h', token: x}\ningestion: {schemas_directory: schemas}\n")
+
+    schema = load_schemas(tmp_path / "schemas").select("/data/run.hdf")
+    result = CliRunner().invoke(main, ["validate", str(config)])
+
+    assert isinstance(schema.variables["v"], Unusable)
+    assert not isinstance(schema.variables["good"], Unusable)
+    assert "No operator of a package can be used" in result.output
+    assert "variables.v.operator: what the installed packages declare cannot be read" in result.output
+
+
 def test_functions_for_the_existing_ingestor_are_operators_unless_built_in(
     schema_document: Document, install: Install
 ) -> None:
