@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import JsonValue
 
@@ -277,6 +277,8 @@ class V4(Dialect):
         if not isinstance(answer, dict):
             return answer
         read = _related(answer)
+        if "scientificMetadata" in read:
+            read["scientificMetadata"] = _with_plain_names(read["scientificMetadata"])
         for plural, singular in V4_LIST_FIELDS.items():
             listed = read.pop(plural, None)
             items: list[JsonValue] = []
@@ -342,6 +344,13 @@ def _new_form(item: JsonValue) -> JsonValue:
         "relationship": item.get("relationship"),
         "entityType": "Dataset",
     }
+
+
+def _with_plain_names(value: JsonValue) -> JsonValue:
+    """Metadata with the names that were posted. Servers keep them percent-encoded, and v4 shows them so."""
+    if not isinstance(value, dict):
+        return value
+    return {unquote(name): _with_plain_names(inner) for name, inner in value.items()}
 
 
 def _job_conditions(job: Job, place: Sequence[str], value: str) -> Body:

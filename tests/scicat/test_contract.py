@@ -244,6 +244,20 @@ def test_a_value_may_become_null(backend: Backend) -> None:
     assert entries["y"]["value"] == 2
 
 
+def test_a_name_in_the_metadata_may_be_any_text(backend: Backend) -> None:
+    names = ("a.b c", "100 %", "ü", "plain")
+    metadata = {name: {"value": {"x.y": 1}, "unit": ""} for name in names}
+    body = posted(backend, scientificMetadata=metadata)
+    record = backend.client.dataset(body["pid"])
+    assert record is not None
+    assert record.scientificMetadata == metadata
+
+    new: dict[str, JsonValue] = {"a.b c": {"value": 2, "unit": ""}, "ü": {"value": {"z z": 1}, "unit": ""}}
+    backend.client.update_dataset(record, {"scientificMetadata": new}, unmodified_since=None)
+
+    assert fields(backend, body["pid"])["scientificMetadata"] == new
+
+
 def test_a_change_of_what_has_changed_since_is_refused(backend: Backend) -> None:
     body = posted(backend)
     record = backend.client.dataset(body["pid"])

@@ -38,6 +38,11 @@ class Dialect(StrEnum):
         return self is not Dialect.V4X
 
     @property
+    def encodes_metadata_names(self) -> bool:
+        """Whether API v4 shows the names in scientific metadata as they are stored, percent-encoded."""
+        return self is not Dialect.V4X
+
+    @property
     def is_harmed_by_metadata(self) -> bool:
         """Whether some metadata is accepted and then ends the server. Later ones refuse it, or survive."""
         return self is Dialect.V4X

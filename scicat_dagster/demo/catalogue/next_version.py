@@ -71,7 +71,7 @@ class NextVersion:
         except AlreadyStoredError:
             message = f"A dataset with pid {document['pid']} already exists!"
             raise usual_error(HTTPStatus.CONFLICT, message) from None
-        return JsonAnswer(documents.as_written(document, self._dialect), HTTPStatus.CREATED)
+        return JsonAnswer(self._named(documents.as_written(document, self._dialect)), HTTPStatus.CREATED)
 
     def validate_dataset(self, call: Call) -> Response:
         call.known_caller()
@@ -87,7 +87,7 @@ class NextVersion:
         if call.caller is None:
             raise forbidden(self._dialect.anonymous_refusal)
         found = self._store.find("datasets", dict(equalities(query.where)))
-        readable = (documents.next_version_of(one) for one in found if call.may_read(one))
+        readable = (self._named(documents.next_version_of(one)) for one in found if call.may_read(one))
         return JsonAnswer(query.apply(readable))
 
     def get_dataset(self, call: Call) -> Response:
@@ -96,7 +96,7 @@ class NextVersion:
             raise usual_error(HTTPStatus.NOT_FOUND, "dataset: null not found")
         if not call.may_read(document):
             raise forbidden("Unauthorized access" if call.caller else self._dialect.anonymous_refusal)
-        return JsonAnswer(documents.next_version_of(document))
+        return JsonAnswer(self._named(documents.next_version_of(document)))
 
     def patch_dataset(self, call: Call) -> Response:
         account = call.known_caller()
@@ -127,7 +127,7 @@ class NextVersion:
         changed = self._store.change_dataset(call.id, apply, deadly)
         if changed is None:
             raise usual_error(HTTPStatus.NOT_FOUND, "Dataset not found")
-        return JsonAnswer(documents.as_written(changed, self._dialect))
+        return JsonAnswer(self._named(documents.as_written(changed, self._dialect)))
 
     def post_attachment(self, call: Call) -> Response:
         account = call.known_caller()
@@ -173,6 +173,13 @@ class NextVersion:
     def list_metadata_keys(self, _: Call) -> Response:
         # Only that there is such a route matters here.
         return JsonAnswer([])
+
+    def _named(self, document: JsonObject) -> JsonObject:
+        """A dataset with the names in its metadata as this generation shows them."""
+        if not self._dialect.encodes_metadata_names:
+            return document
+        metadata = documents.with_encoded_names(document["scientificMetadata"])
+        return {**document, "scientificMetadata": metadata}
 
     def _schema(self) -> validation.Schema:
         schema = validation.in_dialect(validation.UNTYPED_DATASET, self._dialect)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.dates import now, stored_form
@@ -137,6 +138,17 @@ def as_written(document: JsonObject, dialect: Dialect) -> JsonObject:
         return shown
     shown["techniques"] = [{**technique, "id": technique["_id"]} for technique in document["techniques"]]
     return {**shown, "id": document["_id"]}
+
+
+def with_encoded_names(value: Any) -> Any:
+    """Metadata with its names percent-encoded, those in dictionaries as well, but not those in lists."""
+    if not isinstance(value, dict):
+        return value
+    return {_encoded(name): with_encoded_names(inner) for name, inner in value.items()}
+
+
+def _encoded(name: str) -> str:
+    return quote(name, safe="!~*'()").replace(".", "%2E")
 
 
 def deadly_metadata(metadata: Any) -> str | None:
