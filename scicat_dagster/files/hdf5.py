@@ -68,8 +68,9 @@ _BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, Arithmetic
 def answer(request: bytes, file: int) -> bytes:
     """The answer to questions about an open file; both are the JSON of models of ``nexus``."""
     questions = Questions.model_validate_json(request)
+    opened = open_growing if questions.is_growing else open_descriptor
     try:
-        with open_descriptor(file, Path(questions.path)) as nexus:
+        with opened(file, Path(questions.path)) as nexus:
             if questions.asks_for_members:
                 return Answer(members=tuple(nexus.members())).model_dump_json().encode()
             return b'{"values":[' + b",".join(_answers(nexus, questions.reads)) + b"]}"
@@ -129,6 +130,25 @@ def _words(error: Exception) -> str:
 def open_descriptor(file: int, path: Path) -> AbstractContextManager[NexusFile]:
     """Open the file that a descriptor is for; errors as :func:`open_nexus`, which name ``path``."""
     return _open(Path(f"/proc/self/fd/{file}"), path)
+
+
+@contextmanager
+def open_growing(file: int, path: Path) -> Iterator[NexusFile]:
+    """The same for a file whose writer may be at work, in HDF5's mode for one writer and many readers."""
+    place = Path(f"/proc/self/fd/{file}")
+    try:
+        growing = h5py.File(place, "r", swmr=True)
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError):
+        # Nobody writes it, or not in that mode. What is wrong with it is found by opening it as any other.
+        with _open(place, path) as nexus:
+            yield nexus
+        return
+    with growing:
+        try:
+            nexus = NexusFile(growing)
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise why_broken(path, f"its root group cannot be read: {_words(error)}") from error
+        yield nexus
 
 
 @contextmanager
