@@ -49,7 +49,7 @@ class Sample(BaseModel):
 
 
 Maker = Callable[[Sample], str]
-"""Makes sure that the catalogue has a sample; the answer is its id."""
+"""Makes sure that the catalogue has a sample; the answer is its id. Raises LookupError where it cannot."""
 
 
 class SampleSource(Catalogue, Protocol):
@@ -108,7 +108,7 @@ def sample_in(nexus: Reader, wanted: SampleAttachment) -> Sample:
     LookupError
         It names none, or no proposal.
     ValueError
-        What it says is no name.
+        What it says cannot be a name.
     """
     name, proposal = places_of(wanted)
     return Sample(name=_text_at(nexus, name.path), proposal_id=_text_at(nexus, proposal.path))

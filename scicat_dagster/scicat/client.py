@@ -140,6 +140,10 @@ class ScicatClient(ScicatSession):
         """The web page that shows a dataset to a person."""
         return f"{self._settings.frontend_url}/datasets/{quote(pid, safe='')}"
 
+    def sample_page(self, identifier: str) -> str:
+        """The web page that shows a sample to a person."""
+        return f"{self._settings.frontend_url}/samples/{quote(identifier, safe='')}"
+
     def fetch(self, url: str) -> JsonValue:
         """The answer to a GET of ``url``, relative to the API's root or absolute.
 
