@@ -60,6 +60,8 @@ _SLOWEST_STORAGE = 10_000_000
 """Bytes in a second."""
 _UNREMARKABLE_SECONDS = 60
 
+_SAMPLE_LATER = "When SciCat has the sample, `scicat-dagster reingest` attaches it."
+
 
 class AnnouncementConfig(dg.Config):
     """The message that announced the file, as the JSON of a ``FileWritten``; empty when there was none.
@@ -158,12 +160,12 @@ def extract_metadata(
         try:
             return make_sample(sample, facility.catalogue, facility.settings).id
         except PermanentError as error:
-            raise LookupError(str(error)) from None
+            raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
         except TransientError as error:
             # Tried again a few times; then a dataset must not wait for its sample.
             if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
                 raise
-            raise LookupError(str(error)) from None
+            raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
 
     def extract(_: str, found: AnnouncedFile) -> ReadFile:
         makes_samples = facility.settings.ingestion.samples and not found.is_dry_run
