@@ -1,7 +1,7 @@
 """Runs that started and never ended: the file writer crashed, or its message was lost.
 
 A run counts from its announcement, from the time at which it is to stop, or from when its file was modified
-last, whichever is the latest: a long measurement is no failure as long as its file grows.
+last, whichever is the latest: a long measurement does not count as long as its file grows.
 """
 
 from __future__ import annotations
