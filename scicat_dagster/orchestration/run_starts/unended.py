@@ -5,7 +5,8 @@ could still be about to register its file: as long as there are unread messages,
 """
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +35,7 @@ from scicat_dagster.orchestration.tags import (
     RUN_STARTS,
     UNENDED_RUNS,
 )
+from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.usecases.unended_runs import (
     OnDisk,
     UnendedRun,
@@ -48,28 +50,49 @@ RUNS_ENDED = "runs_ended"
 LONGEST_LAG_AGE = timedelta(minutes=15)
 """The lag is reported every ten minutes; an older report says nothing about today's messages."""
 
+ASKED_AGAIN_SECONDS = 3600.0
+"""How often SciCat is asked for the file of an overdue run. What this instance is asked to register is seen
+at once."""
+
 _STORAGE_SECONDS = 10.0
 
 _RUNS = TypeAdapter(tuple[UnendedRun, ...])
 
 
-class Storage:
-    """Looks at files in a thread of its own: a storage that hangs holds up this one, however often asked."""
+class Watch:
+    """What is kept between two looks, so that neither the storage nor SciCat is asked too much.
 
-    def __init__(self, seconds: float = _STORAGE_SECONDS) -> None:
-        self._seconds = seconds
+    Files are looked at in a thread of its own: a storage that hangs holds up this one, however often asked.
+    SciCat is asked once in a while for the same run: its answer lists the files of a whole folder.
+    """
+
+    def __init__(
+        self, storage_seconds: float = _STORAGE_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._storage_seconds = storage_seconds
+        self._clock = clock
         self._wanted: Sequence[str] = ()
         self._question = Question(lambda: looked_at(self._wanted), kept_seconds=0.0)
+        self._asked: dict[str, float] = {}
 
     def look(self, paths: Sequence[str]) -> dict[str, OnDisk]:
         """What lies at each path; nothing of those for which the storage does not answer in time."""
         self._wanted = paths
         self._question.begin()
-        return self._question.answer(self._seconds) or {}
+        return self._question.answer(self._storage_seconds) or {}
+
+    def registered(self, found: Sequence[UnendedRun], catalogue: ScicatClient) -> set[str]:
+        """The jobs whose file SciCat has, of those of which it was not asked lately; raises as its client."""
+        now = self._clock()
+        asked = {job: at for job, at in self._asked.items() if now - at < ASKED_AGAIN_SECONDS}
+        new = [each for each in found if each.run.job_id not in asked]
+        known = registered(new, catalogue) if new else set()
+        self._asked = asked | {each.run.job_id: now for each in new}
+        return known
 
 
 def find_unended(
-    instance: dg.DagsterInstance, facility: Facility, storage: Storage, now: datetime
+    instance: dg.DagsterInstance, facility: Facility, watch: Watch, now: datetime
 ) -> tuple[UnendedRun, ...]:
     """The runs that started and never ended; none where the configuration does not want to know.
 
@@ -90,8 +113,8 @@ def find_unended(
             "There are messages still to be read, which may be about these runs.",
             remedy="Nothing; if it goes on, see why wrdn_sensor does not read them.",
         )
-    found = unended(late, storage.look([run.file for run in late]), longest, now)
-    known = registered(found, facility.catalogue)
+    found = unended(late, watch.look([run.file for run in late]), longest, now)
+    known = watch.registered(found, facility.catalogue)
     note(instance, SETTLED, known)
     return tuple(each for each in found if each.run.job_id not in known)
 
@@ -166,9 +189,9 @@ def reported_unended(instance: dg.DagsterInstance) -> tuple[UnendedRun, ...]:
     return _RUNS.validate_python(evaluation.metadata[UNENDED_RUNS].value)
 
 
-def run_starts_sensor(storage: Storage | None = None) -> dg.SensorDefinition:
-    """The sensor; ``storage`` looks at files."""
-    look = storage or Storage()
+def run_starts_sensor() -> dg.SensorDefinition:
+    """The sensor, with what it keeps between its ticks."""
+    watch = Watch()
 
     @dg.sensor(
         name="run_starts_sensor",
@@ -186,7 +209,7 @@ def run_starts_sensor(storage: Storage | None = None) -> dg.SensorDefinition:
         if not facility.settings.monitoring.unended_run_hours and context.cursor is None:
             return dg.SkipReason("The configuration has no monitoring.unended_run_hours.")
         try:
-            found = find_unended(context.instance, facility, look, datetime.now(UTC))
+            found = find_unended(context.instance, facility, watch, datetime.now(UTC))
         except IngestionError as error:
             return dg.SkipReason(f"Nobody can say now which runs are overdue. {error}")
         cursor = _checksum(found)
@@ -219,7 +242,7 @@ def unended_runs(
     context: dg.AssetCheckExecutionContext, facility: dg.ResourceParam[Facility]
 ) -> dg.AssetCheckResult:
     try:
-        found = find_unended(context.instance, facility, Storage(), datetime.now(UTC))
+        found = find_unended(context.instance, facility, Watch(), datetime.now(UTC))
     except IngestionError as error:
         raise dg.Failure(str(error)) from None
     return dg.AssetCheckResult(

@@ -26,6 +26,7 @@ from scicat_dagster.orchestration.operations.retention import delete_registered
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.run_starts.open_runs import started_runs
 from scicat_dagster.orchestration.tags import SAMPLE, SAMPLE_ID
+from scicat_dagster.usecases.reingest import Reingestion
 from tests.orchestration.ingest.test_sensor import Announcements, observed, wrdn
 from tests.small_facility import SmallFacility, instance_in
 
@@ -308,3 +309,16 @@ def test_a_dataset_does_not_wait_for_a_sample_that_cannot_be_made(
         made = [sample["sampleId"] for sample in samples(small)]
         assert len(made) == (1 if count == 1 else 0)
         assert sample_ids(small) == (made or [None])
+
+
+def test_reingest_attaches_a_sample_that_came_later(small: SmallFacility) -> None:
+    want_sample(small)
+    small.ingest(small.facility())
+    make(small)
+    facility = small.facility(samples=True)
+
+    found = Reingestion(facility.settings, facility.schemas(), facility.catalogue).updated(str(small.file))
+
+    assert "sampleId" in [change.field for change in found.changes]
+    assert sample_ids(small) == [samples(small)[0]["sampleId"]]
+    facility.close()

@@ -24,8 +24,9 @@ from scicat_dagster.orchestration.operations.digest_sensor import unended_condit
 from scicat_dagster.orchestration.operations.today import Registrations, as_text, today
 from scicat_dagster.orchestration.run_starts.open_runs import follow, started_runs
 from scicat_dagster.orchestration.run_starts.unended import (
+    ASKED_AGAIN_SECONDS,
     LONGEST_LAG_AGE,
-    Storage,
+    Watch,
     find_unended,
     is_everything_read,
     reported_unended,
@@ -161,7 +162,7 @@ def test_a_file_that_was_registered_by_another_way_is_never_named(followed: Foll
     # Its partition is forgotten, and the catalogue away.
     small.instance.delete_dynamic_partition("nexus_files", small.key())
     small.server.stop()
-    assert find_unended(small.instance, followed.facility, Storage(), NOW) == ()
+    assert find_unended(small.instance, followed.facility, Watch(), NOW) == ()
 
 
 def test_a_file_that_only_the_catalogue_knows_is_not_named(followed: Followed) -> None:
@@ -172,6 +173,21 @@ def test_a_file_that_only_the_catalogue_knows_is_not_named(followed: Followed) -
     followed.follow(start(small.file))
 
     assert followed.tick()[0].passed
+
+
+def test_the_catalogue_is_asked_for_a_run_once_an_hour(followed: Followed) -> None:
+    small = followed.small
+    clock = iter([0.0, ASKED_AGAIN_SECONDS - 1, ASKED_AGAIN_SECONDS])
+    watch = Watch(clock=lambda: next(clock))
+    followed.follow(start(small.file))
+    assert len(find_unended(small.instance, followed.facility, watch, NOW)) == 1
+    # By another ingestor, as far as this instance knows.
+    small.ingest(small.facility())
+    small.instance.delete_dynamic_partition("nexus_files", small.key())
+    followed.facility = with_hours(small, 2.0)
+
+    assert len(find_unended(small.instance, followed.facility, watch, NOW)) == 1
+    assert find_unended(small.instance, followed.facility, watch, NOW) == ()
 
 
 def test_nobody_is_named_while_the_catalogue_is_away(followed: Followed) -> None:
@@ -205,17 +221,17 @@ def test_a_report_of_the_lag_is_good_for_some_minutes(small: SmallFacility) -> N
 
 def test_a_storage_that_hangs_holds_up_one_look(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    storage = Storage(seconds=0.05)
+    watch = Watch(storage_seconds=0.05)
     monkeypatch.setattr(
         "scicat_dagster.orchestration.run_starts.unended.looked_at", lambda _paths: released.wait(30) and {}
     )
     try:
         followed.follow(start(followed.gone))
 
-        (found,) = find_unended(followed.small.instance, followed.facility, storage, NOW)
+        (found,) = find_unended(followed.small.instance, followed.facility, watch, NOW)
 
         assert found.on_disk.state == "unknown"
-        assert storage.look(["another"]) == {}
+        assert watch.look(["another"]) == {}
     finally:
         released.set()
 
