@@ -40,6 +40,9 @@ from scicat_dagster.orchestration.past_files.discover_job import discover_files
 from scicat_dagster.orchestration.past_files.ingest_job import ingest_files
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
+from scicat_dagster.orchestration.run_starts.assets import run_starts, sample
+from scicat_dagster.orchestration.run_starts.jobs import make_sample
+from scicat_dagster.orchestration.run_starts.unended import run_starts_sensor, unended_runs
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
 
 
@@ -51,6 +54,8 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             *(topic(name) for name in settings.kafka.topics),
             announcements(settings.kafka.topics),
             with_freshness(settings.monitoring.freshness_hours),
+            sample,
+            run_starts,
             scicat,
             today_asset,
             rejected_messages,
@@ -59,9 +64,10 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             failed_files_report,
             reconciliation,
         ],
-        asset_checks=[latest_files, kafka_topics],
+        asset_checks=[latest_files, kafka_topics, unended_runs],
         jobs=[
             ingest_file,
+            make_sample,
             ingest_files,
             report_failures,
             discover_files,
@@ -75,6 +81,7 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             deferred_files_sensor,
             reconcile_sensor,
             today_sensor(),
+            run_starts_sensor(),
             digest_sensor(settings.notifications),
         ],
         schedules=[

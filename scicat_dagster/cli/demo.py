@@ -54,7 +54,8 @@ def demo(
     """Run a facility on this machine: Kafka, a SciCat stand-in, a file writer, and Dagster with its UI.
 
     One more file than --files fails on purpose, because no schema is for its instrument; `scicat-dagster
-    failures` says what to do. Not so with --exit-when-done. Ctrl-C ends all of it.
+    failures` says what to do. One more run starts and never ends; the check of the asset `run_starts` names
+    it after some two minutes. Neither is so with --exit-when-done. Ctrl-C ends all of it.
     """
     from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
 

@@ -1,4 +1,4 @@
-"""``scicat-dagster messages``: the announcements that were rejected."""
+"""``scicat-dagster messages``: the announcements that were rejected, and those that never came."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def messages() -> None:
-    """Look at the messages that were rejected, in the Dagster instance in DAGSTER_HOME."""
+    """Look at the messages that were rejected or never came, in the Dagster instance in DAGSTER_HOME."""
 
 
 @messages.command("list")
@@ -86,6 +86,40 @@ def skip(position: str) -> None:
         except IngestionError as error:
             raise click.ClickException(str(error)) from None
     click.echo(f"The sensor goes on behind {wanted}.")
+
+
+@messages.command()
+def runs() -> None:
+    """List the runs that have started and whose file was not announced, with those that are overdue.
+
+    They are followed where the configuration has ingestion.samples or monitoring.unended_run_hours.
+    """
+    from scicat_dagster.orchestration.run_starts.open_runs import started_runs
+    from scicat_dagster.orchestration.run_starts.unended import reported_unended
+
+    with dagster_instance() as instance:
+        late = {each.run.job_id: each for each in reported_unended(instance)}
+        for run in started_runs(instance).open:
+            started = run.started.isoformat(timespec="seconds")
+            click.echo(f"{run.job_id}  {started}  {run.file}")
+            if (found := late.get(run.job_id)) is not None:
+                click.echo(f"    never ended; on disk: {found.where}\n    {found.remedy}")
+
+
+@messages.command()
+@click.argument("job", metavar="JOB")
+def dismiss(job: str) -> None:
+    """Do not report a run any more that started and never ended. It is still listed until it is forgotten.
+
+    JOB is the id of its file writer's job, as `scicat-dagster messages runs` lists it.
+    """
+    from scicat_dagster.orchestration.run_starts.open_runs import DISMISSED, note, started_runs
+
+    with dagster_instance() as instance:
+        if job not in {run.job_id for run in started_runs(instance).open}:
+            raise click.ClickException(f"No open run has the job {job}; see `scicat-dagster messages runs`.")
+        note(instance, DISMISSED, [job])
+    click.echo("Dismissed. The check `runs_ended` says so within a minute.")
 
 
 def _rejected(position: str) -> RejectedMessage:

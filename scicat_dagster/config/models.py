@@ -145,6 +145,10 @@ class IngestionSettings(_Section):
     """The entry of the scientific metadata that identifies a measurement."""
     previews: bool = True
     """New: whether each dataset gets a picture of its file's default data as an attachment."""
+    samples: bool = False
+    """New: whether the sample of each run is made in SciCat where it is not there: when a run start (`pl72`)
+    is announced, and at the latest before a dataset whose schema wants its sample attached.
+    """
     file_handling: FileHandlingSettings = FileHandlingSettings()
     """How the announced file is waited for, measured and listed."""
 
@@ -426,12 +430,18 @@ class RetentionSettings(_Section):
     """When to delete old records, as a cron expression of five fields with numbers, in UTC."""
 
 
+_MOST_HOURS = 24 * 30
+
+
 class MonitoringSettings(_Section):
     """New: from when on something looks wrong."""
 
     freshness_hours: NonNegativeFloat = 0
     """The asset raw_dataset is shown as stale when no file was registered for so many hours. 0: never,
     because an instrument may rest."""
+    unended_run_hours: Annotated[FiniteFloat, Field(ge=0, le=_MOST_HOURS)] = 0
+    """A run that was started (`pl72`) and whose file was not announced for so many hours is reported, for as
+    long as it is looked for (30 days). 0: never, because only the facility knows how long a run may take."""
 
 
 WebhookSecret = Annotated[Secret, AfterValidator(webhook_address)]
@@ -518,3 +528,8 @@ class Settings(_Section):
     """New: from when on something looks wrong."""
     notifications: NotificationSettings = NotificationSettings()
     """New: who is told about failed files, in one message for all that is new."""
+
+    @property
+    def reads_run_starts(self) -> bool:
+        """Whether announcements of run starts lead to anything."""
+        return self.ingestion.samples or self.monitoring.unended_run_hours > 0

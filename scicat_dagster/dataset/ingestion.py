@@ -1,6 +1,7 @@
 """The steps of a run as plain functions: the metadata of a complete file, its manifest, the bodies to post.
 
-Each writes nothing. Registration, the step that does, belongs to :mod:`scicat_dagster.scicat.registration`.
+Each writes nothing by itself. Registration, the step that does, belongs to
+:mod:`scicat_dagster.scicat.registration`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset, build_dataset
-from scicat_dagster.dataset.samples import SampleSource, find_sample_id, sample_reads
+from scicat_dagster.dataset.samples import Maker, SampleSource, find_sample_id, sample_reads
 from scicat_dagster.errors import Notice
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.identity import CompleteFile, check_unchanged
@@ -66,9 +67,13 @@ def extract_metadata(
     settings: Settings,
     announcement: FileWritten | None = None,
     *,
+    make_sample: Maker | None = None,
     limits: Limits = LIMITS,
 ) -> ExtractedMetadata:
     """Choose the schema of a complete file and evaluate its variables.
+
+    A sample that the schema wants and the catalogue has not is made by ``make_sample``, where that is given;
+    whatever it raises is raised.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def extract_metadata(
     handling = settings.ingestion.file_handling
     nexus = values_of(file, reads, handling, limits)
     evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
-    sample_id = find_sample_id(schema.sample_attachment, nexus, catalogue, evaluation)
+    sample_id = find_sample_id(schema.sample_attachment, nexus, catalogue, evaluation, make_sample)
     instrument = _instrument_name(nexus) or schema.instrument
     others = _other_files(file, schema, evaluation, handling, limits)
     check_unchanged(file)

@@ -43,6 +43,7 @@ __all__ = [
     "write_and_announce",
     "write_files",
     "write_past_file",
+    "write_unended",
     "written_message",
 ]
 
@@ -241,9 +242,12 @@ def write_and_announce(
     data_directory: Path,
     announcer: Announcer,
     *,
+    while_measuring: Callable[[Path], None] | None = None,
     while_open: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write one file, announce it while it is still open, complete it, and make it read-only.
+
+    As long as it is measured anybody may read it: the file is in HDF5's mode for one writer and many readers.
 
     Parameters
     ----------
@@ -253,6 +257,8 @@ def write_and_announce(
         Absolute path below which the file goes; missing folders are created.
     announcer
         How the ``wrdn`` reaches the instrument's topic.
+    while_measuring
+        Called with the file's path while it may be read, before it is announced.
     while_open
         Called with the file's path after the broker has the message and before the file is complete. A
         demonstration waits in it, a test looks around.
@@ -271,9 +277,8 @@ def write_and_announce(
     """
     path = plan.path(data_directory)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "x") as file:
-        write_beginning(file, plan)
-        file.flush()
+    _measure(path, plan, while_measuring)
+    with h5py.File(path, "r+", libver="latest") as file:
         announcer.send(
             plan.proposal.instrument.topic, MessageKind.WRITTEN, written_message(plan, path), key=plan.job_id
         )
@@ -290,6 +295,7 @@ def write_files(
     announcer: Announcer,
     *,
     extras: Extras = Extras(),
+    while_measuring: Callable[[Path], None] | None = None,
     while_open: Callable[[Path], None] | None = None,
 ) -> Summary:
     """Write and announce several files one after the other, with ``extras`` among the announcements.
@@ -306,7 +312,9 @@ def write_files(
         for kind, message in foreign.items():
             if kind is not MessageKind.ANSWER:
                 announcer.send(topic, kind, message, key=plan.job_id)
-        write_and_announce(plan, data_directory, announcer, while_open=while_open)
+        write_and_announce(
+            plan, data_directory, announcer, while_measuring=while_measuring, while_open=while_open
+        )
         if MessageKind.ANSWER in foreign:
             announcer.send(topic, MessageKind.ANSWER, foreign[MessageKind.ANSWER], key=plan.job_id)
         if not written:
@@ -321,6 +329,25 @@ def write_files(
             key=plan.job_id,
         )
     return Summary(files=tuple(path for _, path in written), messages=dict(Counter(announcer.sent) - before))
+
+
+def write_unended(plan: PlannedFile, data_directory: Path, announcer: Announcer) -> Path:
+    """Announce a run that starts, and crash while it is measured: its file stays as it is, unannounced."""
+    path = plan.path(data_directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = foreign_messages(plan, path)[MessageKind.RUN_START]
+    announcer.send(plan.proposal.instrument.topic, MessageKind.RUN_START, start, key=plan.job_id)
+    _measure(path, plan)
+    return path
+
+
+def _measure(path: Path, plan: PlannedFile, while_measuring: Callable[[Path], None] | None = None) -> None:
+    """Write what is known from the start, and let others read it while the measurement goes on."""
+    with h5py.File(path, "x", libver="latest") as file:
+        write_beginning(file, plan)
+        file.swmr_mode = True
+        if while_measuring is not None:
+            while_measuring(path)
 
 
 def write_past_file(plan: PlannedFile, data_directory: Path, *, age_seconds: float = 3600.0) -> Path:

@@ -38,12 +38,14 @@ from scicat_dagster.demo.file_writer import (
     write_and_announce,
     write_files,
     write_past_file,
+    write_unended,
 )
-from scicat_dagster.demo.measurement import of_new_instrument, plan_file, year_before
+from scicat_dagster.demo.measurement import never_ended, of_new_instrument, plan_file, year_before
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     PARTITION_TAG,
     RAW_DATASET,
+    SAMPLE,
     WILL_RETRY_TAG,
 )
 
@@ -56,6 +58,7 @@ _STOP_SECONDS = 20
 _LOOK_SECONDS = 1.0
 _SWITCH_SECONDS = 0.2
 _FILES_BEFORE_OUTAGE = 3
+_LONGEST_RUN_SECONDS = 90
 _MESSAGES_FOR_NO_FILE = (MessageKind.BROKEN, MessageKind.FAILED)
 
 UNFINISHED = [
@@ -82,6 +85,7 @@ class Account:
     rejected: int
     datasets: int
     origdatablocks: int
+    samples: int
     seconds: float
 
     def agrees(self, expected_rejections: int) -> bool:
@@ -120,7 +124,9 @@ class Laptop:
             self.data_directory,
             announcer,
             extras=Extras(duplicate=True, broken=True, failed=True),
-            while_open=lambda _path: _wait(stop, pause_seconds),
+            # For most of the time it is measured, and then announced a moment before it is complete.
+            while_measuring=lambda _path: _wait(stop, 0.8 * pause_seconds),
+            while_open=lambda _path: _wait(stop, 0.2 * pause_seconds),
         )
         return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
 
@@ -134,6 +140,11 @@ class Laptop:
         plan = of_new_instrument(plan_file(SEED, 0))
         return write_and_announce(plan, self.data_directory, Announcer(self.broker.bootstrap_servers))
 
+    def write_unended(self) -> Path:
+        """Announce the run that never ends, because the file writer crashes."""
+        plan = never_ended(plan_file(SEED, 0))
+        return write_unended(plan, self.data_directory, Announcer(self.broker.bootstrap_servers))
+
     def write_past(self, files: int) -> None:
         """Write files of a year earlier, which are stable since yesterday and which nobody announces."""
         for index in range(files):
@@ -143,14 +154,16 @@ class Laptop:
     def account(self, written: int, seconds: float) -> Account:
         """What Dagster and the catalogue say now."""
         registered = self.instance.get_materialized_partitions(RAW_DATASET)
+        samples = self.instance.get_materialized_partitions(SAMPLE)
         rejected = self.instance.fetch_observations(dg.AssetKey("rejected_messages"), limit=1000).records
         return Account(
             written=written,
             registered=len(registered),
-            failed=len(self._failed() - registered),
+            failed=len(self._failed() - registered - samples),
             rejected=len(rejected),
             datasets=self.store.count_datasets(),
             origdatablocks=self.store.count_origdatablocks(),
+            samples=sum(1 for _ in self.store.find("samples", {})),
             seconds=round(seconds, 1),
         )
 
@@ -180,6 +193,7 @@ def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[L
     """
     directory = directory.absolute()
     lay_out(directory)
+    attach_samples(directory)
     with ExitStack() as stack:
         password = secrets.token_urlsafe()
         accounts = Accounts(replace(account, password=password) for account in demo_accounts())
@@ -273,10 +287,12 @@ def run_with_pages(
 ) -> None:
     """Write files in the background and say how far Dagster is, until Dagster or the user ends it.
 
-    One more file fails on purpose; with ``outage_seconds`` SciCat is away for so long in between.
+    One more file fails on purpose, and one more run never ends; with ``outage_seconds`` SciCat is away for so
+    long in between.
     """
     stop = threading.Event()
     laptop.write_failing()
+    laptop.write_unended()
     writer = threading.Thread(target=laptop.write, args=(files, pause_seconds, stop), daemon=True)
     writer.start()
     if outage_seconds:
@@ -322,6 +338,13 @@ def lay_out(directory: Path) -> None:
     shutil.copytree(facility / "schemas", directory / "schemas")
 
 
+def attach_samples(directory: Path) -> None:
+    """Let the schemas look for the samples of their files, which run starts make here."""
+    for schema in sorted((directory / "schemas").glob("*.imsc.yml")):
+        with schema.open("a", encoding="utf-8") as file:
+            file.write("sample_attachment:\n  query_sample_name: true\n")
+
+
 def seed(store: Store) -> None:
     """Make the facility's proposals and instruments known to the catalogue."""
     for proposal in (*people.PROPOSALS, people.COMMISSIONING):
@@ -353,6 +376,8 @@ def _environment(
         "SCICAT_DEMO_DAGSTER_URL": dagster_url,
         "SCICAT_DEMO_PASSWORD": password,
         "SCICAT_DEMO_API": api,
+        "SCICAT_DEMO_SAMPLES": "true",
+        "SCICAT_DEMO_RUN_HOURS": str(_LONGEST_RUN_SECONDS / 3600),
         "SCICAT_DEMO_DATA_DIRECTORY": str(directory / "data"),
         "SCICAT_DEMO_SCICAT_PORT": str(catalogue.port),
         "SCICAT_DEMO_KAFKA_PORT": broker.bootstrap_servers.rpartition(":")[2],

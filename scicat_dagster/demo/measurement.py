@@ -120,6 +120,15 @@ def year_before(plan: PlannedFile) -> PlannedFile:
     )
 
 
+def never_ended(plan: PlannedFile) -> PlannedFile:
+    """The measurement that was under way when the file writer crashed, under a run number of its own."""
+    return replace(
+        plan,
+        run_number=plan.run_number + 7,
+        job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "never ended")),
+    )
+
+
 def of_new_instrument(plan: PlannedFile) -> PlannedFile:
     """A measurement at the same time at the instrument that has no schema yet."""
     return replace(

@@ -114,6 +114,8 @@ def check_scicat(settings: Settings, schemas: SchemaCollection, client: ScicatCl
         )  # fmt: skip
         return
     _check_rights(account, settings, report)
+    if settings.ingestion.samples:
+        _check_samples(account, client, report)
     _check_references(settings, schemas, client, report)
 
 
@@ -145,6 +147,26 @@ def _check_rights(account: Account, settings: Settings, report: Report) -> None:
             "scicat", "warning",
             f"dataset.default_owner_group: {account.name} is not in {owner}.",
             "Make it a member, or see that it may create datasets for every group.",
+        )  # fmt: skip
+
+
+def _check_samples(account: Account, client: ScicatClient, report: Report) -> None:
+    """Whether this account may ask for samples, so that none is made twice."""
+    try:
+        client.samples_of_proposal("no proposal")
+    except LookupError as error:
+        report.add(
+            "scicat", "mistake", f"ingestion.samples: {account.name} may not ask for samples. {error}",
+            "See that scicat.api_endpoints.samples is right, or set ingestion.samples to false.",
+        )  # fmt: skip
+    except IngestionError as error:
+        report.failed("scicat", error, "ingestion.samples")
+    else:
+        report.add(
+            "scicat", "ok",
+            f"ingestion.samples: {account.name} may ask for samples. Whether it may create them for every "
+            "group is a setting of the server (SAMPLE_PRIVILEGED_GROUPS, ADMIN_GROUPS); the first run start "
+            "shows it.",
         )  # fmt: skip
 
 

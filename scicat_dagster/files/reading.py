@@ -54,6 +54,8 @@ class Questions(BaseModel):
     asks_for_linked_files: bool = False
     linked: dict[str, int | str] = {}
     """For the files that links may lead to, the place of each among the descriptors, or why it is not."""
+    is_growing: bool = False
+    """Whether somebody may be writing the file while it is read."""
 
 
 class ReadAnswer(BaseModel):
@@ -212,6 +214,30 @@ def opened_again(file: CompleteFile, data_directory: str) -> Iterator[int]:
         if complete_file(path, os.fstat(descriptor)) != file:
             raise file_changed(file)
         yield descriptor
+
+
+def read_growing(
+    path: Path, reads: Iterable[Read], *, data_directory: str = "", limits: Limits = LIMITS
+) -> Contents:
+    """Values of a file that may be written meanwhile, as they are now; all read in one child process.
+
+    A writer in HDF5's single-writer/multiple-reader mode lets us in; any other has locked the file.
+    https://docs.h5py.org/en/stable/swmr.html
+
+    Raises
+    ------
+    NotReadyError
+        It is not there, is locked, or cannot be read yet.
+    TransientError
+        The storage failed.
+    PermanentError
+        As for :func:`look_at`.
+    """
+    asked = tuple(dict.fromkeys(reads))
+    with opened_file(path, data_directory) as descriptor:
+        questions = Questions(path=str(path), reads=asked, is_growing=True)
+        answer = _answered([descriptor], questions, limits)
+    return Contents(dict(zip(asked, answer.values, strict=True)))
 
 
 def read_members(path: Path, *, limits: Limits = LIMITS) -> tuple[Member, ...]:

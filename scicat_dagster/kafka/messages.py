@@ -1,17 +1,19 @@
-"""Announcements: from the bytes of one Kafka message to a written file, or to the reason why there is none.
+"""Announcements: from the bytes of a Kafka message to a written file or a run start, or to why there is none.
 
-Reading bytes and judging them belongs here; fetching them belongs to :mod:`scicat_dagster.kafka`. The schema
-is ``wrdn`` ("writing done") of the ESS streaming data types, a flatbuffer whose id is in bytes 4 to 8.
+Reading bytes and judging them belongs here; fetching them belongs to :mod:`scicat_dagster.kafka`. The schemas
+are ``wrdn`` ("writing done") and ``pl72`` ("run start") of the ESS streaming data types, flatbuffers whose id
+is in bytes 4 to 8.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
-from streaming_data_types import deserialise_wrdn
+from streaming_data_types import deserialise_pl72, deserialise_wrdn
 
 from scicat_dagster.errors import bounded
 from scicat_dagster.files.paths import canonical_path
@@ -19,7 +21,13 @@ from scicat_dagster.limits import DEEPEST_JSON, LARGEST_KEPT_BYTES, LARGEST_META
 
 WRDN = "wrdn"
 
+PL72 = "pl72"
+
 _LONGEST_JOB_ID = 200
+
+_LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999: no date is later."""
+
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
 
@@ -76,22 +84,50 @@ class FileWritten(BaseModel):
         return Position(self.topic, self.partition, self.offset)
 
 
+class RunStarted(BaseModel):
+    """A file writer was told to begin a file: the file is not complete, and may not even be there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file_path: str
+    """Canonical absolute path."""
+    job_id: str
+    instrument: str = ""
+    service_id: str = ""
+    started_at_ms: int | None = None
+    """When the run starts, in milliseconds since 1970 (UTC); None where the message has no such date."""
+    stops_at_ms: int | None = None
+    """When it is to stop, likewise; most messages leave that open."""
+    topic: str
+    partition: int
+    offset: int
+    announced_at_ms: int | None = None
+    """When Kafka received the message, in milliseconds since 1970 (UTC)."""
+
+    @property
+    def position(self) -> Position:
+        """Where in Kafka the message is."""
+        return Position(self.topic, self.partition, self.offset)
+
+
 @dataclass(frozen=True)
 class Ignored:
-    """A message that is not about a written file."""
+    """A message that is about neither a written file nor, where these are read, a run start."""
 
     schema_id: str
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A message that should have led to a file and cannot."""
+    """A message that should have led to a run and cannot."""
 
     position: Position
     reason: str
     remedy: str
     value: bytes | None
     file_path: str | None = None
+    ended_job_id: str = ""
+    """The job that the message says is over, though no file came of it."""
 
     @property
     def kept_value(self) -> bytes:
@@ -99,47 +135,46 @@ class Rejected:
         return (self.value or b"")[:LARGEST_KEPT_BYTES]
 
 
-def read_message(message: KafkaMessage, data_directory: str = "") -> FileWritten | Ignored | Rejected:
-    """What a Kafka message says. Never raises: whatever the bytes are, the answer is one of the three.
+def read_message(
+    message: KafkaMessage, data_directory: str = "", schemas: Collection[str] = (WRDN,)
+) -> FileWritten | RunStarted | Ignored | Rejected:
+    """What a Kafka message says. Never raises: whatever the bytes are, the answer is one of the four.
 
-    Some corruptions decode without an error, so every field is judged after decoding.
+    Messages of other schemas than these are ignored. Some corruptions decode without an error, so every field
+    is judged after decoding.
     """
     value = message.value
     if value is None:
         return _rejected(message, "It is a tombstone: it has no content.", "Look at what deletes messages.")
     schema_id = value[4:8].decode("latin-1")
-    if schema_id != WRDN:
+    if schema_id not in schemas:
         if _is_schema_id(schema_id):
             return Ignored(schema_id)
         return _rejected(message, "It is not a flatbuffer: it has no schema id.", "Look at what writes here.")
+    decode, judge, remedy = _READ[schema_id]
     try:
-        wrdn = deserialise_wrdn(value)
+        decoded = decode(value)
     except Exception as error:  # noqa: BLE001 - the decoder raises anything on broken bytes; all are rejected
-        return _rejected(
-            message,
-            f"It is a broken wrdn message ({type(error).__name__}).",
-            "Find the file that was meant and backfill it.",
-        )
-    return judged(message, wrdn, data_directory)
+        return _rejected(message, f"It is a broken {schema_id} message ({type(error).__name__}).", remedy)
+    return judge(message, decoded, data_directory)
 
 
 def judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritten | Rejected:
     """What a decoded message says; ``wrdn`` has the attributes of ``WritingFinished``."""
     job_id, file_name = wrdn.job_id or "", wrdn.file_name or ""
-    if not isinstance(job_id, str) or not job_id.strip():
-        return _rejected(message, "It has no job id.", "Find the file that was meant and backfill it.")
-    if len(job_id) > _LONGEST_JOB_ID or not job_id.isprintable():
-        return _rejected(message, "Its job id is not readable text.", "Find the file and backfill it.")
+    if mistake := _mistake_of_job_id(job_id):
+        return _rejected(message, mistake, _FIND_FILE)
     try:
         file_path = canonical_path(file_name, data_directory)
     except ValueError as error:
-        return _rejected(message, str(error), "Correct the file writer's output path.")
+        return _rejected(message, str(error), _CORRECT_PATH, ended_job_id=job_id)
     if wrdn.error_encountered:
         return _rejected(
             message,
             f"The file writer failed, so there is no complete file: {wrdn.message or 'it does not say why'}.",
             "Look at the file writer; if the file is good all the same, backfill it.",
             file_path,
+            ended_job_id=job_id,
         )
     # The file is complete all the same, and few schemas use the metadata.
     is_too_large = len((wrdn.metadata or "").encode(errors="surrogatepass")) > LARGEST_METADATA_BYTES
@@ -155,6 +190,61 @@ def judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritten
         offset=message.position.offset,
         announced_at_ms=message.timestamp_ms,
     )
+
+
+def _judged_start(message: KafkaMessage, pl72: Any, data_directory: str) -> RunStarted | Rejected:
+    """What a decoded message says; ``pl72`` has the attributes of ``RunStartInfo``."""
+    if mistake := _mistake_of_job_id(pl72.job_id):
+        return _rejected(message, mistake, _LOOK_AT_SENDER)
+    try:
+        file_path = canonical_path(_absolute(pl72.filename, data_directory), data_directory)
+    except ValueError as error:
+        return _rejected(message, str(error), _CORRECT_PATH)
+    return RunStarted(
+        file_path=file_path,
+        job_id=pl72.job_id,
+        instrument=bounded(str(pl72.instrument_name or "")),
+        service_id=bounded(str(pl72.service_id or "")),
+        started_at_ms=_moment(pl72.start_time),
+        stops_at_ms=_moment(pl72.stop_time),
+        topic=message.position.topic,
+        partition=message.position.partition,
+        offset=message.position.offset,
+        announced_at_ms=message.timestamp_ms,
+    )
+
+
+def _absolute(file_name: str, data_directory: str) -> str:
+    """The path that a run start means: a file writer may be told one within its own output folder."""
+    if not file_name or file_name.startswith("/") or not data_directory:
+        return file_name
+    return f"{data_directory.rstrip('/')}/{file_name}"
+
+
+def _moment(milliseconds: int) -> int | None:
+    return milliseconds if 0 < milliseconds <= _LATEST_MS else None
+
+
+def _mistake_of_job_id(job_id: object) -> str:
+    """What is wrong with the identity of a run; nothing where it is good."""
+    if not isinstance(job_id, str) or not job_id.strip():
+        return "It has no job id."
+    if len(job_id) > _LONGEST_JOB_ID or not job_id.isprintable():
+        return "Its job id is not readable text."
+    return ""
+
+
+_FIND_FILE = "Find the file that was meant and backfill it."
+
+_CORRECT_PATH = "Correct the file writer's output path."
+
+_LOOK_AT_SENDER = "Look at what announces run starts. The file is registered when its own message comes."
+
+_READ = {
+    WRDN: (deserialise_wrdn, judged, _FIND_FILE),
+    PL72: (deserialise_pl72, _judged_start, _LOOK_AT_SENDER),
+}
+"""By schema: what decodes a message, what judges it, and what to do about a broken one."""
 
 
 def _is_schema_id(text: str) -> bool:
@@ -186,5 +276,7 @@ def _depth(value: JsonValue) -> int:
     return depth
 
 
-def _rejected(message: KafkaMessage, reason: str, remedy: str, file_path: str | None = None) -> Rejected:
-    return Rejected(message.position, bounded(reason), remedy, message.value, file_path)
+def _rejected(
+    message: KafkaMessage, reason: str, remedy: str, file_path: str | None = None, *, ended_job_id: str = ""
+) -> Rejected:
+    return Rejected(message.position, bounded(reason), remedy, message.value, file_path, ended_job_id)

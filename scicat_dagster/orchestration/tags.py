@@ -60,6 +60,8 @@ INGESTION = {"purpose": "ingestion"}
 
 PAST_FILES = {"purpose": "past-files"}
 
+SAMPLES = {"purpose": "samples"}
+
 CORRECTION = {"purpose": "correction"}
 
 OVERSIGHT = {"purpose": "oversight"}
@@ -214,3 +216,17 @@ REJECTED_MESSAGES = dg.AssetKey("rejected_messages")
 
 CONFIGURATION = dg.AssetKey("configuration")
 """The asset whose observations are the versions of the configuration file that came into force."""
+
+
+SAMPLE = dg.AssetKey("sample")
+"""The asset whose partitions are the samples of runs that have started."""
+
+RUN_STARTS = dg.AssetKey("run_starts")
+"""The runs that have started, as the lineage has them: their check names those that never ended."""
+
+UNENDED_RUNS = "unended_runs"
+"""Of an evaluation of the check of ``run_starts``: a list of
+:class:`scicat_dagster.usecases.unended_runs.UnendedRun`."""
+
+SAMPLE_ID = "sample id"
+"""Of a materialization of ``sample``."""

@@ -157,3 +157,19 @@ def test_the_sums_of_a_dataset_that_was_posted_without_its_size(
     ask(server, "06_v3_odb_post_ok", headers).raise_for_status()
 
     assert sums(server, headers, answer.json()["pid"]) == (1000, 1)
+
+
+def test_only_newer_servers_know_the_names_of_samples(servers: dict[Dialect, CatalogueServer]) -> None:
+    for dialect in NEWER:
+        headers = logged_in(servers[dialect])
+        statuses = [
+            ask(servers[dialect], name, headers).status_code
+            for name in ("07_sample_post_ok", "07_sample_post_again", "07_sample_post_no_sampleName")
+        ]
+        assert statuses == [201, 500, 500]
+
+    older = ask(servers[Dialect.V4X], "07_sample_post_ok", logged_in(servers[Dialect.V4X]))
+
+    # As the sources of a 4.5.0 have it, which takes no field that it does not know.
+    assert older.status_code == 400
+    assert older.json()["message"] == ["property sampleName should not exist"]

@@ -17,6 +17,8 @@ from confluent_kafka import KafkaError
 from streaming_data_types import deserialise_answ, deserialise_pl72, deserialise_wrdn, deserialise_x5f2
 
 from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.config.models import Settings
+from scicat_dagster.dataset.samples import Sample
 from scicat_dagster.demo.broker import LoopbackBroker, Request
 from scicat_dagster.demo.facility import CONFIG_FILE, SCHEMAS_DIRECTORY
 from scicat_dagster.demo.file_writer import (
@@ -29,9 +31,10 @@ from scicat_dagster.demo.file_writer import (
     plan_file,
     write_and_announce,
     write_files,
+    write_unended,
     written_message,
 )
-from scicat_dagster.demo.measurement import next_attempt, year_before
+from scicat_dagster.demo.measurement import never_ended, next_attempt, year_before
 from scicat_dagster.demo.people import (
     INSTRUMENTS,
     PROPOSALS,
@@ -41,6 +44,7 @@ from scicat_dagster.demo.people import (
     scicat_proposal,
 )
 from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.usecases.samples import sample_of_run
 from tests.brokers import Record, read_topic
 
 if TYPE_CHECKING:
@@ -115,6 +119,33 @@ def test_a_path_names_instrument_year_proposal_and_run(tmp_path: Path) -> None:
 
     year, proposal = str(plan.start_time.year), plan.proposal.proposal_id
     assert path == tmp_path / "loki" / year / proposal / "raw" / f"{proposal}_{plan.run_number}.hdf"
+
+
+def test_a_file_may_be_read_while_it_is_measured(tmp_path: Path, announcer: Announcer) -> None:
+    seen: list[Sample | str] = []
+    plan = plan_file(SEED, 0)
+    settings = Settings.model_validate({"scicat": {"host": "http://127.0.0.1:1/api/v3"}})
+
+    def look_in(path: Path) -> None:
+        assert not opens_elsewhere(path)
+        seen.append(sample_of_run(path, load_schemas(SCHEMAS_DIRECTORY), settings))
+
+    path = write_and_announce(plan, tmp_path, announcer, while_measuring=look_in)
+
+    assert seen == [Sample(name=plan.sample, proposal_id=plan.proposal.proposal_id)]
+    assert opens_elsewhere(path)
+
+
+def test_a_run_that_never_ends_is_announced_and_leaves_its_file(
+    tmp_path: Path, broker: LoopbackBroker, announcer: Announcer
+) -> None:
+    plan = never_ended(plan_file(SEED, 0))
+
+    path = write_unended(plan, tmp_path, announcer)
+
+    assert announcer.sent == {MessageKind.RUN_START: 1}
+    assert opens_elsewhere(path)
+    assert plan.path(tmp_path) != plan_file(SEED, 0).path(tmp_path)
 
 
 def test_the_message_is_on_the_topic_before_the_file_is_complete(

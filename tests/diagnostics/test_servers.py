@@ -284,3 +284,15 @@ def test_files_are_evaluated_with_what_scicat_knows(facility: Facility, data_fol
     (file,) = shown["files"]
     assert file["registrable"] is True
     assert file["unknown"] == []
+
+
+def test_a_facility_that_makes_samples_is_told_whether_it_may_ask_for_them(facility: Facility) -> None:
+    assert not [what for _, what in facility.found("scicat") if "ingestion.samples" in what]
+
+    facility.configuration["ingestion"]["samples"] = True
+    (good,) = [found for found in facility.found("scicat") if "ingestion.samples" in found[1]]
+    facility.configuration["scicat"]["api_endpoints"] = {"samples": "nowhere"}
+    (wrong,) = [found for found in facility.found("scicat") if "ingestion.samples" in found[1]]
+
+    assert good[0] == "ok"
+    assert wrong[0] == "mistake"

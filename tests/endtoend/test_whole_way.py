@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from scicat_dagster.demo import people
 from scicat_dagster.demo.file_writer import Announcer, Extras, write_files
+from scicat_dagster.demo.laptop import SEED
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.partitions import paths_of
 from tests.endtoend.browsing import chromium
@@ -155,6 +156,7 @@ def test_the_demo_registers_all_its_files_and_its_numbers_agree(files: int, tmp_
     assert finished.returncode == 0, finished.stderr
     account = json.loads(finished.stdout)
     assert account.pop("seconds") > 0
+    plans = [plan_file(SEED, index) for index in range(files)]
     assert account == {
         "written": files,
         "registered": files,
@@ -162,4 +164,5 @@ def test_the_demo_registers_all_its_files_and_its_numbers_agree(files: int, tmp_
         "rejected": 2,
         "datasets": files,
         "origdatablocks": files,
+        "samples": len({(plan.proposal.proposal_id, plan.sample) for plan in plans}),
     }

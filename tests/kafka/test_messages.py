@@ -11,7 +11,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from streaming_data_types import serialise_pl72, serialise_wrdn, serialise_x5f2
 
-from scicat_dagster.kafka.messages import FileWritten, Ignored, KafkaMessage, Position, Rejected, read_message
+from scicat_dagster.kafka.messages import (
+    PL72,
+    WRDN,
+    FileWritten,
+    Ignored,
+    KafkaMessage,
+    Position,
+    Rejected,
+    RunStarted,
+    read_message,
+)
 from scicat_dagster.limits import LARGEST_METADATA_BYTES
 
 POSITION = Position("odin_filewriter", 2, 41)
@@ -29,8 +39,41 @@ def wrdn(
     return content
 
 
-def read(value: bytes | None, data_directory: str = "") -> FileWritten | Ignored | Rejected:
+Answer = FileWritten | RunStarted | Ignored | Rejected
+
+
+def read(value: bytes | None, data_directory: str = "") -> Answer:
     return read_message(KafkaMessage(POSITION, value, 1_730_106_000_000), data_directory)
+
+
+def pl72(
+    filename: str = "/data/odin/443503/raw/run.hdf",
+    job_id: str = "f22acb1c-950b-11ef-a3ef-fa163e9aae0a",
+    start_time: int = 1_730_100_000_000,
+    stop_time: int = 0,
+) -> bytes:
+    content: bytes = serialise_pl72(
+        job_id=job_id,
+        filename=filename,
+        start_time=start_time,
+        stop_time=stop_time,
+        nexus_structure='{"children": []}',
+        service_id="filewriter-1",
+        instrument_name="ODIN",
+        broker="127.0.0.1",
+    )
+    return content
+
+
+def read_both(value: bytes | None, data_directory: str = "") -> Answer:
+    """The answer where run starts are read as well."""
+    return read_message(KafkaMessage(POSITION, value, 1_730_106_000_000), data_directory, (WRDN, PL72))
+
+
+def started(value: bytes, data_directory: str = "") -> RunStarted:
+    found = read_both(value, data_directory)
+    assert isinstance(found, RunStarted)
+    return found
 
 
 def written(value: bytes, data_directory: str = "") -> FileWritten:
@@ -47,8 +90,8 @@ def rejected(value: bytes | None, data_directory: str = "") -> Rejected:
 
 def assert_sound(found: object, data_directory: str = "") -> None:
     """What must hold of every answer, however broken the message was."""
-    assert isinstance(found, FileWritten | Ignored | Rejected)
-    if isinstance(found, FileWritten):
+    assert isinstance(found, FileWritten | RunStarted | Ignored | Rejected)
+    if isinstance(found, FileWritten | RunStarted):
         path = PurePosixPath(found.file_path)
         assert path.is_absolute()
         assert "\0" not in found.file_path
@@ -58,7 +101,7 @@ def assert_sound(found: object, data_directory: str = "") -> None:
         assert path.is_relative_to(data_directory or "/")
         json.dumps(found.model_dump(mode="json"), allow_nan=False)
         # As it is stored between the ops of a run.
-        assert FileWritten.model_validate_json(found.model_dump_json()) == found
+        assert type(found).model_validate_json(found.model_dump_json()) == found
     elif isinstance(found, Rejected):
         assert found.reason
         assert found.remedy
@@ -292,3 +335,98 @@ def test_the_answer_depends_on_the_message_alone(noise: bytes, cut: int) -> None
     first = read(value, DATA)
     read(b"something else")
     assert read(value, DATA) == first
+
+
+def test_a_run_start_is_read_with_everything_that_is_needed_of_it() -> None:
+    assert started(pl72(stop_time=1_730_103_600_000)) == RunStarted(
+        file_path="/data/odin/443503/raw/run.hdf",
+        job_id="f22acb1c-950b-11ef-a3ef-fa163e9aae0a",
+        instrument="ODIN",
+        service_id="filewriter-1",
+        started_at_ms=1_730_100_000_000,
+        stops_at_ms=1_730_103_600_000,
+        topic="odin_filewriter",
+        partition=2,
+        offset=41,
+        announced_at_ms=1_730_106_000_000,
+    )
+
+
+def test_files_are_announced_as_before_where_run_starts_are_read() -> None:
+    assert read_both(wrdn()) == read(wrdn())
+    assert read_both(serialise_x5f2("writer", "1.0", "writer-1", "host", 7, 5000, "{}")) == Ignored("x5f2")
+
+
+@pytest.mark.parametrize("job_id", ["", "   ", "\x00", "j" * 201])
+def test_a_run_start_without_an_identity_is_rejected(job_id: str) -> None:
+    found = read_both(pl72(job_id=job_id))
+    assert isinstance(found, Rejected)
+    assert "job id" in found.reason
+
+
+def test_a_run_start_that_breaks_off_is_rejected_whole() -> None:
+    found = read_both(pl72()[:12])
+    assert isinstance(found, Rejected)
+    assert "broken pl72" in found.reason
+    assert found.value == pl72()[:12]
+
+
+def test_a_run_start_may_name_its_file_within_the_data_directory() -> None:
+    assert started(pl72("odin/run.hdf"), "/data/").file_path == "/data/odin/run.hdf"
+
+
+@pytest.mark.parametrize(("filename", "data"), [("odin/run.hdf", ""), ("", "/data"), ("../run.hdf", "/data")])
+def test_a_run_start_whose_file_could_be_anywhere_is_rejected(filename: str, data: str) -> None:
+    found = read_both(pl72(filename), data)
+    assert isinstance(found, Rejected)
+    assert "path" in found.reason
+
+
+@pytest.mark.parametrize("moment", [0, 2**63, 2**64 - 1, 253_402_300_800_000])
+def test_a_date_that_is_none_is_left_out(moment: int) -> None:
+    found = started(pl72(start_time=moment, stop_time=moment))
+    assert (found.started_at_ms, found.stops_at_ms) == (None, None)
+
+
+def test_a_rejected_message_says_which_job_is_over() -> None:
+    assert rejected(wrdn(job_id="one", error_encountered=True)).ended_job_id == "one"
+    assert rejected(wrdn("/elsewhere/run.hdf", job_id="one"), "/data").ended_job_id == "one"
+    assert rejected(wrdn(job_id="")).ended_job_id == ""
+    found = read_both(pl72("/elsewhere/run.hdf"), "/data")
+    assert isinstance(found, Rejected)
+    assert found.ended_job_id == ""
+
+
+VALID_START = pl72(DATA + "/odin/run.hdf")
+
+
+@pytest.mark.parametrize("length", range(0, len(VALID_START), 3))
+def test_no_truncated_run_start_raises_or_leaves_the_data_directory(length: int) -> None:
+    assert_sound(read_both(VALID_START[:length], DATA), DATA)
+
+
+@settings(max_examples=400)
+@given(position=st.integers(0, len(VALID_START) - 1), byte=st.integers(0, 255), cut=st.integers(0, 8))
+def test_no_corrupted_run_start_raises_or_leaves_the_data_directory(
+    position: int, byte: int, cut: int
+) -> None:
+    value = bytearray(VALID_START)
+    value[position] = byte
+    assert_sound(read_both(bytes(value[: len(value) - cut]), DATA), DATA)
+
+
+@given(st.binary(max_size=300))
+@example(b"\xff" * 40)
+def test_no_bytes_raise_as_a_run_start(value: bytes) -> None:
+    assert_sound(read_both(b"\x10\0\0\0pl72" + value))
+
+
+@given(
+    filename=st.text(max_size=40) | st.text(max_size=40).map(lambda text: "/data/" + text),
+    job_id=st.text(max_size=20),
+    moments=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+)
+def test_no_field_of_a_run_start_raises_or_leaves_the_data_directory(
+    filename: str, job_id: str, moments: tuple[int, int]
+) -> None:
+    assert_sound(read_both(pl72(filename, job_id, *moments), DATA), DATA)

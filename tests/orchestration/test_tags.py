@@ -38,7 +38,7 @@ def explains_itself(description: str | None) -> bool:
 def test_every_asset_is_explained_and_has_its_place(repository: dg.RepositoryDefinition) -> None:
     nodes = list(repository.asset_graph.asset_nodes)
 
-    assert len(nodes) == 10
+    assert len(nodes) == 12
     for node in nodes:
         assert explains_itself(node.description), node.key
         assert node.group_name != "default", node.key
@@ -50,7 +50,7 @@ def test_every_asset_is_explained_and_has_its_place(repository: dg.RepositoryDef
 def test_every_check_is_explained(repository: dg.RepositoryDefinition) -> None:
     specs = [repository.asset_graph.get_check_spec(key) for key in repository.asset_graph.asset_check_keys]
 
-    assert len(specs) == 7
+    assert len(specs) == 8
     for spec in specs:
         assert explains_itself(spec.description), spec.name
 
@@ -58,7 +58,7 @@ def test_every_check_is_explained(repository: dg.RepositoryDefinition) -> None:
 def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition) -> None:
     jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
 
-    assert len(jobs) == 7
+    assert len(jobs) == 8
     # The op of an asset shows the asset's kinds.
     assets = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     for job in jobs:
@@ -72,7 +72,7 @@ def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition
 
 
 def test_every_sensor_and_schedule_is_explained(repository: dg.RepositoryDefinition) -> None:
-    assert len(repository.sensor_defs) == 6
+    assert len(repository.sensor_defs) == 7
     assert len(repository.schedule_defs) == 3
     for sensor in repository.sensor_defs:
         assert explains_itself(sensor.description), sensor.name

@@ -16,15 +16,17 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from scicat_dagster.config.models import IngestionSettings, ScicatSettings
+from scicat_dagster.config.models import IngestionSettings, ScicatSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.jobs import Job
+from scicat_dagster.dataset.samples import Sample, samples_called
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect
 from scicat_dagster.errors import TransientError
 from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.dialects import Attachment
 from scicat_dagster.scicat.errors import RefusedError
 from scicat_dagster.scicat.registration import register
+from scicat_dagster.usecases.samples import look_for, make_sample
 
 APIS = ("v3", "v4")
 REAL = "real"
@@ -383,3 +385,19 @@ def test_registering_a_file_again_creates_nothing(backend: Backend) -> None:
     assert (first.pid, first.created_dataset, first.created_origdatablock) == (body["pid"], True, True)
     assert (second.pid, second.created_dataset, second.created_origdatablock) == (body["pid"], False, False)
     assert len(backend.client.origdatablocks(body["pid"])) == 1
+
+
+def test_a_sample_is_made_once_and_found(backend: Backend) -> None:
+    settings = Settings.model_validate({"scicat": {"host": "https://scicat.example.org/api"}})
+    # Its proposal owns a sample, and the account is a member of this group.
+    sample = Sample(name=f"scicat-dagster contract {uuid.uuid4()}", proposal_id=backend.group)
+
+    assert look_for(sample, backend.client) is None
+    made = [make_sample(sample, backend.client, settings) for _ in range(2)]
+
+    assert [each.state for each in made] == ["made", "was there"]
+    assert {each.id for each in made} == {sample.id}
+    assert backend.client.has_sample(sample.id)
+    assert len(samples_called(sample.name, backend.client.samples_of_proposal(backend.group))) == 1
+    with pytest.raises(TransientError):
+        backend.client.create_sample(sample.body(()))

@@ -449,7 +449,7 @@ class _Catalogue:
         account = call.known_caller()
         if not account.may_create_datasets:
             raise forbidden()
-        body = checked(call, validation.SAMPLE)
+        body = checked(call, validation.in_dialect(validation.SAMPLE, self._dialect))
         if not account.may_create_any_group and not account.owns(body["ownerGroup"]):
             raise forbidden("Unauthorized to create this sample")
         if self._dialect.needs_sample_names and not body.get("sampleName"):

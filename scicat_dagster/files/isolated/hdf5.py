@@ -76,7 +76,7 @@ def answer(request: bytes, files: Sequence[int]) -> bytes:
     """The answer to questions about open files; both are the JSON of models of ``reading``."""
     questions = Questions.model_validate_json(request)
     try:
-        with open_descriptors(files, Path(questions.path), questions.linked) as nexus:
+        with _opened(files, questions) as nexus:
             if questions.asks_for_members:
                 return Answer(members=tuple(nexus.members())).model_dump_json().encode()
             if questions.asks_for_linked_files:
@@ -139,6 +139,13 @@ def _words(error: Exception) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
+def _opened(files: Sequence[int], questions: Questions) -> AbstractContextManager[NexusFile]:
+    path = Path(questions.path)
+    if questions.is_growing:
+        return open_growing(files[0], path)
+    return open_descriptors(files, path, questions.linked)
+
+
 def open_descriptors(
     files: Sequence[int], path: Path, linked: Mapping[str, int | str]
 ) -> AbstractContextManager[NexusFile]:
@@ -149,6 +156,19 @@ def open_descriptors(
     """
     known = {name: files[found] if isinstance(found, int) else found for name, found in linked.items()}
     return _open(Path(f"/proc/self/fd/{files[0]}"), path, LinkedFiles(path, known))
+
+
+@contextmanager
+def open_growing(file: int, path: Path) -> Iterator[NexusFile]:
+    """Open a file whose writer may be at work, in HDF5's mode for one writer and many readers."""
+    place = Path(f"/proc/self/fd/{file}")
+    try:
+        growing = h5py.File(place, "r", swmr=True)
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError):
+        # Nobody writes it, or not in that mode. What is wrong with it is found by opening it as any other.
+        growing = open_file(place, path)
+    with growing:
+        yield _nexus(growing, path, LinkedFiles(path))
 
 
 @contextmanager
@@ -170,11 +190,14 @@ def open_nexus(path: Path) -> Iterator[NexusFile]:
 def _open(place: Path, path: Path, links: LinkedFiles) -> Iterator[NexusFile]:
     """Open the file at a place; ``path`` is its name for people."""
     with open_file(place, path) as file:
-        try:
-            nexus = NexusFile(file, links)
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-            raise why_broken(path, f"its root group cannot be read: {_words(error)}") from error
-        yield nexus
+        yield _nexus(file, path, links)
+
+
+def _nexus(file: h5py.File, path: Path, links: LinkedFiles) -> NexusFile:
+    try:
+        return NexusFile(file, links)
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise why_broken(path, f"its root group cannot be read: {_words(error)}") from error
 
 
 class NexusFile:

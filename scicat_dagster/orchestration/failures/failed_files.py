@@ -1,5 +1,7 @@
 """Which files failed and are not repaired, from Dagster's own records: for the asset, the sensors, the CLI.
 
+The sample of a file fails for itself, and stands here under its own partition key.
+
 A file has failed while the latest attempt to register it failed, was cancelled or crashed, and its partition
 was not materialized since, by whichever run. A person who deletes the partition dismisses the failure. What a
 failure is, and what Dagster does with it at once, belongs to ``policy``.
@@ -17,14 +19,13 @@ import dagster as dg
 from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import PARTITIONS, asset_of, file_key_of, is_sample_key
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     DEFERRED_FILES,
     INSTRUMENT_TAG,
     PARTITION_TAG,
     PROBLEM,
-    RAW_DATASET,
     REASON_TAG,
     ROUND_TAG,
     WILL_RETRY_TAG,
@@ -57,6 +58,7 @@ class FailedFile:
     """A file whose latest run failed. ``since`` and ``last`` are when its runs first and last failed."""
 
     path: str
+    """The partition key."""
     since: datetime
     last: datetime
     runs: int
@@ -72,6 +74,16 @@ class FailedFile:
     """Why the latest run failed, in brief; empty where its process died without saying so."""
     instrument: str = ""
     """The name of the instrument, where a run got so far."""
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is the sample of a file that failed, and not the file."""
+        return is_sample_key(self.path)
+
+    @property
+    def file(self) -> str:
+        """The file that it is about, as texts name it."""
+        return file_key_of(self.path)
 
     @property
     def needs_manual_intervention(self) -> bool:
@@ -153,16 +165,20 @@ def _attempts(instance: dg.DagsterInstance, now: datetime) -> dict[str, list[dg.
 def _latest_runs_without_registration(instance: dg.DagsterInstance) -> dict[str, str]:
     """By partition: the latest run that was to materialize it and did not, whatever became of that run."""
     storage = instance.event_log_storage
-    attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
-        RAW_DATASET
-    )
-    return {path: run_id for path, (run_id, _) in attempts.items()}
+    found = {}
+    for asset in PARTITIONS:
+        attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
+        found.update({path: run_id for path, (run_id, _) in attempts.items()})
+    return found
 
 
 def _existing(instance: dg.DagsterInstance, paths: Iterable[str]) -> set[str]:
     """Those of the files that have a partition: deleting it dismisses the file."""
-    wanted = set(paths)
-    return wanted and wanted.intersection(instance.get_dynamic_partitions(str(nexus_files.name)))
+    return {
+        path
+        for asset, keys in _by_asset(paths).items()
+        for path in set(keys).intersection(instance.get_dynamic_partitions(str(PARTITIONS[asset].name)))
+    }
 
 
 def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.RunRecord]:
@@ -197,17 +213,26 @@ def _pages(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.R
 def _registered_at(instance: dg.DagsterInstance, paths: Iterable[str]) -> dict[str, float]:
     """When those of the files that were ever registered were so last, in seconds since the epoch."""
     latest: dict[str, float] = {}
-    for part in _parts(list(paths)):
-        cursor = None
-        while True:
-            wanted = dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=part)
-            page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor)
-            for record in page.records:
-                latest.setdefault(record.partition_key or "", record.timestamp)
-            if not page.has_more:
-                break
-            cursor = page.cursor
+    for asset, keys in _by_asset(paths).items():
+        for part in _parts(keys):
+            cursor = None
+            while True:
+                wanted = dg.AssetRecordsFilter(asset, asset_partitions=part)
+                page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor)
+                for record in page.records:
+                    latest.setdefault(record.partition_key or "", record.timestamp)
+                if not page.has_more:
+                    break
+                cursor = page.cursor
     return latest
+
+
+def _by_asset(paths: Iterable[str]) -> dict[dg.AssetKey, list[str]]:
+    """The partitions of each asset, of those that have any."""
+    found: dict[dg.AssetKey, list[str]] = {}
+    for path in paths:
+        found.setdefault(asset_of(path), []).append(path)
+    return found
 
 
 def _unrepaired(records: Sequence[dg.RunRecord], registered_at: float | None) -> list[dg.RunRecord]:

@@ -21,6 +21,7 @@ from scicat_dagster.orchestration.tags import (
     OWNERS,
     RAW_DATASET,
     REJECTED_MESSAGES,
+    SAMPLE,
     SCICAT,
     topic_key,
 )
@@ -76,12 +77,12 @@ configuration = dg.AssetSpec(
 
 scicat = dg.AssetSpec(
     SCICAT,
-    deps=[RAW_DATASET],
+    deps=[RAW_DATASET, SAMPLE],
     group_name=GROUP,
     kinds={"scicat"},
     owners=OWNERS,
     tags=INGESTION,
-    description="The facility's SciCat catalogue, which holds the datasets. It is outside of Dagster.",
+    description="The facility's SciCat catalogue with datasets and samples. It is outside of Dagster.",
 )
 
 
@@ -94,7 +95,8 @@ def announcements(topics: Sequence[str]) -> dg.AssetSpec:
         kinds={"kafka"},
         owners=OWNERS,
         tags=INGESTION,
-        description="The wrdn messages of all topics, each about a written file; `wrdn_sensor` reads them.",
+        description="The messages of all topics: wrdn, each about a written file, and pl72, about a run that "
+        "starts; `wrdn_sensor` reads them.",
     )
 
 

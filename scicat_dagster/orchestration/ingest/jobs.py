@@ -1,4 +1,4 @@
-"""The job that registers one file."""
+"""The job that registers one file, and what a run of a partition is a run of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
+from scicat_dagster.orchestration.partitions import is_sample_key
+from scicat_dagster.orchestration.run_starts.jobs import make_sample
 from scicat_dagster.orchestration.tags import INGESTION, OWNERS, PURPOSE_RUN_TAG
 
 ingest_file = dg.define_asset_job(
@@ -25,6 +27,11 @@ ingest_file = dg.define_asset_job(
     run_tags={PURPOSE_RUN_TAG: INGESTION["purpose"]},
     description="Register the NeXus file of one partition as a raw dataset in SciCat.",
 )
+
+
+def job_of(key: str) -> str:
+    """The name of the job that works on a partition."""
+    return make_sample.name if is_sample_key(key) else ingest_file.name
 
 
 def announced_at(run_config: Mapping[str, Any]) -> datetime | None:

@@ -15,6 +15,7 @@ from scicat_dagster.dataset import ingestion
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.jobs import wanted_jobs
+from scicat_dagster.dataset.samples import Sample
 from scicat_dagster.errors import PermanentError, TransientError, messages_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
@@ -52,11 +53,14 @@ from scicat_dagster.orchestration.tags import (
 from scicat_dagster.scicat.cache import CachedAnswers
 from scicat_dagster.scicat.jobs import with_jobs
 from scicat_dagster.scicat.registration import Registration, register, register_new, unregistered
+from scicat_dagster.usecases.samples import make_sample
 from scicat_dagster.usecases.thumbnails import DatasetPreview, attach_preview, not_attached
 
 _SLOWEST_STORAGE = 10_000_000
 """Bytes in a second."""
 _UNREMARKABLE_SECONDS = 60
+
+_SAMPLE_LATER = "When SciCat has the sample, `scicat-dagster reingest` attaches it."
 
 
 class AnnouncementConfig(dg.Config):
@@ -156,9 +160,27 @@ def extract_metadata(
 ) -> PerFile[ReadFile]:
     catalogue = CachedAnswers(facility.answers if _is_first_run(context.run) else facility.catalogue)
 
+    def made(sample: Sample) -> str:
+        try:
+            return make_sample(sample, facility.catalogue, facility.settings).id
+        except PermanentError as error:
+            raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
+        except TransientError as error:
+            # Tried again a few times; then a dataset must not wait for its sample.
+            if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
+                raise
+            raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
+
     def extract(_: str, found: AnnouncedFile) -> ReadFile:
+        makes_samples = facility.settings.ingestion.samples and not found.is_dry_run
         metadata = ingestion.extract_metadata(
-            found.file, facility.schemas(), catalogue, facility.settings, found.announcement
+            found.file,
+            facility.schemas(),
+            catalogue,
+            facility.settings,
+            found.announcement,
+            # Its run may have failed, or not be over; whoever comes first makes it.
+            make_sample=made if makes_samples else None,
         )
         notices = (*facility.current.notices(), *metadata.notices)
         return ReadFile(announced=found, metadata=metadata.model_copy(update={"notices": notices}))

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
-from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.ingest.jobs import ingest_file, job_of
+from scicat_dagster.orchestration.run_starts.jobs import make_sample
 from scicat_dagster.orchestration.tags import INGESTION, OWNERS, ROUND_TAG, file_tags
 
 FIRST_PAUSE = timedelta(minutes=5)
@@ -34,7 +35,7 @@ def pause(file: FailedFile) -> timedelta:
 
 
 @dg.sensor(
-    job=ingest_file,
+    jobs=[ingest_file, make_sample],
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
@@ -65,6 +66,7 @@ def _run_request(file: FailedFile) -> dg.RunRequest:
     return dg.RunRequest(
         # Once for each failed run, also when a tick is repeated; a batch run is about many files.
         run_key=f"{file.run_id}:{file.path}",
+        job_name=job_of(file.path),
         partition_key=file.path,
         run_config=file.run_config,
         tags={ROUND_TAG: str(file.round + 1), **file_tags(file.path)},

@@ -6,15 +6,15 @@ the answer. See https://docs.dagster.io/guides/automate/sensors.
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from scicat_dagster.config.models import KafkaSettings
+from scicat_dagster.config.models import KafkaSettings, Settings
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.kafka.batch import Batch
 from scicat_dagster.kafka.cursor import Cursor
-from scicat_dagster.kafka.messages import FileWritten, Rejected
+from scicat_dagster.kafka.messages import PL72, WRDN, FileWritten, Rejected
 from scicat_dagster.kafka.producer import send
 from scicat_dagster.orchestration.configuration_versions import changes
 from scicat_dagster.orchestration.facility import Facility
@@ -28,7 +28,9 @@ from scicat_dagster.orchestration.ingest.rejected_messages import (
     superseded_event,
 )
 from scicat_dagster.orchestration.ingest.tick import TickPlan, plan_tick
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import add_requests
+from scicat_dagster.orchestration.run_starts.jobs import make_sample
+from scicat_dagster.orchestration.run_starts.open_runs import follow
 from scicat_dagster.orchestration.tags import INGESTION, JOB_TAG, KAFKA_LAG, LAG_BY_TOPIC, OWNERS
 
 MOST_MESSAGES_PER_TICK = 1000
@@ -38,15 +40,16 @@ _CHANGED_LAG_INTERVAL = timedelta(seconds=30)
 
 
 @dg.sensor(
-    job=ingest_file,
+    jobs=[ingest_file, make_sample],
     # The least that Dagster knows, as nobody polls between two ticks; it takes 0 for 30.
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
     tags=INGESTION,
-    description="Reads wrdn messages from Kafka and requests one run of ingest_file per written file. Its "
-    "cursor is the position in each topic and partition; runs are identified by topic, partition, offset and "
-    "the topic's id, so that a tick which is repeated requests nothing twice.",
+    description="Reads wrdn messages from Kafka and requests one run of ingest_file per written file; where "
+    "the configuration wants samples, one of make_sample per run start (pl72), too. Its cursor is the "
+    "position in each topic and partition; runs are identified by topic, partition, offset and the topic's "
+    "id, so that a tick which is repeated requests nothing twice.",
 )
 def wrdn_sensor(
     context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
@@ -59,7 +62,10 @@ def wrdn_sensor(
         Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=facility.wait_seconds
     )
     handling = facility.settings.ingestion.file_handling
-    plan = plan_tick(batch.messages, batch.cursor, handling.data_directory)
+    schemas = _schemas(facility.settings)
+    plan = plan_tick(batch.messages, batch.cursor, handling.data_directory, schemas=schemas)
+    if not facility.settings.ingestion.samples:
+        plan.samples.clear()
     batch = batch.first(plan.taken)
     summary = _summary(batch, plan)
     if batch.messages or batch.gaps or batch.begun_at:
@@ -69,9 +75,13 @@ def wrdn_sensor(
     except IngestionError as error:
         # They are kept in Dagster all the same; a tick that fails would read the same messages again.
         context.log.warning("The dead letters were not sent. %s", error)
+    if PL72 in schemas:
+        follow(context.instance, plan.started, plan.ended, datetime.now(UTC))
+    # Samples first: the run of a file that was announced in the same batch looks for its own.
+    requests = [*plan.samples.values(), *plan.requests.values()]
     return dg.SensorResult(
-        run_requests=list(plan.requests.values()),
-        dynamic_partitions_requests=_partitions([str(each.partition_key) for each in plan.requests.values()]),
+        run_requests=requests,
+        dynamic_partitions_requests=add_requests([str(request.partition_key) for request in requests]),
         asset_events=[
             *(rejected_event(rejected) for rejected in plan.rejected),
             *(superseded_event(written) for written in plan.superseded if _is_of_another_job(written, plan)),
@@ -81,8 +91,13 @@ def wrdn_sensor(
             *changes(facility),
         ],
         cursor=batch.cursor.model_dump_json(),
-        skip_reason=None if plan.requests else summary,
+        skip_reason=None if requests else summary,
     )
+
+
+def _schemas(settings: Settings) -> tuple[str, ...]:
+    """What is read of the messages."""
+    return (WRDN, PL72) if settings.reads_run_starts else (WRDN,)
 
 
 def _send_dead_letters(settings: KafkaSettings, rejected: Sequence[Rejected]) -> None:
@@ -92,6 +107,8 @@ def _send_dead_letters(settings: KafkaSettings, rejected: Sequence[Rejected]) ->
 
 def _summary(batch: Batch, plan: TickPlan) -> str:
     parts = [f"{len(batch.messages)} messages, {len(plan.requests)} files to register"]
+    if plan.started:
+        parts.append(f"{len(plan.started)} runs started, {len(plan.samples)} samples to make")
     if plan.rejected:
         parts.append(f"{len(plan.rejected)} rejected (see the asset rejected_messages)")
     parts += [
@@ -106,10 +123,6 @@ def _summary(batch: Batch, plan: TickPlan) -> str:
     parts += [f"{place} begins at {where}" for place, where in batch.begun_at.items()]
     parts += [gap_as_text(gap) for gap in batch.gaps]
     return "; ".join(parts)
-
-
-def _partitions(keys: Sequence[str]) -> list[dg.AddDynamicPartitionsRequest]:
-    return [nexus_files.build_add_request(keys)] if keys else []
 
 
 def _is_of_another_job(superseded: FileWritten, plan: TickPlan) -> bool:

@@ -2,18 +2,33 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
 
 from scicat_dagster.errors import bounded
 from scicat_dagster.kafka.cursor import Cursor
-from scicat_dagster.kafka.messages import FileWritten, Ignored, KafkaMessage, Rejected, read_message
-from scicat_dagster.limits import LARGEST_TICK_BYTES
-from scicat_dagster.orchestration.ingest.jobs import config_of
-from scicat_dagster.orchestration.partitions import key_of
-from scicat_dagster.orchestration.tags import JOB_TAG, KAFKA_PARTITION_TAG, OFFSET_TAG, TOPIC_TAG, file_tags
+from scicat_dagster.kafka.messages import (
+    WRDN,
+    FileWritten,
+    Ignored,
+    KafkaMessage,
+    Rejected,
+    RunStarted,
+    read_message,
+)
+from scicat_dagster.limits import LARGEST_TICK_BYTES, tag_value
+from scicat_dagster.orchestration.ingest.jobs import config_of, ingest_file, job_of
+from scicat_dagster.orchestration.partitions import key_of, sample_key_of
+from scicat_dagster.orchestration.tags import (
+    INSTRUMENT_TAG,
+    JOB_TAG,
+    KAFKA_PARTITION_TAG,
+    OFFSET_TAG,
+    TOPIC_TAG,
+    file_tags,
+)
 
 _ROOM_FOR_AN_EVENT = 1000
 """Bytes of an observation beside its texts and the message."""
@@ -25,6 +40,11 @@ class TickPlan:
 
     requests: dict[str, dg.RunRequest] = field(default_factory=dict)
     """By file."""
+    samples: dict[str, dg.RunRequest] = field(default_factory=dict)
+    """For the sample of each run that started, by partition."""
+    started: list[RunStarted] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    """The jobs of the runs that are over, whether a file came of them or not."""
     superseded: list[FileWritten] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -37,8 +57,9 @@ def plan_tick(
     cursor: Cursor | None = None,
     data_directory: str = "",
     most_bytes: int = LARGEST_TICK_BYTES,
+    schemas: Collection[str] = (WRDN,),
 ) -> TickPlan:
-    """Sort messages into files to register, rejected ones and foreign ones. Never raises.
+    """Sort messages into files to register, runs that started, rejected and foreign ones. Never raises.
 
     Whatever Dagster would refuse is refused here, message by message: one that fails the tick would be read
     again and again, and with it all that come after. Of several messages for one file the last is kept: its
@@ -47,7 +68,7 @@ def plan_tick(
     plan, cursor, room = TickPlan(), cursor or Cursor(), most_bytes
     latest: dict[str, FileWritten] = {}
     for message in messages:
-        outcome = _requested(message, cursor, data_directory)
+        outcome = _requested(read_message(message, data_directory, schemas), message, cursor, data_directory)
         room -= outcome.size
         if room < 0 and plan.taken:
             break
@@ -59,8 +80,13 @@ def plan_tick(
                     del plan.requests[earlier.file_path]
                 latest[written.file_path] = written
                 plan.requests[written.file_path] = outcome.request
+                plan.ended.add(written.job_id)
+            case RunStarted() as started if outcome.request is not None:
+                plan.started.append(started)
+                plan.samples[str(outcome.request.partition_key)] = outcome.request
             case Rejected() as rejected:
                 plan.rejected.append(rejected)
+                plan.ended |= {rejected.ended_job_id} - {""}
             case Ignored(schema_id):
                 plan.ignored[schema_id] += 1
     return plan
@@ -70,24 +96,28 @@ def plan_tick(
 class _Outcome:
     """What one message leads to, and how many bytes of the tick's answer that is."""
 
-    of: FileWritten | Ignored | Rejected
+    of: FileWritten | RunStarted | Ignored | Rejected
     size: int = 0
     request: dg.RunRequest | None = None
 
 
-def _requested(message: KafkaMessage, cursor: Cursor, data_directory: str) -> _Outcome:
-    found = read_message(message, data_directory)
+def _requested(
+    found: FileWritten | RunStarted | Ignored | Rejected,
+    message: KafkaMessage,
+    cursor: Cursor,
+    data_directory: str,
+) -> _Outcome:
     match found:
         case Ignored():
             return _Outcome(found)
         case Rejected():
             return _Outcome(found, size=_size_of(found))
     try:
-        announcement = found.model_dump_json()
-        # The run reads it back; and so that nothing is lost on the way, it has to be the same.
-        if FileWritten.model_validate_json(announcement) != found:
-            raise ValueError("it is read back as something else")
-        request = _run_request(found, announcement, cursor, key_of(found.file_path, data_directory))
+        key = key_of(found.file_path, data_directory)
+        if isinstance(found, RunStarted):
+            request = _sample_request(found, cursor, key)
+        else:
+            request = _run_request(found, cursor, key)
         size = len(json.dumps([request.run_config, request.tags]))
     except (ValueError, RecursionError) as error:
         rejected = Rejected(
@@ -107,19 +137,40 @@ def _size_of(rejected: Rejected) -> int:
     return len(json.dumps(texts)) + 4 * len(rejected.kept_value) // 3 + _ROOM_FOR_AN_EVENT
 
 
-def _run_request(
-    written: FileWritten, announcement: str, cursor: Cursor, partition_key: str
-) -> dg.RunRequest:
+def _run_request(written: FileWritten, cursor: Cursor, partition_key: str) -> dg.RunRequest:
+    announcement = written.model_dump_json()
+    # The run reads it back; and so that nothing is lost on the way, it has to be the same.
+    if FileWritten.model_validate_json(announcement) != written:
+        raise ValueError("it is read back as something else")
     return dg.RunRequest(
         # Dagster never requests a key twice, and a topic that was re-created counts from 0 again.
         run_key=cursor.name_of(written.position),
+        job_name=ingest_file.name,
         partition_key=partition_key,
         run_config=config_of(announcement=announcement),
+        tags=_tags_of(written, partition_key),
+    )
+
+
+def _sample_request(started: RunStarted, cursor: Cursor, file_key: str) -> dg.RunRequest:
+    partition_key = sample_key_of(file_key)
+    instrument = tag_value(started.instrument)
+    return dg.RunRequest(
+        run_key=cursor.name_of(started.position),
+        job_name=job_of(partition_key),
+        partition_key=partition_key,
         tags={
-            JOB_TAG: written.job_id,
-            TOPIC_TAG: written.topic,
-            KAFKA_PARTITION_TAG: str(written.partition),
-            OFFSET_TAG: str(written.offset),
-            **file_tags(partition_key),
+            **_tags_of(started, partition_key),
+            **({INSTRUMENT_TAG: instrument} if instrument else {}),
         },
     )
+
+
+def _tags_of(found: FileWritten | RunStarted, partition_key: str) -> dict[str, str]:
+    return {
+        JOB_TAG: found.job_id,
+        TOPIC_TAG: found.topic,
+        KAFKA_PARTITION_TAG: str(found.partition),
+        OFFSET_TAG: str(found.offset),
+        **file_tags(partition_key),
+    }

@@ -3,9 +3,10 @@
 What is news is ``news``' business, the message and its channels :mod:`scicat_dagster.notifications`'.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
 
 import dagster as dg
 
@@ -19,6 +20,7 @@ from scicat_dagster.orchestration.failures.failed_files import FailedFile, faile
 from scicat_dagster.orchestration.operations.health import Home, dagster_checks
 from scicat_dagster.orchestration.operations.news import DigestCursor, News, Told, news
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
+from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     OVERSIGHT,
@@ -27,9 +29,13 @@ from scicat_dagster.orchestration.tags import (
     REJECTED_MESSAGES,
     WILL_RETRY_TAG,
 )
+from scicat_dagster.usecases.unended_runs import UnendedRun
 
 MOST_LOOKED_UP = 200
 """New files whose reasons are read for one message: a tick has a minute."""
+
+MOST_UNENDED = 20
+"""Runs in one message that never ended; where there are more, the asset check names all."""
 
 _PROMISE = timedelta(hours=1)
 
@@ -62,11 +68,22 @@ def not_well(facility: Facility, instance: dg.DagsterInstance) -> tuple[Conditio
     Kafka, the storage and SciCat are ``today_sensor``'s, which does not wait for the next digest.
     """
     checks = dagster_checks(Home(lambda: instance), facility.current)
-    return tuple(
-        Condition(name=check.name, what=check.words, what_to_do=check.remedy)
-        for check in Checkup(checks).look().checks
-        if not check.ok
+    return (
+        *(
+            Condition(name=check.name, what=check.words, what_to_do=check.remedy)
+            for check in Checkup(checks).look().checks
+            if not check.ok
+        ),
+        *unended_conditions(reported_unended(instance)),
     )
+
+
+def unended_conditions(found: Sequence[UnendedRun]) -> Iterator[Condition]:
+    """What people are told of runs that never ended, each once: what is news is known by its name."""
+    for each in found[:MOST_UNENDED]:
+        name = f"run of {PurePosixPath(each.run.file).name}"
+        what = f"It started and never ended ({each.run.file}). On disk: {each.where}."
+        yield Condition(name=name, what=what, what_to_do=each.remedy, since=each.run.started)
 
 
 def _around(instance: dg.DagsterInstance, conditions: tuple[Condition, ...], told: Told) -> Around:
@@ -96,9 +113,9 @@ def digest_sensor(
         owners=OWNERS,
         tags=OVERSIGHT,
         description="Reports to the channels of the section `notifications` what needs manual intervention, "
-        "in one message: files that failed and that are repaired, messages that led to no file, daemons and "
-        "sensors that fail. Files that are retried are reported after an hour; servers that are away are "
-        "reported by `today_sensor`, at once.",
+        "in one message: files that failed and that are repaired, messages that led to no file, runs that "
+        "never ended, daemons and sensors that fail. Files that are retried are reported after an hour; "
+        "servers that are away are reported by `today_sensor`, at once.",
     )
     def failure_digest_sensor(
         context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
@@ -173,8 +190,8 @@ def _entry(instance: dg.DagsterInstance, file: FailedFile, pages: str) -> Failed
         since=file.since,
         kind=file.kind,
         # The file is named once, above them.
-        reason=without_file(problem.what, file.path),
-        what_to_do=without_file(problem.remedy, file.path),
+        reason=without_file(problem.what, file.file),
+        what_to_do=without_file(problem.remedy, file.file),
         runs=file.runs,
         run_url=f"{pages}/runs/{file.run_id}" if pages else "",
     )

@@ -19,11 +19,14 @@ from prometheus_client.core import Metric
 from scicat_dagster.dagster_internals import InstigatorType
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.diagnostics.endpoint import gauge
+from scicat_dagster.kafka.started_runs import StartedRuns
 from scicat_dagster.orchestration.failures.failed_files import FAILED, failed_files, failure_kind
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.operations.health import Home
 from scicat_dagster.orchestration.operations.instigators import instigators, last_sign
 from scicat_dagster.orchestration.operations.today import events_after
+from scicat_dagster.orchestration.run_starts.open_runs import started_runs
+from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
     FILE_SIZE,
     INGESTION,
@@ -112,9 +115,18 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
     return [
         *found,
         gauge("age_seconds", meaning, ages, label="of"),
+        _started_runs(instance),
         _oldest_runs(instance, now),
         _heartbeats(instance, now),
     ]
+
+
+def _started_runs(instance: dg.DagsterInstance) -> Metric:
+    runs = started_runs(instance)
+    is_followed = runs != StartedRuns()
+    counts = {"open": len(runs.open), "overdue": len(reported_unended(instance))} if is_followed else {}
+    meaning = "Runs that started and whose file was not announced; those of them that their check names."
+    return gauge("started_runs", meaning, counts, label="state")
 
 
 def _oldest_runs(instance: dg.DagsterInstance, now: float) -> Metric:

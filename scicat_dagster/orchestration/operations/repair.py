@@ -12,7 +12,7 @@ import dagster as dg
 
 from scicat_dagster.errors import Problem, without_file
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import delete_partition
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.tags import RETRY
@@ -28,12 +28,12 @@ class Failure:
     @property
     def reason(self) -> str:
         """Why, without the name of the file."""
-        return without_file(self.problem.what, self.file.path)
+        return without_file(self.problem.what, self.file.file)
 
     @property
     def remedy(self) -> str:
         """What to do, without the name of the file."""
-        return without_file(self.problem.remedy, self.file.path)
+        return without_file(self.problem.remedy, self.file.file)
 
 
 def failures(instance: dg.DagsterInstance, reason: str = "") -> list[Failure]:
@@ -71,5 +71,5 @@ def dismiss(instance: dg.DagsterInstance, name: str) -> str | None:
     meant = [key for key in known if name == key or name.endswith(f"/{key}")]
     if not meant:
         return None
-    instance.delete_dynamic_partition(str(nexus_files.name), meant[0])
+    delete_partition(instance, meant[0])
     return meant[0]

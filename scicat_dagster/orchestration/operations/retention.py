@@ -8,15 +8,16 @@ never deleted. Without this every run would pay for all the files there ever wer
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
 
 from scicat_dagster.config.models import RetentionSettings
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.partitions import PARTITIONS, delete_partition
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
-from scicat_dagster.orchestration.tags import OWNERS, PARTITION_TAG, RAW_DATASET, UPKEEP, kinds
+from scicat_dagster.orchestration.tags import OWNERS, PARTITION_TAG, UPKEEP, kinds
 
 MOST_FILES = 5000
 """In one run of the job: it is done in minutes, and the next one goes on."""
@@ -68,7 +69,7 @@ def delete_registered(instance: dg.DagsterInstance, before: datetime) -> tuple[i
     files = runs = 0
     for path, of_file in deletable(instance, before):
         # The key first: what a crash leaves is then found again by its materialization.
-        instance.delete_dynamic_partition(str(nexus_files.name), path)
+        delete_partition(instance, path)
         for run_id in of_file:
             _delete(instance, run_id)
         files, runs = files + 1, runs + len(of_file)
@@ -86,14 +87,23 @@ def _delete(instance: dg.DagsterInstance, run_id: str) -> None:
 def deletable(
     instance: dg.DagsterInstance, before: datetime, most: int = MOST_FILES
 ) -> Iterator[tuple[str, list[str]]]:
-    """Files that were last registered before, and the runs that can go with each."""
-    latest = dict(
-        instance.get_latest_storage_id_by_partition(RAW_DATASET, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    )
+    """Files and samples that were last registered before, and the runs that can go with each."""
     # Also of a backfill that has not come to them yet.
     in_flight = files_in_flight(instance)
+    everything = (
+        found for asset in PARTITIONS for found in _deletable(instance, before, most, asset, in_flight)
+    )
+    yield from islice(everything, most)
+
+
+def _deletable(
+    instance: dg.DagsterInstance, before: datetime, most: int, asset: dg.AssetKey, in_flight: set[str]
+) -> Iterator[tuple[str, list[str]]]:
+    latest = dict(
+        instance.get_latest_storage_id_by_partition(asset, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    )
     found = 0
-    for record in _materializations(instance, before):
+    for record in _materializations(instance, before, asset):
         path = record.partition_key or ""
         if latest.get(path) != record.storage_id or path in in_flight:
             continue
@@ -110,9 +120,11 @@ def deletable(
             return
 
 
-def _materializations(instance: dg.DagsterInstance, before: datetime) -> Iterator[dg.EventLogRecord]:
+def _materializations(
+    instance: dg.DagsterInstance, before: datetime, asset: dg.AssetKey
+) -> Iterator[dg.EventLogRecord]:
     cursor = None
-    wanted = dg.AssetRecordsFilter(RAW_DATASET, before_timestamp=before.timestamp())
+    wanted = dg.AssetRecordsFilter(asset, before_timestamp=before.timestamp())
     while True:
         page = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor, ascending=True)
         yield from page.records

@@ -24,6 +24,7 @@ from scicat_dagster.orchestration.failures.failed_files import FailedFile, faile
 from scicat_dagster.orchestration.ingest.jobs import announced_at
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, UNFINISHED
+from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
     INGESTION,
     INSTRUMENT,
@@ -95,11 +96,13 @@ class Today(BaseModel):
     queued: int
     running: int
     failed: int
-    """Files that need manual intervention, since whenever."""
+    """Files, and samples of files, that need manual intervention, since whenever."""
     waiting_for_retry: int
     """Files that failed and are tried again without anybody doing anything."""
     rejected: int
     """Messages that led to no file."""
+    unended_runs: int = 0
+    """Runs that started and never ended, as their check last found."""
     unread: int | None
     """Messages still to be read, as wrdn_sensor last said."""
     oldest_unregistered: datetime | None
@@ -194,6 +197,7 @@ def today(
         failed=len(for_people),
         waiting_for_retry=len(failed) - len(for_people),
         rejected=_rejected(instance, day),
+        unended_runs=len(reported_unended(instance)),
         unread=_unread(instance),
         oldest_unregistered=_oldest(instance, failed),
         median_seconds=_percentile(seconds, 50),
@@ -229,6 +233,8 @@ def as_text(found: Today) -> str:
         ("unread messages", unread),
         ("rejected messages today", found.rejected),
     ]
+    if found.unended_runs:
+        rows.append(("runs that never ended", found.unended_runs))
     lines = [f"{local(found.at)}", "", *(f"{name:<24}{value}" for name, value in rows)]
     if found.instruments:
         lines += ["", f"{'instrument':<24}{'registered':>12}{'failed':>8}{'median':>10}"]
@@ -300,7 +306,7 @@ def _unread(instance: dg.DagsterInstance) -> int | None:
 
 
 def _oldest(instance: dg.DagsterInstance, failed: Sequence[FailedFile]) -> datetime | None:
-    times = [announced_at(file.run_config) or file.since for file in failed]
+    times = [announced_at(file.run_config) or file.since for file in failed if not file.is_sample]
     for record in instance.get_run_records(_ingestion(UNFINISHED), limit=1, ascending=True):
         announced = announced_at(record.dagster_run.run_config)
         times.append(announced or record.create_timestamp.astimezone(UTC))
@@ -314,7 +320,7 @@ def _percentile(seconds: Sequence[float], percent: int) -> float | None:
 
 
 def _reasons(failed: Sequence[FailedFile]) -> tuple[ReasonToday, ...]:
-    counts = Counter(without_file(file.reason, file.path) or file.kind for file in failed)
+    counts = Counter(without_file(file.reason, file.file) or file.kind for file in failed)
     return tuple(ReasonToday(reason=reason, files=files) for reason, files in counts.most_common())
 
 

@@ -182,6 +182,7 @@ def _event(found: Today) -> dg.AssetMaterialization:
         "waiting for retry": found.waiting_for_retry,
         "failed": found.failed,
         "rejected messages": found.rejected,
+        "runs that never ended": found.unended_runs,
         "unread messages": found.unread,
         "median seconds from message to dataset": found.median_seconds,
         "95th percentile of these seconds": found.p95_seconds,

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.orchestration.ingest.jobs import ingest_file
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.ingest.jobs import ingest_file, job_of
+from scicat_dagster.orchestration.partitions import add_requests
 from scicat_dagster.orchestration.past_files.in_flight import UNFINISHED, files_with_unfinished_runs
 from scicat_dagster.orchestration.past_files.requests import (
     Position,
@@ -14,6 +14,7 @@ from scicat_dagster.orchestration.past_files.requests import (
     requested_files,
     tags_for,
 )
+from scicat_dagster.orchestration.run_starts.jobs import make_sample
 from scicat_dagster.orchestration.tags import (
     OWNERS,
     PAST_FILES,
@@ -28,7 +29,7 @@ MOST_UNFINISHED = 200
 
 @dg.sensor(
     name=RECONCILE_SENSOR,
-    job=ingest_file,
+    jobs=[ingest_file, make_sample],
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     owners=OWNERS,
@@ -59,13 +60,14 @@ def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
         run_requests=[
             dg.RunRequest(
                 run_key=file.run_key,
+                job_name=job_of(file.path),
                 partition_key=file.path,
                 run_config=_config_of(context.instance, file),
                 tags=tags_for(file.path, file.requester),
             )
             for file in chosen.values()
         ],
-        dynamic_partitions_requests=[nexus_files.build_add_request(list(chosen))],
+        dynamic_partitions_requests=add_requests(list(chosen)),
         cursor=position.model_dump_json(),
     )
 

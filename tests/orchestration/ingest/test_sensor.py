@@ -318,6 +318,8 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "reconciliation",
         "kafka_lag",
         "configuration",
+        "sample",
+        "run_starts",
     }
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {
@@ -328,6 +330,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "reconcile_files",
         "apply_retention",
         "reingest_files",
+        "make_sample",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "wrdn_sensor",
@@ -336,6 +339,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "reconcile_sensor",
         "failure_digest_sensor",
         "today_sensor",
+        "run_starts_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "reconcile",

@@ -116,7 +116,9 @@ def dataset_schema(kind: object) -> Schema:
 
 
 def in_dialect(schema: Schema, dialect: Dialect) -> Schema:
-    """The schema as a generation of the server has it; of a dataset some fields differ."""
+    """The schema as a generation of the server has it; of datasets and samples some fields differ."""
+    if "sampleName" in schema and not dialect.needs_sample_names:
+        return {name: field for name, field in schema.items() if name != "sampleName"}
     if "relationships" not in schema:
         return schema
     if not dialect.has_new_relationships:

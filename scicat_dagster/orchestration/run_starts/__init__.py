@@ -1,0 +1,1 @@
+"""Runs that have started: the sample that each makes, and those that never ended."""
