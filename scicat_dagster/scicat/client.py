@@ -382,15 +382,18 @@ class ScicatClient(ScicatSession):
         response = self._ask("POST", self._attachments_of(attachment.dataset)[0], doing, body)
         return self._record(response, doing, AttachmentRecord)
 
-    def change_attachment(self, identifier: str, attachment: Attachment) -> AttachmentRecord:
-        """Give an attachment of a dataset another picture and caption.
+    def replace_attachment(self, identifier: str, attachment: Attachment) -> AttachmentRecord:
+        """Give a dataset another picture and caption in the place of those of one of its attachments.
 
-        Raises as :meth:`create_job`.
+        By v3 the old one is deleted first, so that there are never two. Raises as :meth:`create_job`.
         """
         doing = f"replacing a picture of {attachment.dataset}"
-        method, body = self.route("attachments").dialect.changed_attachment(attachment)
+        body = self.route("attachments").dialect.changed_attachment(attachment)
         address = f"{self._attachments_of(attachment.dataset)[0]}/{quote(identifier, safe='')}"
-        return self._record(self._ask(method, address, doing, body), doing, AttachmentRecord)
+        if body is not None:
+            return self._record(self._ask("PATCH", address, doing, body), doing, AttachmentRecord)
+        self._ask("DELETE", address, doing)
+        return self.create_attachment(attachment)
 
     @property
     def gives_attachments_ids(self) -> bool:

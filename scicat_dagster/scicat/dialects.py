@@ -129,8 +129,8 @@ class Dialect(ABC):
         """The body that attaches a picture to a dataset."""
 
     @abstractmethod
-    def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
-        """The method and the body that give an attachment another picture."""
+    def changed_attachment(self, attachment: Attachment) -> Body | None:
+        """What gives an attachment another picture as a PATCH; None where it has to be attached anew."""
 
     def _picture(self, attachment: Attachment) -> Body:
         return {
@@ -242,8 +242,9 @@ class V3(Dialect):
     def new_attachment(self, attachment: Attachment) -> Body:
         return self._picture(attachment)
 
-    def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
-        return "PUT", self.new_attachment(attachment)
+    def changed_attachment(self, attachment: Attachment) -> None:  # noqa: ARG002 - v4 needs it
+        # A PUT leaves it without its dataset: seen with 5.2.1, and in the sources since 5.0.
+        return None
 
     def _single(self, fields: Mapping[str, JsonValue]) -> Body:
         return {name: value for name, value in self._adapted(fields).items() if name not in V4_LIST_FIELDS}
@@ -315,8 +316,8 @@ class V4(Dialect):
             ],
         }
 
-    def changed_attachment(self, attachment: Attachment) -> tuple[str, Body]:
-        return "PATCH", {"thumbnail": attachment.thumbnail, "caption": attachment.caption}
+    def changed_attachment(self, attachment: Attachment) -> Body:
+        return {"thumbnail": attachment.thumbnail, "caption": attachment.caption}
 
     def _lists(self, fields: Mapping[str, JsonValue]) -> Body:
         body = self._adapted(fields)

@@ -127,7 +127,7 @@ def renew_preview(
     def replace(thumbnail: Thumbnail, ours: Sequence[AttachmentRecord]) -> None:
         attachment = _attachment(thumbnail, built, pid)
         if ours:
-            client.change_attachment(ours[0].id, attachment)
+            client.replace_attachment(ours[0].id, attachment)
         else:
             client.create_attachment(attachment)
 
