@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from scicat_dagster.cli.options import config_option, dagster_instance
+from scicat_dagster.wording import numbered
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -152,12 +153,12 @@ def _register(
         click.echo("Nothing to do.")
     elif how == "backfill":
         ids = start_backfills(instance, keys, "discover")
-        click.echo(f"{len(keys)} files in backfill {', '.join(ids)}; see Runs → Backfills.")
+        click.echo(f"{numbered(len(keys), 'file')} in backfill {', '.join(ids)}; see Runs → Backfills.")
     else:
         add_partitions(instance, keys)
         for event in request_events(keys, "discover"):
             instance.report_runless_asset_event(event)
-        click.echo(f"{len(keys)} files requested; reconcile_sensor starts their runs.")
+        click.echo(f"{numbered(len(keys), 'file')} requested; reconcile_sensor starts their runs.")
 
 
 @contextmanager

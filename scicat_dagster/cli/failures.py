@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scicat_dagster.cli.options import dagster_pages, optional_config_option, records, run_link
+from scicat_dagster.wording import numbered
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -81,10 +82,11 @@ def _retry(instance: DagsterInstance, found: Sequence[Failure], reason: str) -> 
         click.echo("No failed files with such a reason." if reason else "No failed files.")
     elif requested:
         click.echo(
-            f"{_files(len(requested))} requested; reconcile_sensor starts the runs within half a minute."
+            f"{numbered(len(requested), 'file')} requested; "
+            "reconcile_sensor starts the runs within half a minute."
         )
     if len(requested) < len(found):
-        click.echo(f"{_files(len(found) - len(requested))} requested before, or being worked on.")
+        click.echo(f"{numbered(len(found) - len(requested), 'file')} requested before, or being worked on.")
 
 
 def _as_text(found: Sequence[Failure], pages: str) -> str:
@@ -95,10 +97,10 @@ def _as_text(found: Sequence[Failure], pages: str) -> str:
     lines = []
     for group in by_reason(found):
         first = group[0]
-        lines += [f"{_files(len(group))}, {first.file.kind}: {first.reason}", f"  {first.remedy}"]
+        lines += [f"{numbered(len(group), 'file')}, {first.file.kind}: {first.reason}", f"  {first.remedy}"]
         for each in group:
             since = each.file.since.astimezone().strftime("%Y-%m-%d %H:%M")
-            runs = "1 run" if each.file.runs == 1 else f"{each.file.runs} runs"
+            runs = numbered(each.file.runs, "run")
             lines += [
                 f"  {each.file.path}",
                 f"    since {since}, {runs}: {run_link(pages, each.file.run_id)}",
@@ -123,7 +125,3 @@ def _as_json(found: Sequence[Failure], pages: str) -> str:
         for each in found
     ]
     return json.dumps(rows, indent=2, ensure_ascii=False)
-
-
-def _files(number: int) -> str:
-    return "1 file" if number == 1 else f"{number} files"

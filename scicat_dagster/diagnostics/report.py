@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from scicat_dagster.errors import IngestionError, Notice, TransientError
 from scicat_dagster.usecases.preview import PreviewSchema
+from scicat_dagster.wording import numbered
 
 Subject = Literal["configuration", "schema", "kafka", "scicat", "directory", "file"]
 
@@ -106,10 +107,11 @@ class Report(BaseModel):
     def _summary(self) -> str:
         counts = {result: sum(check.result == result for check in self.checks) for result in EXIT_CODES}
         unchecked = f", {counts['unchecked']} could not be checked" if counts["unchecked"] else ""
-        looked_at = f"{self.schemas} schemas"
+        looked_at = numbered(self.schemas, "schema")
         checked = (
-            f"the configuration, {looked_at} and {len(self.files)} files"
+            f"the configuration, {looked_at} and {numbered(len(self.files), 'file')}"
             if self.files
             else f"the configuration and {looked_at}"
         )
-        return f"{counts['mistake']} mistakes, {counts['warning']} warnings{unchecked}; checked {checked}"
+        mistakes, warnings = numbered(counts["mistake"], "mistake"), numbered(counts["warning"], "warning")
+        return f"{mistakes}, {warnings}{unchecked}; checked {checked}"

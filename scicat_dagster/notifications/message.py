@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from scicat_dagster.wording import numbered
+
 MOST_LISTED = 20
 """Files in one message; the others are counted."""
 
@@ -104,9 +106,9 @@ class Digest(BaseModel):
         if self.conditions:
             said.append(f"not well: {', '.join(condition.name for condition in self.conditions)}")
         if self.new:
-            said.append(f"{_files(self.new)} failed")
+            said.append(f"{numbered(self.new, 'file')} failed")
         if self.rejected:
-            said.append(f"{_messages(self.rejected)} led to no file")
+            said.append(f"{numbered(self.rejected, 'message')} led to no file")
         if self.well_again:
             said.append(f"well again: {', '.join(self.well_again)}")
         return f"[{name}] {'; '.join(said) or 'all failed files are repaired'}"
@@ -122,7 +124,8 @@ class Digest(BaseModel):
             parts.append(f"Well again: {', '.join(self.well_again)}.")
         if self.rejected:
             parts.append(
-                f"{_messages(self.rejected)} led to no file; `scicat-dagster messages list` has the reasons."
+                f"{numbered(self.rejected, 'message')} led to no file; "
+                "`scicat-dagster messages list` has the reasons."
             )
         if self.new or self.repaired or self.still_failed:
             parts.append(self._summary())
@@ -135,7 +138,7 @@ class Digest(BaseModel):
             for entry in self.files
         ]
         if self.new > len(self.files):
-            parts.append(f"… and {_files(self.new - len(self.files))} more.")
+            parts.append(f"… and {numbered(self.new - len(self.files), 'file')} more.")
         if self.new or self.still_failed:
             parts.append("`scicat-dagster failures` lists all that are not repaired.")
         if self.dagster_url:
@@ -151,22 +154,23 @@ class Digest(BaseModel):
             since = f" since {local(each.since)}" if each.since is not None else ""
             yield f"{_label(each.name)} is away{since}. {each.what}\n  {each.what_to_do}"
         if self.away:
-            yield f"{_files(self.waiting)} wait; nothing is lost, and they are registered when it is back."
+            waiting = numbered(self.waiting, "file")
+            yield f"{waiting} wait; nothing is lost, and they are registered when it is back."
         for back in self.back:
             yield f"{_label(back.name)} is back; it was away from {local(back.since)} to {local(back.until)}."
         if self.back and not self.away:
-            yield f"{_files(self.waiting)} that waited are registered now, one after the other."
+            yield f"{numbered(self.waiting, 'file')} that waited are registered now, one after the other."
 
     def _summary(self) -> str:
         said = []
         if self.new:
-            said.append(f"{_files(self.new)} failed.")
+            said.append(f"{numbered(self.new, 'file')} failed.")
         if self.repaired:
             were = "was" if self.repaired == 1 else "were"
-            said.append(f"{_files(self.repaired)} that failed before {were} repaired.")
+            said.append(f"{numbered(self.repaired, 'file')} that failed before {were} repaired.")
         if self.still_failed:
             are = "is" if self.still_failed == 1 else "are"
-            said.append(f"{_files(self.still_failed)} that failed before {are} not repaired.")
+            said.append(f"{numbered(self.still_failed, 'file')} that failed before {are} not repaired.")
         elif not self.new:
             said.append("None is left.")
         return " ".join(said)
@@ -225,11 +229,3 @@ def _short(text: str) -> str:
     # A path may hold bytes that are not text.
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
-
-
-def _messages(number: int) -> str:
-    return "1 message" if number == 1 else f"{number} messages"
-
-
-def _files(number: int) -> str:
-    return "1 file" if number == 1 else f"{number} files"

@@ -150,7 +150,7 @@ def test_a_mandatory_field_that_cannot_be_built_is_a_mistake(
     assert [reason in field["reason"] for field in report["fields"] if field["field"] == name] == [True]
     assert text.exit_code == 1
     assert f"{name}: " in text.stdout
-    assert "1 mistakes, " in text.stdout
+    assert "1 mistake, " in text.stdout
 
 
 def test_all_mandatory_fields_that_lack_are_named(facility: Facility) -> None:
@@ -304,7 +304,7 @@ def test_each_of_several_files_is_reported(facility: Facility) -> None:
     result = facility.run("--against", str(other), "--json")
 
     assert [file["file"] for file in json.loads(result.stdout)["files"]] == [str(facility.file), str(other)]
-    assert facility.run("--against", str(other)).stdout.splitlines()[-1].endswith("1 schemas and 2 files")
+    assert facility.run("--against", str(other)).stdout.splitlines()[-1].endswith("1 schema and 2 files")
 
 
 def test_no_file_is_looked_at_with_a_configuration_that_cannot_be_read(facility: Facility) -> None:

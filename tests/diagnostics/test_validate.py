@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from scicat_dagster.cli import main
 from scicat_dagster.demo import facility as demo_facility
+from scicat_dagster.wording import numbered
 
 DATA = Path(__file__).parents[1] / "data"
 PASSWORD = "pa55word-nobody-may-see"
@@ -72,7 +73,7 @@ class Facility:
         result = self.run()
         found = rows(result, "mistake")
         assert result.exit_code == 1
-        assert f"{len(found)} mistakes, " in result.stdout.splitlines()[-1]
+        assert f"{numbered(len(found), 'mistake')}, " in result.stdout.splitlines()[-1]
         return found
 
     @staticmethod
@@ -123,7 +124,7 @@ def test_a_facility_without_mistakes_exits_with_zero(facility: Facility) -> None
     assert result.stdout.splitlines() == [
         f"ok         configuration  {facility.config}",
         f"ok         schema         {facility.schema}: Test Coda Metadata Schema",
-        "0 mistakes, 0 warnings; checked the configuration and 1 schemas",
+        "0 mistakes, 0 warnings; checked the configuration and 1 schema",
     ]
     assert (result.exit_code, result.stderr) == (0, "")
 
@@ -146,7 +147,7 @@ def test_what_is_odd_but_usable_is_a_warning(facility: Facility) -> None:
 
     assert result.exit_code == 0
     assert f"{facility.config}: scicat.verify is false" in rows(result, "warning")[0]
-    assert "0 mistakes, 1 warnings" in result.stdout
+    assert "0 mistakes, 1 warning" in result.stdout
 
 
 CONFIGURATION_MISTAKES: list[tuple[str, Any, str]] = [

@@ -21,6 +21,7 @@ from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import PID, RAW_DATASET
 from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.usecases.quality import QUESTIONS, Verdict, judge
+from scicat_dagster.wording import numbered
 
 _MOST_FINDINGS = 200
 _LATEST_FILES = 20
@@ -108,7 +109,9 @@ def evaluations(
 def _words(verdict: Verdict) -> str:
     if verdict.unanswered:
         return f"Nobody could tell: {verdict.unanswered}"
-    return f"{len(verdict.findings)} findings." if verdict.findings else QUESTIONS[verdict.question]
+    return (
+        f"{numbered(len(verdict.findings), 'finding')}." if verdict.findings else QUESTIONS[verdict.question]
+    )
 
 
 def _shown(verdict: Verdict, built: Iterable[BuiltDataset]) -> dict[str, dg.MetadataValue]:

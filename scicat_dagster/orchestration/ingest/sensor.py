@@ -32,6 +32,7 @@ from scicat_dagster.orchestration.partitions import add_requests
 from scicat_dagster.orchestration.run_starts.jobs import make_sample
 from scicat_dagster.orchestration.run_starts.open_runs import follow
 from scicat_dagster.orchestration.tags import INGESTION, JOB_TAG, KAFKA_LAG, LAG_BY_TOPIC, OWNERS
+from scicat_dagster.wording import numbered
 
 MOST_MESSAGES_PER_TICK = 1000
 """Bounds the partition keys of one request, each of which Dagster looks up (some 2 ms with SQLite)."""
@@ -106,9 +107,13 @@ def _send_dead_letters(settings: KafkaSettings, rejected: Sequence[Rejected]) ->
 
 
 def _summary(batch: Batch, plan: TickPlan) -> str:
-    parts = [f"{len(batch.messages)} messages, {len(plan.requests)} files to register"]
+    parts = [
+        f"{numbered(len(batch.messages), 'message')}, {numbered(len(plan.requests), 'file')} to register"
+    ]
     if plan.started:
-        parts.append(f"{len(plan.started)} runs started, {len(plan.samples)} samples to make")
+        parts.append(
+            f"{numbered(len(plan.started), 'run')} started, {numbered(len(plan.samples), 'sample')} to make"
+        )
     if plan.rejected:
         parts.append(f"{len(plan.rejected)} rejected (see the asset rejected_messages)")
     parts += [

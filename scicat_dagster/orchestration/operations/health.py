@@ -27,6 +27,7 @@ from scicat_dagster.orchestration.operations.instigators import (
     is_gone,
     last_sign,
 )
+from scicat_dagster.wording import numbered
 
 LONGEST_SILENCE = timedelta(minutes=10)
 """Of a daemon: a busy one does not find the time to say that it lives. Dagster itself waits half an hour."""
@@ -179,7 +180,7 @@ def runs_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
         return Check(name="runs", ok=True, words="No run waits.")
     waited = now - oldest[0].create_timestamp.timestamp()
     number = instance.get_runs_count(dg.RunsFilter(statuses=_WAITING))
-    words = f"{number} runs wait, the oldest for {_ago(waited)}"
+    words = f"Waiting: {numbered(number, 'run')}, the oldest for {_ago(waited)}"
     # A long queue takes its time; what matters is that it moves.
     since = datetime.fromtimestamp(now - LONGEST_STANDSTILL.total_seconds(), UTC)
     moving = instance.get_run_records(dg.RunsFilter(statuses=_BEGUN, updated_after=since), limit=1)

@@ -27,6 +27,7 @@ from scicat_dagster.orchestration.tags import (
     RETRY,
     file_tags,
 )
+from scicat_dagster.wording import numbered
 
 _FILES_IN_AN_OBSERVATION = 500
 
@@ -85,7 +86,7 @@ def request_events(
         repeated = {path: failed_runs[path] for path in part if path in failed_runs}
         yield dg.AssetObservation(
             RECONCILIATION,
-            description=f"{len(part)} files requested by {requester}",
+            description=f"{numbered(len(part), 'file')} requested by {requester}",
             metadata={
                 "requested by": requester,
                 REQUESTED_FILES: dg.MetadataValue.json(

@@ -44,6 +44,7 @@ from scicat_dagster.usecases.unended_runs import (
     registered,
     unended,
 )
+from scicat_dagster.wording import numbered
 
 RUNS_ENDED = "runs_ended"
 
@@ -156,7 +157,7 @@ def _words(found: Sequence[UnendedRun]) -> str:
         return "No run is overdue."
     files = ", ".join(each.run.file.rpartition("/")[2] for each in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"{len(found)} runs started and never ended: {files}{more}."
+    return f"{numbered(len(found), 'run')} started and never ended: {files}{more}."
 
 
 def _shown(found: Sequence[UnendedRun]) -> dict[str, dg.MetadataValue]:

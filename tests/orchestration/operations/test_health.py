@@ -252,7 +252,7 @@ def test_runs_that_wait_are_well_as_long_as_others_are_begun(home: dg.DagsterIns
 
     assert runs_check(home, now).ok
     assert not standing.ok
-    assert "1 runs wait" in standing.words
+    assert "Waiting: 1 run, " in standing.words
     home.add_run(dg.DagsterRun("ingest_file", status=dg.DagsterRunStatus.STARTED))
     assert runs_check(home, now + LONGEST_STANDSTILL.total_seconds() - 5).ok
 
