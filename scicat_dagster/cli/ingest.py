@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance
+from scicat_dagster.cli.options import config_option, dagster_instance, say
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry
@@ -63,7 +63,7 @@ def ingest(
     for file in _ingested(files, message, configuration, dry_run=dry_run):
         done.append(file)
         if not as_json:
-            click.echo(_as_text(file))
+            say(_as_text(file))
     if as_json:
         shown = {"files": [file.model_dump(mode="json") for file in done]}
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -82,7 +82,10 @@ def preview(file: Path, config: Path, overrides: Overrides, *, as_json: bool) ->
     from scicat_dagster.usecases.preview import preview_file
 
     shown = preview_file(file, config, os.environ, overrides)
-    click.echo(shown.model_dump_json(by_alias=True, indent=2) if as_json else shown.as_text())
+    if as_json:
+        click.echo(shown.model_dump_json(by_alias=True, indent=2))
+    else:
+        say(shown.as_text())
     sys.exit(1 if shown.errors else 0)
 
 
