@@ -108,13 +108,14 @@ def test_a_registered_file_is_requested_once_and_summed(
 ) -> None:
     instance, key = measured.instance, measured.key()
     before = evaluate(example, instance)
-    instance.add_dynamic_partitions("nexus_files", [key])
+    instance.add_dynamic_partitions("nexus_files", ["raw/another.hdf", key])
     announced = evaluate(example, instance, cursor=before.cursor)
     assert measured.ingest(measured.facility()).success
 
     registered = evaluate(example, instance, cursor=announced.cursor)
     after = evaluate(example, instance, cursor=registered.cursor)
 
+    # And no file but this one.
     assert (before.total_requested, announced.total_requested) == (0, 0)
     assert registered.get_requested_partitions(COUNTS) == {key}
     assert after.total_requested == 0

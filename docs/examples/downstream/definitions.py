@@ -77,4 +77,6 @@ each_new_file = dg.AutomationConditionSensorDefinition(
 )
 
 
-defs = dg.Definitions(assets=[counts], sensors=[each_new_file])
+# With the asset of the other code location: if its partitions were not known here, each registration would be
+# taken for a change of all files.
+defs = dg.Definitions(assets=[RAW_DATASET, counts], sensors=[each_new_file])
