@@ -1,4 +1,7 @@
-"""The command line, one module for each command, which reads its arguments, calls the package and prints."""
+"""The command line, one module for each command, which reads its arguments, calls the package and prints.
+
+``preview`` is in the module of ``ingest``: what would be posted, and posting it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from scicat_dagster.cli.demo import demo
 from scicat_dagster.cli.discover import discover
 from scicat_dagster.cli.failures import failures
 from scicat_dagster.cli.health import health
-from scicat_dagster.cli.ingest import ingest
+from scicat_dagster.cli.ingest import ingest, preview
+from scicat_dagster.cli.init import init
 from scicat_dagster.cli.messages import messages
-from scicat_dagster.cli.preview import preview
 from scicat_dagster.cli.reingest import reingest
 from scicat_dagster.cli.schema import schema
 from scicat_dagster.cli.status import status
@@ -24,6 +27,7 @@ def main() -> None:
 
 
 for command in (
+    init,
     ingest,
     preview,
     validate,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import dagster_pages, optional_config_option, records, run_link
+from scicat_dagster.cli.options import dagster_pages, optional_config_option, records, run_link, say
 from scicat_dagster.wording import numbered
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ def failures(
             _retry(instance, found, reason)
             return
     pages = dagster_pages(config)
-    click.echo(_as_json(found, pages) if as_json else _as_text(found, pages))
+    if as_json:
+        click.echo(_as_json(found, pages))
+    else:
+        say(_as_text(found, pages))
     sys.exit(1 if found else 0)
 
 

@@ -1,4 +1,4 @@
-"""``scicat-dagster ingest``: files that are registered now, in this process."""
+"""``scicat-dagster ingest`` and ``preview``: files registered now, in this process, or only shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance
+from scicat_dagster.cli.options import config_option, dagster_instance, say
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry
@@ -63,11 +63,30 @@ def ingest(
     for file in _ingested(files, message, configuration, dry_run=dry_run):
         done.append(file)
         if not as_json:
-            click.echo(_as_text(file))
+            say(_as_text(file))
     if as_json:
         shown = {"files": [file.model_dump(mode="json") for file in done]}
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     sys.exit(0 if all(file.is_well for file in done) else 1)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for scripts.")
+def preview(file: Path, config: Path, overrides: Overrides, *, as_json: bool) -> None:
+    """Show what would be posted for FILE. Asks SciCat what the schema needs, and posts nothing.
+
+    Exits with 0 when the file could be registered, and with 1 when not.
+    """
+    from scicat_dagster.usecases.preview import preview_file
+
+    shown = preview_file(file, config, os.environ, overrides)
+    if as_json:
+        click.echo(shown.model_dump_json(by_alias=True, indent=2))
+    else:
+        say(shown.as_text())
+    sys.exit(1 if shown.errors else 0)
 
 
 def _ingested(

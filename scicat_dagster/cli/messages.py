@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance
+from scicat_dagster.cli.options import config_option, dagster_instance, say
 
 if TYPE_CHECKING:
     from scicat_dagster.config.overrides import Overrides
@@ -28,7 +28,7 @@ def list_messages() -> None:
     with dagster_instance() as instance:
         for message in rejections(instance):
             when = message.reported_at.isoformat(timespec="seconds")
-            click.echo(f"{message.position}  {when}  {message.problem.what}")
+            say(f"{message.position}  {when}  {message.problem.what}")
 
 
 @messages.command()
@@ -38,8 +38,8 @@ def show(position: str) -> None:
     message = _rejected(position)
     left = message.length - len(message.value)
     click.echo(f"position  {message.position}\nreported  {message.reported_at.isoformat()}")
-    click.echo(f"reason    {message.problem.what}\nto do     {message.problem.remedy}")
-    click.echo(f"bytes     {message.value!r}")
+    say(f"reason    {message.problem.what}\nto do     {message.problem.remedy}")
+    say(f"bytes     {message.value!r}")
     if left:
         click.echo(f"          and {left} more, which are in Kafka")
 
@@ -101,9 +101,9 @@ def runs() -> None:
         late = {each.run.job_id: each for each in reported_unended(instance)}
         for run in started_runs(instance).open:
             started = run.started.isoformat(timespec="seconds")
-            click.echo(f"{run.job_id}  {started}  {run.file}")
+            say(f"{run.job_id}  {started}  {run.file}")
             if (found := late.get(run.job_id)) is not None:
-                click.echo(f"    never ended; on disk: {found.where}\n    {found.remedy}")
+                say(f"    never ended; on disk: {found.where}\n    {found.remedy}")
 
 
 @messages.command()

@@ -1,8 +1,12 @@
-"""What several commands share: the options about the configuration, and the Dagster instance."""
+"""What several commands share: options about the configuration, the Dagster instance, lines of a terminal."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +121,45 @@ def dagster_instance() -> DagsterInstance:
     if not os.environ.get("DAGSTER_HOME"):
         raise click.ClickException("DAGSTER_HOME is not set. Set it to the folder of your Dagster instance.")
     return DagsterInstance.get()
+
+
+_BARE_INDENT = 4
+
+_GAP = re.compile(r" {2,}(?=\S)")
+
+
+def say(text: str) -> None:
+    """Print for a person: wrapped to the width of a terminal; as it is for a file or a program."""
+    click.echo(wrapped(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
+
+
+def wrapped(text: str, width: int) -> str:
+    """The lines of a text, within so many columns where a word is not longer.
+
+    A line goes on below the beginning of its last column. JSON stays as it is: it may be copied.
+    """
+    lines: list[str] = []
+    is_json = False
+    for line in text.split("\n"):
+        is_json = is_json or line in {"{", "["}
+        lines += [line] if is_json else _wrapped_line(line, width)
+        is_json = is_json and line not in {"}", "]"}
+    return "\n".join(lines)
+
+
+def _wrapped_line(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    # What is in the right half is not a column of a table.
+    start = max((gap.end() for gap in _GAP.finditer(line[: width // 2])), default=0)
+    indent = " " * (start or _BARE_INDENT)
+    first, *others = textwrap.wrap(
+        line[start:],
+        width - start,
+        subsequent_indent="" if start else indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    ) or [""]
+    return [line[:start] + first, *(f"{indent}{other}" if start else other for other in others)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import config_option, records
+from scicat_dagster.cli.options import config_option, records, say
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -49,7 +49,10 @@ def status(config: Path, overrides: Overrides, *, watch: bool, as_json: bool) ->
             found = ask()
             if watch:
                 click.clear()
-            click.echo(found.model_dump_json(indent=2) if as_json else as_text(found))
+            if as_json:
+                click.echo(found.model_dump_json(indent=2))
+            else:
+                say(as_text(found))
             if not watch:
                 return
             time.sleep(_WATCH_SECONDS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import set_option
+from scicat_dagster.cli.options import say, set_option
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 
 if TYPE_CHECKING:
@@ -48,5 +48,8 @@ def validate(
 
     look = validate_live_facility if live else validate_facility
     report = look(config, os.environ, against, overrides)
-    click.echo(report.as_json() if as_json else report.as_text())
+    if as_json:
+        click.echo(report.as_json())
+    else:
+        say(report.as_text())
     sys.exit(EXIT_CODES[report.result])

@@ -15,7 +15,16 @@ from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.thumbnail_models import Thumbnail
-from scicat_dagster.orchestration.tags import FILE_SIZE, INSTRUMENT, JOBS, PAGE, PID, PREVIEW, PROBLEM
+from scicat_dagster.orchestration.tags import (
+    DATA_FILE,
+    FILE_SIZE,
+    INSTRUMENT,
+    JOBS,
+    PAGE,
+    PID,
+    PREVIEW,
+    PROBLEM,
+)
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.scicat.registration import Registration
@@ -115,6 +124,7 @@ def dataset_metadata(
     shown: dict[str, dg.MetadataValue] = {
         PID: dg.MetadataValue.text(registration.pid),
         PAGE: dg.MetadataValue.url(page),
+        DATA_FILE: dg.MetadataValue.path(files.data_file.path),
         "schema": dg.MetadataValue.text(metadata.schema_.name),
         "schema id": dg.MetadataValue.text(metadata.schema_.id),
         "configuration": dg.MetadataValue.text(str(configuration)),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
-from scicat_dagster.orchestration.tags import RAW_DATASET, SAMPLE
+from scicat_dagster.orchestration.tags import INGEST_FILE, MAKE_SAMPLE, RAW_DATASET, SAMPLE
 
 _SAMPLE_OF = "sample://"
 """Two slashes are in no canonical path. Runs are found by the text of their partition, whatever asset it is
@@ -89,3 +89,15 @@ def add_requests(keys: Sequence[str]) -> list[dg.AddDynamicPartitionsRequest]:
     """What adds these partitions, each to those of its asset."""
     by_asset = {asset: [key for key in keys if asset_of(key) == asset] for asset in PARTITIONS}
     return [PARTITIONS[asset].build_add_request(found) for asset, found in by_asset.items() if found]
+
+
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Whether a run may be one that registers files or makes samples.
+
+    A project downstream uses the same partitions, so that its runs have the same partition tag. What becomes
+    of them says nothing about the file: a plot that fails must not have it registered again.
+    """
+    if run.asset_selection:
+        return not run.asset_selection.isdisjoint(PARTITIONS)
+    # Dagster's own job of "Materialize" always has a selection; runs from before may be of neither name.
+    return run.job_name in {INGEST_FILE, MAKE_SAMPLE} or run.job_name.startswith("__")

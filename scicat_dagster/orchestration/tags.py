@@ -230,3 +230,11 @@ UNENDED_RUNS = "unended_runs"
 
 SAMPLE_ID = "sample id"
 """Of a materialization of ``sample``."""
+
+DATA_FILE = "file"
+"""Of a materialization of ``raw_dataset``: the absolute path of the NeXus file, for projects downstream."""
+
+INGEST_FILE = "ingest_file"
+
+MAKE_SAMPLE = "make_sample"
+"""The jobs whose runs are about one file or sample each. Other projects may use the same partitions."""

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from scicat_dagster.demo.file_writer import MessageKind, write_files
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.partitions import key_of
-from scicat_dagster.orchestration.tags import PROCESS_TAG
+from scicat_dagster.orchestration.tags import GROUP_TAG, PROCESS_TAG
 from tests.brokers import free_ports
 
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin"
@@ -384,3 +384,49 @@ def test_the_unit_keeps_the_service_in_its_place() -> None:
 
     # 2.0 of 10; systemd takes tenths here.
     assert analyzed.returncode == 0, analyzed.stdout[-500:]
+
+
+@contextmanager
+def worker_machine(layout: Layout, folder: Path) -> Iterator[Path]:
+    """A further machine, as ``deploy/prepare --worker`` lays it out; it has this one's name and its disk."""
+    pooler = layout.state / "database" / "pgbouncer.ini"
+    before = pooler.read_text()
+    of_the_first = layout.state / "environment"
+    command = [str(DEPLOY / "prepare"), "--worker", str(folder), str(of_the_first), "127.0.0.1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER_")}
+    environment["SCICAT_DAGSTER_BIN"] = str(Path(sys.executable).parent)
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "listen_addr = 127.0.0.1" in done.stdout
+    pooler.write_text(before.replace("listen_addr =\n", "listen_addr = 127.0.0.1\n"))
+    layout.supervisorctl("restart", "pooler")
+    layout.supervisorctl("stop", "worker:*")
+    machine = subprocess.Popen([DEPLOY / "start", folder], env={**environment, **of_the_facility(layout)})
+    try:
+        yield folder
+    finally:
+        machine.terminate()
+        machine.wait(BACK_SECONDS)
+        pooler.write_text(before)
+        layout.supervisorctl("restart", "pooler")
+        layout.supervisorctl("start", "worker:*")
+
+
+def of_the_facility(layout: Layout) -> dict[str, str]:
+    """What the configuration file takes from the environment."""
+    return {name: text for name, text in layout.environment.items() if name.startswith("SCICAT_DEMO_")}
+
+
+def test_a_machine_that_only_executes_runs_does_so(layout: Layout) -> None:
+    # Unix sockets have short names only.
+    with worker_machine(layout, layout.state.with_name("worker")) as folder:
+        file = layout.write()
+
+        wait_for(lambda: layout.is_registered(file), "the file", seconds=REGISTERED_SECONDS)
+
+        (run,) = layout.runs_of(file)
+        assert run.tags[GROUP_TAG].startswith("worker")
+        status = subprocess.run([DEPLOY / "ctl", folder, "status"], capture_output=True, text=True)
+        assert "RUNNING" in status.stdout
+        refused = subprocess.run([DEPLOY / "ctl", folder, "backup"], capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert "on the first machine" in refused.stderr

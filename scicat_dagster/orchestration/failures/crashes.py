@@ -5,12 +5,16 @@ from __future__ import annotations
 import dagster as dg
 
 from scicat_dagster.dagster_internals import CheckRunHealthResult, WorkerStatus
+from scicat_dagster.orchestration.partitions import is_ours
 from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG, MAX_RETRIES_TAG, PARTITION_TAG
 
 REPEATED_CRASH = "repeated crash"
 """A kind of failure, noted by who finds the second process of a file dead."""
 
 _BEGINNINGS = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+
+_RUNS_OF_A_PARTITION = 20
+"""Among which the run before is found: projects downstream may have runs of the same partition."""
 
 _ENDS = {
     dg.DagsterEventType.STEP_SUCCESS,
@@ -54,5 +58,6 @@ def _run_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterR
         return instance.get_run_by_id(run.parent_run_id)
     if PARTITION_TAG not in run.tags:
         return None
-    latest = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: run.tags[PARTITION_TAG]}), limit=2)
-    return next((found for found in latest if found.run_id != run.run_id), None)
+    same = dg.RunsFilter(tags={PARTITION_TAG: run.tags[PARTITION_TAG]})
+    latest = instance.get_runs(same, limit=_RUNS_OF_A_PARTITION)
+    return next((found for found in latest if found.run_id != run.run_id and is_ours(found)), None)

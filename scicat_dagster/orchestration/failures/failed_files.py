@@ -19,7 +19,13 @@ import dagster as dg
 from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
-from scicat_dagster.orchestration.partitions import PARTITIONS, asset_of, file_key_of, is_sample_key
+from scicat_dagster.orchestration.partitions import (
+    PARTITIONS,
+    asset_of,
+    file_key_of,
+    is_ours,
+    is_sample_key,
+)
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     DEFERRED_FILES,
@@ -184,12 +190,12 @@ def _existing(instance: dg.DagsterInstance, paths: Iterable[str]) -> set[str]:
 def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.RunRecord]:
     """Failed and cancelled runs of single files, newest first."""
     failed = dg.RunsFilter(statuses=list(FAILED), created_after=after)
-    return (record for record in _pages(instance, failed) if PARTITION_TAG in record.dagster_run.tags)
+    return (record for record in _ours(instance, failed) if PARTITION_TAG in record.dagster_run.tags)
 
 
 def _runs_of(instance: dg.DagsterInstance, paths: Sequence[str]) -> Iterator[dg.RunRecord]:
     for part in _parts(paths):
-        yield from _pages(instance, dg.RunsFilter(tags={PARTITION_TAG: part}))
+        yield from _ours(instance, dg.RunsFilter(tags={PARTITION_TAG: part}))
 
 
 def _runs_by_id(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, dg.RunRecord]:
@@ -198,6 +204,10 @@ def _runs_by_id(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, dg
         for part in _parts(sorted(run_ids))
         for record in _pages(instance, dg.RunsFilter(run_ids=part))
     }
+
+
+def _ours(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.RunRecord]:
+    return (record for record in _pages(instance, wanted) if is_ours(record.dagster_run))
 
 
 def _pages(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.RunRecord]:

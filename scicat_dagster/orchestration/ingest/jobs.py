@@ -14,10 +14,10 @@ from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import is_sample_key
 from scicat_dagster.orchestration.run_starts.jobs import make_sample
-from scicat_dagster.orchestration.tags import INGESTION, OWNERS, PURPOSE_RUN_TAG
+from scicat_dagster.orchestration.tags import INGEST_FILE, INGESTION, OWNERS, PURPOSE_RUN_TAG
 
 ingest_file = dg.define_asset_job(
-    "ingest_file",
+    INGEST_FILE,
     # Its ops evaluate the checks themselves.
     selection=dg.AssetSelection.assets(raw_dataset).without_checks(),
     # One process per file: the multiprocess executor would start five more.

@@ -19,6 +19,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
 from scicat_dagster.orchestration.operations.health import Home, dagster_checks
 from scicat_dagster.orchestration.operations.news import DigestCursor, News, Told, news
+from scicat_dagster.orchestration.partitions import is_ours
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
 from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
@@ -209,5 +210,5 @@ def _under_way(instance: dg.DagsterInstance, now: datetime) -> set[str]:
     return files_in_flight(instance) | {
         run.tags[PARTITION_TAG]
         for run in runs
-        if PARTITION_TAG in run.tags and AUTO_RETRY_RUN_TAG not in run.tags
+        if PARTITION_TAG in run.tags and AUTO_RETRY_RUN_TAG not in run.tags and is_ours(run)
     }

@@ -40,7 +40,10 @@ from scicat_dagster.orchestration.tags import (
     REJECTED_MESSAGES,
     RETRY_NUMBER_TAG,
     ROUND_TAG,
+    SECONDS_AT_WORK,
+    SECONDS_IN_QUEUE,
     SECONDS_SINCE_MESSAGE,
+    SECONDS_UNTIL_REQUESTED,
 )
 
 MEASURES_KEPT_SECONDS = 15.0
@@ -63,6 +66,15 @@ MOST_INSTRUMENTS = 50
 _UNKNOWN = "unknown"
 
 _SECONDS = (0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400)
+
+_STAGE_SECONDS = (0.05, 0.1, 0.25, *_SECONDS)
+
+_STAGES = {
+    SECONDS_UNTIL_REQUESTED: "message_to_requested",
+    SECONDS_IN_QUEUE: "requested_to_begun",
+    SECONDS_AT_WORK: "begun_to_registered",
+}
+"""What a file waited for, by the key of its metadata: the sensor, a place in the queue, the worker."""
 
 _BYTES = tuple(10**power for power in range(4, 13))
 
@@ -173,6 +185,9 @@ class Counts:
         self._seconds = self._histogram(
             "message_to_dataset_seconds", "From the message to the registration.", _SECONDS
         )
+        self._stages = self._histogram(
+            "stage_seconds", "The stages from the message to the registration.", _STAGE_SECONDS, "stage"
+        )
         self._bytes = self._histogram("file_size_bytes", "Sizes of the NeXus files registered.", _BYTES)
 
     def measures(self, instance: dg.DagsterInstance) -> list[Metric]:
@@ -185,10 +200,9 @@ class Counts:
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"scicat_dagster_{name}", meaning, labels, registry=self._registry)
 
-    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(
-            f"scicat_dagster_{name}", meaning, ["instrument"], buckets=buckets, registry=self._registry
-        )
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        name, known = f"scicat_dagster_{name}", ["instrument", *labels]
+        return Histogram(name, meaning, known, buckets=buckets, registry=self._registry)
 
     def _instrument(self, name: object) -> str:
         text = str(name or _UNKNOWN)
@@ -205,6 +219,10 @@ class Counts:
             self._registered.labels(instrument).inc()
             if SECONDS_SINCE_MESSAGE in value:
                 self._seconds.labels(instrument).observe(value[SECONDS_SINCE_MESSAGE])
+            for key, stage in _STAGES.items():
+                if key in value:
+                    # Clocks of broker and machines differ.
+                    self._stages.labels(instrument, stage).observe(max(value[key], 0))
             if FILE_SIZE in value:
                 self._bytes.labels(instrument).observe(value[FILE_SIZE])
 
@@ -240,7 +258,7 @@ class Counts:
         self._failed_runs, self._retried_runs = failed, retried
 
 
-_COUNTED = (INSTRUMENT, SECONDS_SINCE_MESSAGE, FILE_SIZE)
+_COUNTED = (INSTRUMENT, SECONDS_SINCE_MESSAGE, *_STAGES, FILE_SIZE)
 
 
 def _is_retry(run: dg.DagsterRun) -> bool:

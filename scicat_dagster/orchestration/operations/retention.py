@@ -15,7 +15,7 @@ import dagster as dg
 
 from scicat_dagster.config.models import RetentionSettings
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.partitions import PARTITIONS, delete_partition
+from scicat_dagster.orchestration.partitions import PARTITIONS, delete_partition, is_ours
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
 from scicat_dagster.orchestration.tags import OWNERS, PARTITION_TAG, UPKEEP, kinds
 
@@ -107,7 +107,7 @@ def _deletable(
         path = record.partition_key or ""
         if latest.get(path) != record.storage_id or path in in_flight:
             continue
-        runs = list(instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: path})))
+        runs = [run for run in instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: path})) if is_ours(run)]
         if not all(run.is_finished for run in runs):
             continue
         if runs and runs[0].status is not dg.DagsterRunStatus.SUCCESS:

@@ -218,7 +218,7 @@ def today(
 
 
 def as_text(found: Today) -> str:
-    """Everything for a person, within 80 columns but for what servers say."""
+    """Everything for a person."""
     seconds = f"median {_duration(found.median_seconds)}, 95th percentile {_duration(found.p95_seconds)}"
     unread = "unknown" if found.unread is None else found.unread
     oldest = "none" if found.oldest_unregistered is None else f"announced {local(found.oldest_unregistered)}"

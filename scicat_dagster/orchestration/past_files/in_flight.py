@@ -6,7 +6,7 @@ import dagster as dg
 
 from scicat_dagster.dagster_internals import AssetGraph, BulkActionsFilter, BulkActionStatus
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
-from scicat_dagster.orchestration.partitions import in_parts, key_of, nexus_files, path_of
+from scicat_dagster.orchestration.partitions import in_parts, is_ours, key_of, nexus_files, path_of
 from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
 from scicat_dagster.orchestration.tags import PARTITION_TAG, PID, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
 
@@ -62,8 +62,9 @@ def files_with_unfinished_runs(
     cursor = None
     while True:
         page = instance.get_runs(unfinished, limit=PAGE_SIZE, cursor=cursor)
-        found.update(run.tags[PARTITION_TAG] for run in page if PARTITION_TAG in run.tags)
-        ranges += [(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) for run in page if _is_of_many(run)]
+        ours = [run for run in page if is_ours(run)]
+        found.update(run.tags[PARTITION_TAG] for run in ours if PARTITION_TAG in run.tags)
+        ranges += [(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) for run in ours if _is_of_many(run)]
         if len(page) < PAGE_SIZE:
             return found | _within(instance, ranges)
         cursor = page[-1].run_id

@@ -3,10 +3,10 @@
 import dagster as dg
 
 from scicat_dagster.orchestration.run_starts.assets import sample
-from scicat_dagster.orchestration.tags import OWNERS, PURPOSE_RUN_TAG, SAMPLES
+from scicat_dagster.orchestration.tags import MAKE_SAMPLE, OWNERS, PURPOSE_RUN_TAG, SAMPLES
 
 make_sample = dg.define_asset_job(
-    "make_sample",
+    MAKE_SAMPLE,
     selection=dg.AssetSelection.assets(sample),
     executor_def=dg.in_process_executor,
     owners=OWNERS,

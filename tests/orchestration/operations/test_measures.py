@@ -29,9 +29,14 @@ from scicat_dagster.orchestration.tags import (
     RAW_DATASET,
     RETRY_NUMBER_TAG,
     ROUND_TAG,
+    SECONDS_AT_WORK,
+    SECONDS_IN_QUEUE,
     SECONDS_SINCE_MESSAGE,
+    SECONDS_UNTIL_REQUESTED,
 )
 from tests.small_facility import SmallFacility, instance_in
+
+STAGES = (SECONDS_UNTIL_REQUESTED, SECONDS_IN_QUEUE, SECONDS_AT_WORK)
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 
@@ -74,6 +79,29 @@ def test_a_registered_file_is_counted_once_with_its_size_and_time(small: SmallFa
     assert found[0]["registered_files_total", "ODIN"] == 1
     assert found[0]["file_size_bytes_sum", "ODIN"] == small.file.stat().st_size
     assert ("failed_runs_total", "ODIN", "permanent") not in found[0]
+
+
+def test_the_stages_of_a_file_are_in_histograms_of_their_own(home: dg.DagsterInstance) -> None:
+    counts = Counts(time.time() - 1)
+    stages = {SECONDS_UNTIL_REQUESTED: 0.2, SECONDS_IN_QUEUE: 40.0, SECONDS_AT_WORK: 3.0}
+    metadata = {key: dg.MetadataValue.float(seconds) for key, seconds in stages.items()}
+    register(home, "a.hdf", **{INSTRUMENT: dg.MetadataValue.text("odin")}, **metadata)
+    # By a backfill, which no message requested.
+    register(home, "b.hdf", **{INSTRUMENT: dg.MetadataValue.text("odin")})
+    # The broker's clock is ahead.
+    register(home, "c.hdf", **{SECONDS_UNTIL_REQUESTED: dg.MetadataValue.float(-2.0)})
+
+    found = counted(counts, home)
+
+    sums = {key[1:]: value for key, value in found.items() if key[0] == "stage_seconds_sum"}
+    assert sums == {
+        ("odin", "message_to_requested"): 0.2,
+        ("odin", "requested_to_begun"): 40.0,
+        ("odin", "begun_to_registered"): 3.0,
+        ("unknown", "message_to_requested"): 0.0,
+    }
+    assert found["stage_seconds_bucket", "odin", "requested_to_begun", "30.0"] == 0
+    assert found["stage_seconds_bucket", "odin", "requested_to_begun", "60.0"] == 1
 
 
 def test_a_failed_file_is_counted_by_its_kind(small: SmallFacility) -> None:
@@ -137,7 +165,8 @@ def exposed(small: SmallFacility, home: dg.DagsterInstance, tmp_path: Path) -> s
     measures = dagster_measures(Home(lambda: small.instance))
     assert small.ingest(small.facility()).success
     run(small.instance, dg.DagsterRunStatus.STARTED)
-    register(small.instance, "a.hdf", **{SECONDS_SINCE_MESSAGE: dg.MetadataValue.float(1.5)})
+    seconds = dict.fromkeys(STAGES, dg.MetadataValue.float(1.5))
+    register(small.instance, "a.hdf", **{SECONDS_SINCE_MESSAGE: dg.MetadataValue.float(4.5)}, **seconds)
     lag = {LAG_BY_TOPIC: dg.MetadataValue.json({"odin": 3})}
     small.instance.report_runless_asset_event(dg.AssetMaterialization(KAFKA_LAG, metadata=lag))
     checkup = Checkup({"disk": lambda: Check(name="disk", ok=True, words="")})
@@ -164,6 +193,19 @@ def test_every_query_names_a_metric_that_exists(exposed: set[str]) -> None:
         names = set(re.findall(r"scicat_dagster_\w+", query))
         assert names or query.startswith("up{"), query
         assert names <= exposed, query
+
+
+def test_every_query_about_a_stage_names_one_that_exists(home: dg.DagsterInstance) -> None:
+    counts = Counts(time.time() - 1)
+    register(home, "a.hdf", **dict.fromkeys(STAGES, dg.MetadataValue.float(1.5)))
+    known = {key[2] for key in counted(counts, home) if key[0] == "stage_seconds_count"}
+
+    queries = (*queries_of_alerts(), *queries_of_dashboard())
+    named = {stage for query in queries for stage in re.findall(r'stage="(\w+)"', query)}
+
+    assert len(known) == 3
+    assert named
+    assert named <= known
 
 
 def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:

@@ -96,7 +96,7 @@ def unfinished_run(instance: dg.DagsterInstance, path: str, **tags: str) -> dg.D
     )
 
 
-@dg.job
+@dg.job(name="ingest_file")
 def job() -> None:
     pass
 
