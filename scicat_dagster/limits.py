@@ -12,6 +12,9 @@ LONGEST_NAME_BYTES = 255
 LONGEST_TEXT = 2000
 """Characters of a reason, a remedy or a quoted text: each is kept in Dagster's database, several times."""
 
+LONGEST_JOB_ID = 200
+"""Characters of the id of a file writer's job."""
+
 LONGEST_TAG = 200
 """Characters of a run's tag: it is indexed, and people read it in a list."""
 

@@ -47,6 +47,14 @@ def imsc() -> None:
 
 
 @schema.command()
+def announcement() -> None:
+    """Print the JSON Schema of an announcement: a JSON message on a topic, or the body of POST /announce."""
+    from scicat_dagster.kafka.json_announcement import announcement_schema
+
+    _print(announcement_schema())
+
+
+@schema.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--all-required", is_flag=True,

@@ -74,6 +74,12 @@ def file_tags(partition_key: str) -> dict[str, str]:
     return {FILE_TAG: tag_value(PurePosixPath(partition_key).name)}
 
 
+def instrument_tags(instrument: str) -> dict[str, str]:
+    """The same of its instrument, where the announcement names one; its schema may know better later."""
+    cleaned = tag_value(instrument)
+    return {INSTRUMENT_TAG: cleaned} if cleaned else {}
+
+
 def kinds(*names: str) -> dict[str, str]:
     """The tags by which the UI shows what an op works with, as it does for an asset's ``kinds``."""
     return {f"dagster/kind/{name}": "" for name in names}
