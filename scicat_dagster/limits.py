@@ -34,6 +34,9 @@ def tag_value(text: str) -> str:
 LARGEST_METADATA_BYTES = 256 * 1024
 """Of a message's metadata: more than any file writer sends; it travels in the run's configuration."""
 
+LARGEST_ANNOUNCEMENT_BYTES = LARGEST_METADATA_BYTES
+"""Of the body of a POST: whoever has more to say says it in the file."""
+
 LARGEST_KEPT_BYTES = 64 * 1024
 """Of a rejected message's value: enough to see what it is. The rest is still in Kafka, by its position."""
 

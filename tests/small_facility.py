@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class SmallFacility:
     server: CatalogueServer
     instance: dg.DagsterInstance
     kafka: dict[str, object]
+    health_check: dict[str, object] = field(default_factory=dict)
+    events: dict[str, object] = field(default_factory=dict)
     api: str = "auto"
     password: str = "pwd"
 
@@ -81,6 +83,8 @@ class SmallFacility:
                         "password": self.password,
                     },
                     "kafka": self.kafka,
+                    "health_check": self.health_check,
+                    "events": self.events,
                     "ingestion": {
                         "file_handling": {"data_directory": str(self.directory / "data")},
                         **ingestion,

@@ -17,6 +17,8 @@ from scicat_dagster.nearest import suggestion
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
+SHORTEST_TOKEN = 16
+
 _OWN_KAFKA_OPTIONS = {
     "bootstrap.servers": "; use kafka.bootstrap_servers",
     "group.id": "; use kafka.group_id",
@@ -51,6 +53,11 @@ def contradictions(settings: Settings) -> list[str]:
         for root in settings.reconcile.roots
         if not root.startswith("/")
     ]
+    token = settings.health_check.announce_token.get_secret_value()
+    if 0 < len(token) < SHORTEST_TOKEN:
+        found.append(
+            f"health_check.announce_token: has fewer than {SHORTEST_TOKEN} characters and can be guessed."
+        )
     if settings.kafka.dead_letter_topic in settings.kafka.topics:
         found.append(
             "kafka.dead_letter_topic: is one of kafka.topics, so that it would be read indefinitely."
@@ -117,6 +124,12 @@ def _readable_by_others(settings: Settings) -> Iterator[str]:
         yield (
             f"kafka.sasl_username is given, and security_protocol is {protocol or 'empty'}: there is no "
             "login, and everything can be read on the way. Use sasl_ssl."
+        )
+    health = settings.health_check
+    if health.announce_token.get_secret_value() and health.host not in _THIS_MACHINE:
+        yield (
+            f"health_check.host is {health.host}: anybody on the way can read announce_token. Let it be "
+            "127.0.0.1, with a reverse proxy that speaks https."
         )
     host = urlsplit(scicat.host)
     has_login = scicat.token.get_secret_value() or scicat.logs_in

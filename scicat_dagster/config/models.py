@@ -403,6 +403,10 @@ class HealthCheckSettings(_Section):
     """The address to listen at."""
     port: NonNegativeInt = 8080
     """The TCP port to listen at."""
+    announce_token: HeaderSecret = SecretStr("")
+    """New: the token with which files may be announced by `POST /announce`; better `${NAME}` from the
+    environment. Empty: nobody can announce files there.
+    """
 
 
 class ReconcileSettings(_Section):

@@ -161,6 +161,12 @@ BY_HAND = "by hand"
 RETRY = "retry"
 """Who requested a run: a person who wants failed files to be tried again."""
 
+POSTED = "POST"
+"""Who requested a run: a program that announced its file by ``POST /announce``."""
+
+POSTED_ANNOUNCEMENT = "posted_announcement"
+"""Of an observation of ``announcements``: JSON of a :class:`scicat_dagster.kafka.messages.FileWritten`."""
+
 REQUESTERS = ("reconcile", "discover", BY_HAND, RETRY)
 """Who may request runs by an observation of ``reconciliation``."""
 

@@ -20,7 +20,7 @@ POSITION = Position("odin_filewriter", 2, 41)
 LEAST = {"file_path": "/data/odin/run.hdf", "job_id": "scan-7"}
 
 
-def read(value: bytes, data_directory: str = "") -> FileWritten | Ignored | Rejected:
+def read(value: bytes, data_directory: str = "") -> object:
     return read_message(KafkaMessage(POSITION, value, 1_730_106_000_000), data_directory)
 
 
