@@ -27,6 +27,7 @@ from scicat_dagster.orchestration.ingest.quality_checks import latest_files
 from scicat_dagster.orchestration.ingest.retry_sensor import retry_sensor
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.integration.posted_announcements import posted_announcements_sensor
+from scicat_dagster.orchestration.integration.registered_events import registered_events_sensor
 from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor
 from scicat_dagster.orchestration.operations.failure_report import (
     every_morning,
@@ -84,6 +85,7 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             today_sensor(),
             run_starts_sensor(),
             posted_announcements_sensor,
+            registered_events_sensor(settings.events, settings.kafka),
             digest_sensor(settings.notifications),
         ],
         schedules=[

@@ -55,6 +55,14 @@ def announcement() -> None:
 
 
 @schema.command()
+def event() -> None:
+    """Print the JSON Schema of the event that is sent for each registered dataset."""
+    from scicat_dagster.notifications.registered import event_schema
+
+    _print(event_schema())
+
+
+@schema.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--all-required", is_flag=True,

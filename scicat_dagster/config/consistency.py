@@ -62,6 +62,10 @@ def contradictions(settings: Settings) -> list[str]:
         found.append(
             "kafka.dead_letter_topic: is one of kafka.topics, so that it would be read indefinitely."
         )
+    if settings.events.topic and settings.events.topic in settings.kafka.topics:
+        found.append("events.topic: is one of kafka.topics, so that events would be read as announcements.")
+    if settings.events.topic and not settings.kafka.bootstrap_servers:
+        found.append("kafka.bootstrap_servers: is missing, and events.topic is given.")
     found += [
         f"kafka.options.{name}: cannot be set here{instead}."
         for name, instead in _OWN_KAFKA_OPTIONS.items()
@@ -131,6 +135,10 @@ def _readable_by_others(settings: Settings) -> Iterator[str]:
             f"health_check.host is {health.host}: anybody on the way can read announce_token. Let it be "
             "127.0.0.1, with a reverse proxy that speaks https."
         )
+    receiver = urlsplit(settings.events.webhook.get_secret_value())
+    has_token = settings.events.webhook_token.get_secret_value()
+    if has_token and receiver.scheme == "http" and receiver.hostname not in _THIS_MACHINE:
+        yield "events.webhook begins with http://: anybody on the way to it can read events.webhook_token."
     host = urlsplit(scicat.host)
     has_login = scicat.token.get_secret_value() or scicat.logs_in
     if has_login and host.scheme == "http" and host.hostname not in _THIS_MACHINE:

@@ -501,6 +501,22 @@ class NotificationSettings(_Section):
     """How e-mail is sent. Nothing is sent as long as no host is given."""
 
 
+class EventSettings(_Section):
+    """New: which programs get an event for each dataset that was registered."""
+
+    webhook: WebhookSecret = SecretStr("")
+    """An address that gets each event as JSON by a POST; better `${NAME}` from the environment."""
+    webhook_token: HeaderSecret = SecretStr("")
+    """A token that is sent with it, as `Authorization: Bearer`; better `${NAME}` from the environment."""
+    topic: Text = ""
+    """A topic of the brokers in the section `kafka` that gets each event as a JSON message."""
+
+    @property
+    def has_receivers(self) -> bool:
+        """Whether somebody gets events."""
+        return bool(self.webhook.get_secret_value() or self.topic)
+
+
 class Settings(_Section):
     """The whole configuration file."""
 
@@ -532,6 +548,8 @@ class Settings(_Section):
     """New: from when on something looks wrong."""
     notifications: NotificationSettings = NotificationSettings()
     """New: who is told about failed files, in one message for all that is new."""
+    events: EventSettings = EventSettings()
+    """New: which programs get an event for each dataset that was registered."""
 
     @property
     def reads_run_starts(self) -> bool:

@@ -15,7 +15,22 @@ from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.thumbnail_models import Thumbnail
-from scicat_dagster.orchestration.tags import FILE_SIZE, INSTRUMENT, JOBS, PAGE, PID, PREVIEW, PROBLEM
+from scicat_dagster.orchestration.tags import (
+    FILE_SIZE,
+    INSTRUMENT,
+    JOBS,
+    NO_INSTRUMENT,
+    NO_PROPOSAL,
+    NUMBER_OF_FILES,
+    PAGE,
+    PID,
+    PREVIEW,
+    PROBLEM,
+    PROPOSAL,
+    SCHEMA,
+    SCHEMA_ID,
+    SIZE,
+)
 from scicat_dagster.scicat.correction import Change, shortened
 from scicat_dagster.scicat.models import PostedJob
 from scicat_dagster.scicat.registration import Registration
@@ -115,13 +130,13 @@ def dataset_metadata(
     shown: dict[str, dg.MetadataValue] = {
         PID: dg.MetadataValue.text(registration.pid),
         PAGE: dg.MetadataValue.url(page),
-        "schema": dg.MetadataValue.text(metadata.schema_.name),
-        "schema id": dg.MetadataValue.text(metadata.schema_.id),
+        SCHEMA: dg.MetadataValue.text(metadata.schema_.name),
+        SCHEMA_ID: dg.MetadataValue.text(metadata.schema_.id),
         "configuration": dg.MetadataValue.text(str(configuration)),
-        INSTRUMENT: dg.MetadataValue.text(metadata.instrument or "unknown"),
-        "proposal": dg.MetadataValue.text(str(built.dataset.get("proposalId") or "none")),
-        "number of files": dg.MetadataValue.int(len(files.all_files)),
-        "size in bytes": dg.MetadataValue.int(sum(file.size for file in files.all_files)),
+        INSTRUMENT: dg.MetadataValue.text(metadata.instrument or NO_INSTRUMENT),
+        PROPOSAL: dg.MetadataValue.text(str(built.dataset.get("proposalId") or NO_PROPOSAL)),
+        NUMBER_OF_FILES: dg.MetadataValue.int(len(files.all_files)),
+        SIZE: dg.MetadataValue.int(sum(file.size for file in files.all_files)),
         FILE_SIZE: dg.MetadataValue.int(files.data_file.size),
         "this run created": dg.MetadataValue.text(_created(registration)),
         "variables and fields that failed": dg.MetadataValue.int(len(notices)),

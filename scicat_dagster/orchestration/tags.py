@@ -138,6 +138,22 @@ PAGE = "SciCat"
 
 INSTRUMENT = "instrument"
 
+NO_INSTRUMENT = "unknown"
+"""Where the file does not tell."""
+
+PROPOSAL = "proposal"
+
+NO_PROPOSAL = "none"
+
+SCHEMA = "schema"
+
+SCHEMA_ID = "schema id"
+
+NUMBER_OF_FILES = "number of files"
+
+SIZE = "size in bytes"
+"""Of a materialization of ``raw_dataset``, for people and programs alike: of all files of the dataset."""
+
 SECONDS_SINCE_MESSAGE = "seconds from message to registration"
 """Of a materialization of ``raw_dataset``, for people and programs alike; Dagster plots it."""
 

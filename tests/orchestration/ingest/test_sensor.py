@@ -386,6 +386,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "today_sensor",
         "run_starts_sensor",
         "posted_announcements_sensor",
+        "registered_events_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "reconcile",
