@@ -24,7 +24,7 @@ LONGEST_SECONDS = 20.0
 """Of sending by one receiver at a time: a sensor's tick has a minute."""
 
 MOST_REFUSED = 20
-"""Events that a receiver may refuse at a time, before it is left alone for now."""
+"""Events that a receiver may refuse before it gets no others: they are tried first at each tick."""
 
 _LATER = "It is sent again by itself; look at the network and the receiver if it goes on."
 

@@ -45,9 +45,9 @@ class Progress(BaseModel):
         ``most``; none while too many wait for one that cannot be done.
         """
         done = frozenset(self.done)
-        room = min(most, MOST_DONE - len(done))
-        behind = list(islice(events_after(key, self.settled, 0.0, fetch), len(done) + MOST_DONE))
-        return behind, [record for record in behind if record.storage_id not in done][: max(room, 0)]
+        room = max(0, min(most, MOST_DONE - len(done)))
+        behind = list(islice(events_after(key, self.settled, 0.0, fetch), len(done) + room))
+        return behind, [record for record in behind if record.storage_id not in done][:room]
 
     def after(
         self, behind: Sequence[dg.EventLogRecord], done: Collection[int], now: datetime | None = None
