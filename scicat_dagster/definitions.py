@@ -39,6 +39,7 @@ from scicat_dagster.orchestration.operations.retention import apply_retention, r
 from scicat_dagster.orchestration.operations.today_sensor import today_asset, today_sensor
 from scicat_dagster.orchestration.past_files.deferred_files import deferred_files_sensor
 from scicat_dagster.orchestration.past_files.discover_job import discover_files
+from scicat_dagster.orchestration.past_files.folder_watch import folder_watch_sensor
 from scicat_dagster.orchestration.past_files.ingest_job import ingest_files
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
@@ -85,6 +86,7 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             today_sensor(),
             run_starts_sensor(),
             posted_announcements_sensor,
+            folder_watch_sensor(settings.reconcile),
             registered_events_sensor(settings.events, settings.kafka),
             digest_sensor(settings.notifications),
         ],

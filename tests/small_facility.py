@@ -44,6 +44,7 @@ class SmallFacility:
     kafka: dict[str, object]
     health_check: dict[str, object] = field(default_factory=dict)
     events: dict[str, object] = field(default_factory=dict)
+    reconcile: dict[str, object] = field(default_factory=dict)
     api: str = "auto"
     password: str = "pwd"
 
@@ -85,6 +86,7 @@ class SmallFacility:
                     "kafka": self.kafka,
                     "health_check": self.health_check,
                     "events": self.events,
+                    "reconcile": self.reconcile,
                     "ingestion": {
                         "file_handling": {"data_directory": str(self.directory / "data")},
                         **ingestion,

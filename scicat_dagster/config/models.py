@@ -422,6 +422,9 @@ class ReconcileSettings(_Section):
     """When to sweep, as a cron expression of five fields with numbers, in UTC."""
     since_days: NonNegativeInt = 30
     """Only files that were modified in so many days are looked at. 0: all, however old."""
+    watch_minutes: Annotated[FiniteFloat, Field(ge=0, le=24 * 60)] = 0
+    """New files in these folders are also looked for all the time, and registered when they were not written
+    to for so many minutes. 0: only the sweep looks for files."""
 
 
 class RetentionSettings(_Section):

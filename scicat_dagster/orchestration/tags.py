@@ -180,6 +180,9 @@ RETRY = "retry"
 POSTED = "POST"
 """Who requested a run: a program that announced its file by ``POST /announce``."""
 
+WATCH = "watch"
+"""Who requested a run: the sensor that looks for new files in folders."""
+
 POSTED_ANNOUNCEMENT = "posted_announcement"
 """Of an observation of ``announcements``: JSON of a :class:`scicat_dagster.kafka.messages.FileWritten`."""
 

@@ -387,6 +387,7 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "run_starts_sensor",
         "posted_announcements_sensor",
         "registered_events_sensor",
+        "folder_watch_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "reconcile",
