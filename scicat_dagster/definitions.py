@@ -26,6 +26,8 @@ from scicat_dagster.orchestration.ingest.kafka_checks import kafka_topics
 from scicat_dagster.orchestration.ingest.quality_checks import latest_files
 from scicat_dagster.orchestration.ingest.retry_sensor import retry_sensor
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.integration.posted_announcements import posted_announcements_sensor
+from scicat_dagster.orchestration.integration.registered_events import registered_events_sensor
 from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor
 from scicat_dagster.orchestration.operations.failure_report import (
     every_morning,
@@ -37,6 +39,7 @@ from scicat_dagster.orchestration.operations.retention import apply_retention, r
 from scicat_dagster.orchestration.operations.today_sensor import today_asset, today_sensor
 from scicat_dagster.orchestration.past_files.deferred_files import deferred_files_sensor
 from scicat_dagster.orchestration.past_files.discover_job import discover_files
+from scicat_dagster.orchestration.past_files.folder_watch import folder_watch_sensor
 from scicat_dagster.orchestration.past_files.ingest_job import ingest_files
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.sweep import reconcile_files, reconcile_schedule, reconciliation
@@ -82,6 +85,9 @@ def build_definitions(configuration: Configuration, facility: Facility | None = 
             reconcile_sensor,
             today_sensor(),
             run_starts_sensor(),
+            posted_announcements_sensor,
+            folder_watch_sensor(settings.reconcile),
+            registered_events_sensor(settings.events, settings.kafka),
             digest_sensor(settings.notifications),
         ],
         schedules=[

@@ -12,6 +12,9 @@ LONGEST_NAME_BYTES = 255
 LONGEST_TEXT = 2000
 """Characters of a reason, a remedy or a quoted text: each is kept in Dagster's database, several times."""
 
+LONGEST_JOB_ID = 200
+"""Characters of the id of a file writer's job."""
+
 LONGEST_TAG = 200
 """Characters of a run's tag: it is indexed, and people read it in a list."""
 
@@ -30,6 +33,9 @@ def tag_value(text: str) -> str:
 
 LARGEST_METADATA_BYTES = 256 * 1024
 """Of a message's metadata: more than any file writer sends; it travels in the run's configuration."""
+
+LARGEST_ANNOUNCEMENT_BYTES = LARGEST_METADATA_BYTES
+"""Of the body of a POST: whoever has more to say says it in the file."""
 
 LARGEST_KEPT_BYTES = 64 * 1024
 """Of a rejected message's value: enough to see what it is. The rest is still in Kafka, by its position."""

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ class SmallFacility:
     server: CatalogueServer
     instance: dg.DagsterInstance
     kafka: dict[str, object]
+    health_check: dict[str, object] = field(default_factory=dict)
+    events: dict[str, object] = field(default_factory=dict)
+    reconcile: dict[str, object] = field(default_factory=dict)
     api: str = "auto"
     password: str = "pwd"
 
@@ -81,6 +84,9 @@ class SmallFacility:
                         "password": self.password,
                     },
                     "kafka": self.kafka,
+                    "health_check": self.health_check,
+                    "events": self.events,
+                    "reconcile": self.reconcile,
                     "ingestion": {
                         "file_handling": {"data_directory": str(self.directory / "data")},
                         **ingestion,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,17 @@ def health(how: str | None, config: Path, overrides: Overrides) -> None:
     Nothing is written. Exits with 0 when all are well, and with 1 when not.
 
     With --serve, /health answers 200 when all are well and 503 when not, with the same JSON as --json; /live
-    answers 200 as long as this process does; /metrics is for Prometheus.
+    answers 200 as long as this process does; /metrics is for Prometheus. POST /announce announces a file,
+    where the configuration has health_check.announce_token.
     """
     from scicat_dagster.config.current import CurrentConfiguration
     from scicat_dagster.config.loading import load_configuration
+    from scicat_dagster.diagnostics.announce import announce_route
     from scicat_dagster.diagnostics.checkup import Checkup
     from scicat_dagster.diagnostics.endpoint import create_app, listen, serve
     from scicat_dagster.diagnostics.probes import facility_checks
     from scicat_dagster.errors import IngestionError
+    from scicat_dagster.orchestration.integration.posted_announcements import store
     from scicat_dagster.orchestration.operations.health import Home, dagster_checks
     from scicat_dagster.orchestration.operations.measures import dagster_measures
 
@@ -53,7 +57,8 @@ def health(how: str | None, config: Path, overrides: Overrides) -> None:
                 host, port = listener.getsockname()[:2]
                 address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
                 click.echo(f"{address}/health  {address}/live  {address}/metrics")
-                serve(create_app(checkup, dagster_measures(home)), listener)
+                announce = announce_route(lambda: current.read().settings, partial(store, home))
+                serve(create_app(checkup, dagster_measures(home), [announce]), listener)
             return
     except IngestionError as error:
         raise click.ClickException(str(error)) from None

@@ -47,6 +47,22 @@ def imsc() -> None:
 
 
 @schema.command()
+def announcement() -> None:
+    """Print the JSON Schema of an announcement: a JSON message on a topic, or the body of POST /announce."""
+    from scicat_dagster.kafka.json_announcement import announcement_schema
+
+    _print(announcement_schema())
+
+
+@schema.command()
+def event() -> None:
+    """Print the JSON Schema of the event that is sent for each registered dataset."""
+    from scicat_dagster.notifications.registered import event_schema
+
+    _print(event_schema())
+
+
+@schema.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--all-required", is_flag=True,

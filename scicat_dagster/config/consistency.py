@@ -17,6 +17,8 @@ from scicat_dagster.nearest import suggestion
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
+SHORTEST_TOKEN = 16
+
 _OWN_KAFKA_OPTIONS = {
     "bootstrap.servers": "; use kafka.bootstrap_servers",
     "group.id": "; use kafka.group_id",
@@ -51,10 +53,19 @@ def contradictions(settings: Settings) -> list[str]:
         for root in settings.reconcile.roots
         if not root.startswith("/")
     ]
+    token = settings.health_check.announce_token.get_secret_value()
+    if 0 < len(token) < SHORTEST_TOKEN:
+        found.append(
+            f"health_check.announce_token: has fewer than {SHORTEST_TOKEN} characters and can be guessed."
+        )
     if settings.kafka.dead_letter_topic in settings.kafka.topics:
         found.append(
             "kafka.dead_letter_topic: is one of kafka.topics, so that it would be read indefinitely."
         )
+    if settings.events.topic and settings.events.topic in settings.kafka.topics:
+        found.append("events.topic: is one of kafka.topics, so that events would be read as announcements.")
+    if settings.events.topic and not settings.kafka.bootstrap_servers:
+        found.append("kafka.bootstrap_servers: is missing, and events.topic is given.")
     found += [
         f"kafka.options.{name}: cannot be set here{instead}."
         for name, instead in _OWN_KAFKA_OPTIONS.items()
@@ -118,6 +129,16 @@ def _readable_by_others(settings: Settings) -> Iterator[str]:
             f"kafka.sasl_username is given, and security_protocol is {protocol or 'empty'}: there is no "
             "login, and everything can be read on the way. Use sasl_ssl."
         )
+    health = settings.health_check
+    if health.announce_token.get_secret_value() and health.host not in _THIS_MACHINE:
+        yield (
+            f"health_check.host is {health.host}: anybody on the way can read announce_token. Let it be "
+            "127.0.0.1, with a reverse proxy that speaks https."
+        )
+    receiver = urlsplit(settings.events.webhook.get_secret_value())
+    has_token = settings.events.webhook_token.get_secret_value()
+    if has_token and receiver.scheme == "http" and receiver.hostname not in _THIS_MACHINE:
+        yield "events.webhook begins with http://: anybody on the way to it can read events.webhook_token."
     host = urlsplit(scicat.host)
     has_login = scicat.token.get_secret_value() or scicat.logs_in
     if has_login and host.scheme == "http" and host.hostname not in _THIS_MACHINE:

@@ -21,7 +21,9 @@ RESTART_KEYS: Mapping[str, Callable[[Settings], object]] = {
     "notifications.every_minutes": lambda settings: settings.notifications.every_minutes,
     "reconcile.cron": lambda settings: settings.reconcile.cron,
     "retention.cron": lambda settings: settings.retention.cron,
-    "health_check": lambda settings: settings.health_check,
+    "reconcile.watch_minutes": lambda settings: settings.reconcile.watch_minutes > 0,
+    "events": lambda settings: settings.events.has_receivers,
+    "health_check": lambda settings: (settings.health_check.host, settings.health_check.port),
 }
 """What Dagster's definitions, or the health endpoint's address, are made of when a process starts."""
 

@@ -403,6 +403,10 @@ class HealthCheckSettings(_Section):
     """The address to listen at."""
     port: NonNegativeInt = 8080
     """The TCP port to listen at."""
+    announce_token: HeaderSecret = SecretStr("")
+    """New: the token with which files may be announced by `POST /announce`; better `${NAME}` from the
+    environment. Empty: nobody can announce files there.
+    """
 
 
 class ReconcileSettings(_Section):
@@ -418,6 +422,9 @@ class ReconcileSettings(_Section):
     """When to sweep, as a cron expression of five fields with numbers, in UTC."""
     since_days: NonNegativeInt = 30
     """Only files that were modified in so many days are looked at. 0: all, however old."""
+    watch_minutes: Annotated[FiniteFloat, Field(ge=0, le=24 * 60)] = 0
+    """New files in these folders are also looked for all the time, and registered when they were not written
+    to for so many minutes. 0: only the sweep looks for files."""
 
 
 class RetentionSettings(_Section):
@@ -497,6 +504,22 @@ class NotificationSettings(_Section):
     """How e-mail is sent. Nothing is sent as long as no host is given."""
 
 
+class EventSettings(_Section):
+    """New: which programs get an event for each dataset that was registered."""
+
+    webhook: WebhookSecret = SecretStr("")
+    """An address that gets each event as JSON by a POST; better `${NAME}` from the environment."""
+    webhook_token: HeaderSecret = SecretStr("")
+    """A token that is sent with it, as `Authorization: Bearer`; better `${NAME}` from the environment."""
+    topic: Text = ""
+    """A topic of the brokers in the section `kafka` that gets each event as a JSON message."""
+
+    @property
+    def has_receivers(self) -> bool:
+        """Whether somebody gets events."""
+        return bool(self.webhook.get_secret_value() or self.topic)
+
+
 class Settings(_Section):
     """The whole configuration file."""
 
@@ -528,6 +551,8 @@ class Settings(_Section):
     """New: from when on something looks wrong."""
     notifications: NotificationSettings = NotificationSettings()
     """New: who is told about failed files, in one message for all that is new."""
+    events: EventSettings = EventSettings()
+    """New: which programs get an event for each dataset that was registered."""
 
     @property
     def reads_run_starts(self) -> bool:

@@ -21,8 +21,12 @@ from scicat_dagster.diagnostics.checkup import LONGEST_WAIT_SECONDS, Checkup, Qu
 from scicat_dagster.errors import PermanentError
 
 
-def create_app(checkup: Checkup, measures: Sequence[Question[list[Metric]]] = ()) -> Starlette:
-    """The endpoint for probes and for Prometheus."""
+def create_app(
+    checkup: Checkup,
+    measures: Sequence[Question[list[Metric]]] = (),
+    more: Sequence[Route] = (),
+) -> Starlette:
+    """The endpoint for probes and for Prometheus, with ``more`` routes beside theirs."""
     registry = CollectorRegistry()
     registry.register(_Metrics(checkup, measures))
 
@@ -39,7 +43,7 @@ def create_app(checkup: Checkup, measures: Sequence[Question[list[Metric]]] = ()
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Starlette(
-        routes=[Route("/health", health), Route("/live", live), Route("/metrics", metrics)],
+        routes=[Route("/health", health), Route("/live", live), Route("/metrics", metrics), *more],
     )
 
 

@@ -1,7 +1,8 @@
 """An announcement that somebody has as a file: that of a sidecar, or what another ingestor saved.
 
-Three forms are read: a sidecar of ours, the fields of a ``wrdn`` message as a JSON object, and the same as a
-list in the order of the flatbuffer schema. https://github.com/ess-dmsc/streaming-data-types has the fields.
+Four forms are read: a sidecar of ours, a JSON announcement (:mod:`scicat_dagster.kafka.json_announcement`),
+the fields of a ``wrdn`` message as a JSON object, and the same as a list in the order of the flatbuffer
+schema. https://github.com/ess-dmsc/streaming-data-types has the fields.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from scicat_dagster.errors import PermanentError, messages_of
-from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, Rejected, judged
+from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, Rejected, judged, read_json
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 
@@ -43,11 +44,15 @@ def announcement_of(place: Path, file: str, data_directory: str = "") -> FileWri
     PermanentError
         The message cannot be read, says that writing has failed, or is about another file.
     """
-    content = _content(place)
+    value = _read(place)
+    content = _content(place, value)
     try:
         found: FileWritten | Rejected = FileWritten.model_validate(content)
     except ValidationError:
-        found = judged(_BY_HAND, _saved(place, content), data_directory)
+        if isinstance(content, dict) and "file_path" in content:
+            found = read_json(_BY_HAND, value, data_directory)
+        else:
+            found = judged(_BY_HAND, _saved(place, content), data_directory)
     if isinstance(found, Rejected):
         raise PermanentError(f"The message {place} announces no file: {found.reason}", remedy=_WITHOUT)
     if found.file_path != file:
@@ -58,14 +63,19 @@ def announcement_of(place: Path, file: str, data_directory: str = "") -> FileWri
 _WITHOUT = "Give the message of this file, or leave it out to register the file without its message."
 
 
-def _content(place: Path) -> Any:
+def _read(place: Path) -> bytes:
     try:
         with place.open("rb") as file:
-            return json.loads(file.read(_LARGEST_FILE_BYTES))
+            return file.read(_LARGEST_FILE_BYTES)
     except OSError as error:
         raise PermanentError(
             f"The message {place} cannot be read: {error.strerror}.", remedy=_WITHOUT
         ) from None
+
+
+def _content(place: Path, value: bytes) -> Any:
+    try:
+        return json.loads(value)
     except (ValueError, RecursionError):
         raise PermanentError(f"The message {place} is not JSON.", remedy=_WITHOUT) from None
 

@@ -2,7 +2,7 @@
 
 Reading bytes and judging them belongs here; fetching them belongs to :mod:`scicat_dagster.kafka`. The schemas
 are ``wrdn`` ("writing done") and ``pl72`` ("run start") of the ESS streaming data types, flatbuffers whose id
-is in bytes 4 to 8.
+is in bytes 4 to 8; or the message is JSON (:mod:`scicat_dagster.kafka.json_announcement`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 from streaming_data_types import deserialise_pl72, deserialise_wrdn
 
-from scicat_dagster.errors import bounded
+from scicat_dagster.errors import PermanentError, bounded
 from scicat_dagster.files.paths import canonical_path
-from scicat_dagster.limits import DEEPEST_JSON, LARGEST_KEPT_BYTES, LARGEST_METADATA_BYTES
+from scicat_dagster.kafka.json_announcement import REMEDY, begins_as_json, parse_announcement
+from scicat_dagster.limits import DEEPEST_JSON, LARGEST_KEPT_BYTES, LARGEST_METADATA_BYTES, LONGEST_JOB_ID
 
 WRDN = "wrdn"
 
 PL72 = "pl72"
-
-_LONGEST_JOB_ID = 200
 
 _LATEST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999: no date is later."""
@@ -72,6 +71,8 @@ class FileWritten(BaseModel):
     lacks_metadata: bool = False
     """Whether the message's metadata was too large to be kept."""
     message: str = ""
+    instrument: str = ""
+    """The name that a JSON announcement may give; a wrdn message has none."""
     topic: str
     partition: int
     offset: int
@@ -146,6 +147,8 @@ def read_message(
     value = message.value
     if value is None:
         return _rejected(message, "It is a tombstone: it has no content.", "Look at what deletes messages.")
+    if begins_as_json(value):
+        return read_json(message, value, data_directory)
     schema_id = value[4:8].decode("latin-1")
     if schema_id not in schemas:
         if _is_schema_id(schema_id):
@@ -192,6 +195,36 @@ def judged(message: KafkaMessage, wrdn: Any, data_directory: str) -> FileWritten
     )
 
 
+def read_json(message: KafkaMessage, value: bytes, data_directory: str) -> FileWritten | Rejected:
+    """What a message says whose value is a JSON object."""
+    try:
+        announcement = parse_announcement(value)
+    except PermanentError as error:
+        return _rejected(message, error.what, error.remedy)
+    job_id, metadata = announcement.job_id, announcement.metadata
+    try:
+        file_path = canonical_path(announcement.file_path, data_directory)
+    except ValueError as error:
+        return _rejected(message, f"file_path: {error}", REMEDY, ended_job_id=job_id)
+    if _depth(metadata) > DEEPEST_JSON:
+        reason = f"metadata: It has more than {DEEPEST_JSON} levels."
+        return _rejected(message, reason, REMEDY, file_path, ended_job_id=job_id)
+    is_too_large = len(json.dumps(metadata, ensure_ascii=False).encode()) > LARGEST_METADATA_BYTES
+    return FileWritten(
+        file_path=file_path,
+        job_id=job_id,
+        service_id=announcement.service_id,
+        metadata=None if is_too_large else metadata,
+        lacks_metadata=is_too_large,
+        message=announcement.message,
+        instrument=announcement.instrument,
+        topic=message.position.topic,
+        partition=message.position.partition,
+        offset=message.position.offset,
+        announced_at_ms=message.timestamp_ms,
+    )
+
+
 def _judged_start(message: KafkaMessage, pl72: Any, data_directory: str) -> RunStarted | Rejected:
     """What a decoded message says; ``pl72`` has the attributes of ``RunStartInfo``."""
     if mistake := _mistake_of_job_id(pl72.job_id):
@@ -229,7 +262,7 @@ def _mistake_of_job_id(job_id: object) -> str:
     """What is wrong with the identity of a run; nothing where it is good."""
     if not isinstance(job_id, str) or not job_id.strip():
         return "It has no job id."
-    if len(job_id) > _LONGEST_JOB_ID or not job_id.isprintable():
+    if len(job_id) > LONGEST_JOB_ID or not job_id.isprintable():
         return "Its job id is not readable text."
     return ""
 

@@ -13,8 +13,10 @@ _LARGEST_SENT_BYTES = 100_000_000
 """The broker decides what is too large; librdkafka's own limit is smaller than a broker's."""
 
 
-def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) -> None:
-    """Put messages on a topic, and return when the brokers have them.
+def send(
+    settings: KafkaSettings, topic: str, values: Sequence[bytes | None], keys: Sequence[bytes] = ()
+) -> None:
+    """Put messages on a topic, with a key each or none at all, and return when the brokers have them.
 
     Raises
     ------
@@ -30,9 +32,10 @@ def send(settings: KafkaSettings, topic: str, values: Sequence[bytes | None]) ->
     seconds = 2 * PROBE_SECONDS
     limits = {"message.timeout.ms": int(seconds * 1000), "message.max.bytes": _LARGEST_SENT_BYTES}
     producer = Producer(client_configuration(settings) | limits)
-    for value in values:
+    keyed = zip(values, keys, strict=True) if keys else ((value, None) for value in values)
+    for value, key in keyed:
         try:
-            producer.produce(topic, value, on_delivery=note)
+            producer.produce(topic, value, key, on_delivery=note)
         except (KafkaException, BufferError) as error:
             failures.append(str(error))
         producer.poll(0)

@@ -1,1 +1,1 @@
-"""Telling people what needs manual intervention: the message, and the channels that carry it."""
+"""Telling people what needs manual intervention, and programs what was registered."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import smtplib
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any, Protocol
 
-import requests
 from pydantic import SecretStr
 
 from scicat_dagster.config.models import EmailSettings, NotificationSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.notifications.message import Digest
-
-TIMEOUT_SECONDS = 10.0
+from scicat_dagster.notifications.posting import TIMEOUT_SECONDS, Destination
 
 _LATER = "It is sent with the next message; look at the network and the server if it goes on."
 
@@ -164,39 +160,5 @@ def _mail_failure(error: smtplib.SMTPException | OSError, where: str) -> Ingesti
 
 
 def _post(address: SecretStr, body: dict[str, Any], name: str) -> None:
-    key = f"notifications.{name}"
-    url = address.get_secret_value()
-    try:
-        # A redirect would turn the POST into a GET, which many servers take for fine.
-        with (
-            _unlogged(),
-            requests.post(
-                url, json=body, timeout=TIMEOUT_SECONDS, allow_redirects=False, stream=True
-            ) as response,
-        ):
-            status = response.status_code
-    except requests.RequestException as error:
-        # Its own words hold the address.
-        kind = "did not answer in time" if isinstance(error, requests.Timeout) else "cannot be reached"
-        raise TransientError(f"The server of {key} {kind} ({type(error).__name__}).", remedy=_LATER) from None
-    if status >= 500 or status in {408, 425, 429}:
-        raise TransientError(f"The server of {key} answered {status}.", remedy=_LATER)
-    if status >= 300:
-        remedy = f"See that {key} is right and still valid."
-        raise PermanentError(f"The server of {key} answered {status}.", remedy=remedy)
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep what this thread sends out of the HTTP library's log, whose details name each request's path."""
-    ours = threading.get_ident()
-
-    def is_anothers(record: logging.LogRecord) -> bool:
-        return record.thread != ours
-
-    log = logging.getLogger("urllib3.connectionpool")
-    log.addFilter(is_anothers)
-    try:
-        yield
-    finally:
-        log.removeFilter(is_anothers)
+    destination = Destination(f"notifications.{name}", address, later=_LATER)
+    destination.judge(destination.post(body))

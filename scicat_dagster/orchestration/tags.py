@@ -74,6 +74,12 @@ def file_tags(partition_key: str) -> dict[str, str]:
     return {FILE_TAG: tag_value(PurePosixPath(partition_key).name)}
 
 
+def instrument_tags(instrument: str) -> dict[str, str]:
+    """The same of its instrument, where the announcement names one; its schema may know better later."""
+    cleaned = tag_value(instrument)
+    return {INSTRUMENT_TAG: cleaned} if cleaned else {}
+
+
 def kinds(*names: str) -> dict[str, str]:
     """The tags by which the UI shows what an op works with, as it does for an asset's ``kinds``."""
     return {f"dagster/kind/{name}": "" for name in names}
@@ -132,6 +138,22 @@ PAGE = "SciCat"
 
 INSTRUMENT = "instrument"
 
+NO_INSTRUMENT = "unknown"
+"""Where the file does not tell."""
+
+PROPOSAL = "proposal"
+
+NO_PROPOSAL = "none"
+
+SCHEMA = "schema"
+
+SCHEMA_ID = "schema id"
+
+NUMBER_OF_FILES = "number of files"
+
+SIZE = "size in bytes"
+"""Of a materialization of ``raw_dataset``, for people and programs alike: of all files of the dataset."""
+
 SECONDS_SINCE_MESSAGE = "seconds from message to registration"
 """Of a materialization of ``raw_dataset``, for people and programs alike; Dagster plots it."""
 
@@ -154,6 +176,15 @@ BY_HAND = "by hand"
 
 RETRY = "retry"
 """Who requested a run: a person who wants failed files to be tried again."""
+
+POSTED = "POST"
+"""Who requested a run: a program that announced its file by ``POST /announce``."""
+
+WATCH = "watch"
+"""Who requested a run: the sensor that looks for new files in folders."""
+
+POSTED_ANNOUNCEMENT = "posted_announcement"
+"""Of an observation of ``announcements``: JSON of a :class:`scicat_dagster.kafka.messages.FileWritten`."""
 
 REQUESTERS = ("reconcile", "discover", BY_HAND, RETRY)
 """Who may request runs by an observation of ``reconciliation``."""

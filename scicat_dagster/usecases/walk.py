@@ -85,12 +85,17 @@ def walk(roots: Iterable[str], criteria: Criteria, handling: FileHandlingSetting
     PermanentError
         A root is none that files may be registered from.
     """
-    walks: list[_Walk] = []
+    return (entry for walk in walks(roots, criteria, handling) for entry in walk.entries())
+
+
+def walks(roots: Iterable[str], criteria: Criteria, handling: FileHandlingSettings) -> list[Walk]:
+    """The walks of some roots, none of which is within another; raises as :func:`walk`."""
+    made: list[Walk] = []
     # Sorted, so that a root comes before those within it.
     for root in sorted({_checked(root, handling.data_directory) for root in roots}):
-        if not any(root.startswith(f"{walk.root}/") for walk in walks):
-            walks.append(_Walk(root, criteria, handling))
-    return (entry for walk in walks for entry in walk.entries())
+        if not any(root.startswith(f"{walk.root}/") for walk in made):
+            made.append(Walk(root, criteria, handling))
+    return made
 
 
 def _checked(root: str, data_directory: str) -> str:
@@ -103,7 +108,7 @@ def _checked(root: str, data_directory: str) -> str:
         ) from None
 
 
-class _Walk:
+class Walk:
     """One root being walked."""
 
     def __init__(self, root: str, criteria: Criteria, handling: FileHandlingSettings) -> None:
@@ -118,30 +123,35 @@ class _Walk:
         self._own = "/" + "/".join(part for part in own.parts if part not in {"..", "/"})
 
     def entries(self) -> Iterator[Entry]:
+        """What is found below the root."""
         folders = [self.root]
         while folders:
-            folder = folders.pop()
+            below: list[str] = []
+            yield from self.entries_in(folders.pop(), below)
+            folders += reversed(below)
+
+    def entries_in(self, folder: str, below: list[str]) -> Iterator[Entry]:
+        """What is found in one folder; those within it that are to be walked are added to ``below``."""
+        try:
+            with os.scandir(folder) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Unreadable(folder, _in_words(error))
+            return
+        instrument = self._instrument(folder)
+        wanted = self._is_wanted(folder)
+        for entry in entries:
             try:
-                with os.scandir(folder) as scanned:
-                    entries = sorted(scanned, key=lambda entry: entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    if not self._is_left_out(entry):
+                        below.append(entry.path)
+                elif entry.is_symlink():
+                    if wanted and (entry.is_dir() or self._matches(entry.name)):
+                        yield Refused(entry.path, "It is a symbolic link.")
+                elif wanted and self._matches(entry.name):
+                    yield from self._file(entry, instrument)
             except OSError as error:
-                yield Unreadable(folder, _in_words(error))
-                continue
-            below = []
-            instrument = self._instrument(folder)
-            wanted = self._is_wanted(folder)
-            for entry in entries:
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        below.append(entry)
-                    elif entry.is_symlink():
-                        if wanted and (entry.is_dir() or self._matches(entry.name)):
-                            yield Refused(entry.path, "It is a symbolic link.")
-                    elif wanted and self._matches(entry.name):
-                        yield from self._file(entry, instrument)
-                except OSError as error:
-                    yield Unreadable(entry.path, _in_words(error))
-            folders += [entry.path for entry in reversed(below) if not self._is_left_out(entry)]
+                yield Unreadable(entry.path, _in_words(error))
 
     def _file(self, entry: os.DirEntry[str], instrument: str) -> Iterator[FoundFile | Refused]:
         if not entry.is_file(follow_symlinks=False):

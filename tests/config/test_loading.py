@@ -424,6 +424,14 @@ def test_an_address_of_a_schema_is_where_the_server_has_it(address: str, expecte
             "v3/samples is asked instead",
         ),
         (SMALLEST, "neither token nor username"),
+        (
+            SMALLEST + "health_check: {host: 0.0.0.0, announce_token: hunter2-correct-horse}",
+            "health_check.host is 0.0.0.0",
+        ),
+        (
+            SMALLEST + "events: {webhook: 'http://h', webhook_token: hunter2-correct-horse}",
+            "events.webhook begins with http://",
+        ),
         (SMALLEST, "kafka.topics is empty"),
     ],
 )
@@ -560,6 +568,8 @@ def test_lists_may_be_written_with_commas(tmp_path: Path, place: str, written: o
         ("kafka.topics", {"a": 1}),
         ("kafka", ["a"]),
         ("health_check.port", -1),
+        ("health_check.announce_token", SECRET[:15]),
+        ("events.webhook", SECRET),
     ],
 )
 def test_a_value_that_a_key_does_not_allow_is_refused_by_its_place(
@@ -583,6 +593,11 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         ("scicat: {host: 'https://h', username: u}", "scicat.password: is missing"),
         (SMALLEST + "kafka: {topics: [a]}", "kafka.bootstrap_servers: is missing"),
         ("scicat: {token: x}", "scicat.host: is missing"),
+        (SMALLEST + "events: {topic: registered}", "kafka.bootstrap_servers: is missing"),
+        (
+            SMALLEST + "kafka: {topics: [a], bootstrap_servers: b}\nevents: {topic: a}",
+            "events.topic: is one of kafka.topics",
+        ),
     ],
 )
 def test_what_needs_another_key_says_which(tmp_path: Path, text: str, place: str) -> None:

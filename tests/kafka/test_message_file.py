@@ -55,6 +55,14 @@ def test_a_sidecar_of_ours_is_taken_as_it_is(tmp_path: Path) -> None:
     assert announcement_of(saved(tmp_path, written.model_dump(mode="json")), FILE) == written
 
 
+def test_an_announcement_as_json_may_be_saved_as_it_is_sent(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"file_path": FILE, "job_id": "7777", "metadata": {"run": 7}})
+
+    found = announcement_of(path, FILE)
+
+    assert (found.job_id, found.metadata) == ("7777", {"run": 7})
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -63,6 +71,7 @@ def test_a_sidecar_of_ours_is_taken_as_it_is(tmp_path: Path) -> None:
         ({**MESSAGE, "job_id": " "}, "no job id"),
         ({**MESSAGE, "file_name": "a.hdf"}, "not absolute"),
         ({"job_id": "7"}, "file_name"),
+        ({"job_id": 7, "file_path": FILE}, "job_id:"),
         ("text", "is not one"),
         ([], "job_id"),
     ],

@@ -44,15 +44,22 @@ LONG = 30.0
 class Hook:
     """A real HTTP server that keeps what is posted, and answers as it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.status = 200
+        self.refused: set[str] = set()
+        """Bodies that hold one of these are answered with 422."""
         self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.authorizations: list[str | None] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if any(text.encode() in body for text in hook.refused):
+                    self.send_error(422)
+                    return
                 hook.posted.append((self.path, json.loads(body)))
+                hook.authorizations.append(self.headers.get("Authorization"))
                 self.send_response(hook.status)
                 if hook.status == 302:
                     self.send_header("Location", f"/elsewhere/{SECRET}")
@@ -62,7 +69,7 @@ class Hook:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 

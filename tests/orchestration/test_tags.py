@@ -72,7 +72,7 @@ def test_every_job_and_its_ops_are_explained(repository: dg.RepositoryDefinition
 
 
 def test_every_sensor_and_schedule_is_explained(repository: dg.RepositoryDefinition) -> None:
-    assert len(repository.sensor_defs) == 7
+    assert len(repository.sensor_defs) == 10
     assert len(repository.schedule_defs) == 3
     for sensor in repository.sensor_defs:
         assert explains_itself(sensor.description), sensor.name

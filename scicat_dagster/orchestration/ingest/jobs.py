@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,16 @@ from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.partitions import is_sample_key
 from scicat_dagster.orchestration.run_starts.jobs import make_sample
-from scicat_dagster.orchestration.tags import INGEST_FILE, INGESTION, OWNERS, PURPOSE_RUN_TAG
+from scicat_dagster.orchestration.tags import (
+    INGEST_FILE,
+    INGESTION,
+    JOB_TAG,
+    OWNERS,
+    PARTITION_TAG,
+    POSTED,
+    PURPOSE_RUN_TAG,
+    REQUESTED_BY_TAG,
+)
 
 ingest_file = dg.define_asset_job(
     INGEST_FILE,
@@ -32,6 +41,32 @@ ingest_file = dg.define_asset_job(
 def job_of(key: str) -> str:
     """The name of the job that works on a partition."""
     return make_sample.name if is_sample_key(key) else ingest_file.name
+
+
+_NOT_FAILED = [
+    status
+    for status in dg.DagsterRunStatus
+    if status not in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+]
+
+_LATELY = timedelta(days=1)
+
+_MOST_POSTED = 2000
+
+
+def has_run(instance: dg.DagsterInstance, key: str, job_id: str) -> bool:
+    """Whether a run has registered a file for a job, or is about to do so."""
+    wanted = dg.RunsFilter(statuses=_NOT_FAILED, tags={PARTITION_TAG: key, JOB_TAG: job_id})
+    return instance.get_runs_count(wanted) > 0
+
+
+def posted_lately(instance: dg.DagsterInstance) -> set[tuple[str, str]]:
+    """The partition and job of what was announced by ``POST /announce`` within a day, and has not failed."""
+    wanted = dg.RunsFilter(
+        statuses=_NOT_FAILED, tags={REQUESTED_BY_TAG: POSTED}, created_after=datetime.now(UTC) - _LATELY
+    )
+    runs = instance.get_runs(wanted, limit=_MOST_POSTED)
+    return {(run.tags.get(PARTITION_TAG, ""), run.tags.get(JOB_TAG, "")) for run in runs}
 
 
 def announced_at(run_config: Mapping[str, Any]) -> datetime | None:

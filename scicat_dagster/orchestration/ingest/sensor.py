@@ -19,7 +19,7 @@ from scicat_dagster.kafka.producer import send
 from scicat_dagster.orchestration.configuration_versions import changes
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.assets import LAG_INTERVAL
-from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.ingest.jobs import ingest_file, posted_lately
 from scicat_dagster.orchestration.ingest.kafka_checks import evaluations as kafka_evaluations
 from scicat_dagster.orchestration.ingest.rejected_messages import (
     gap_as_text,
@@ -79,7 +79,7 @@ def wrdn_sensor(
     if PL72 in schemas:
         follow(context.instance, plan.started, plan.ended, datetime.now(UTC))
     # Samples first: the run of a file that was announced in the same batch looks for its own.
-    requests = [*plan.samples.values(), *plan.requests.values()]
+    requests = [*plan.samples.values(), *_news(context, facility, plan)]
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=add_requests([str(request.partition_key) for request in requests]),
@@ -94,6 +94,18 @@ def wrdn_sensor(
         cursor=batch.cursor.model_dump_json(),
         skip_reason=None if requests else summary,
     )
+
+
+def _news(context: dg.SensorEvaluationContext, facility: Facility, plan: TickPlan) -> Sequence[dg.RunRequest]:
+    """The requests for files that nobody has announced by ``POST /announce`` as well."""
+    requests = list(plan.requests.values())
+    if not (requests and facility.settings.health_check.announce_token.get_secret_value()):
+        return requests
+    posted = posted_lately(context.instance)
+    news = [each for each in requests if (str(each.partition_key), each.tags[JOB_TAG]) not in posted]
+    if len(news) < len(requests):
+        context.log.info("%s of the files were announced by POST before.", len(requests) - len(news))
+    return news
 
 
 def _schemas(settings: Settings) -> tuple[str, ...]:

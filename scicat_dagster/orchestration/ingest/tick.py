@@ -18,16 +18,16 @@ from scicat_dagster.kafka.messages import (
     RunStarted,
     read_message,
 )
-from scicat_dagster.limits import LARGEST_TICK_BYTES, tag_value
+from scicat_dagster.limits import LARGEST_TICK_BYTES
 from scicat_dagster.orchestration.ingest.jobs import config_of, ingest_file, job_of
 from scicat_dagster.orchestration.partitions import key_of, sample_key_of
 from scicat_dagster.orchestration.tags import (
-    INSTRUMENT_TAG,
     JOB_TAG,
     KAFKA_PARTITION_TAG,
     OFFSET_TAG,
     TOPIC_TAG,
     file_tags,
+    instrument_tags,
 )
 
 _ROOM_FOR_AN_EVENT = 1000
@@ -154,15 +154,11 @@ def _run_request(written: FileWritten, cursor: Cursor, partition_key: str) -> dg
 
 def _sample_request(started: RunStarted, cursor: Cursor, file_key: str) -> dg.RunRequest:
     partition_key = sample_key_of(file_key)
-    instrument = tag_value(started.instrument)
     return dg.RunRequest(
         run_key=cursor.name_of(started.position),
         job_name=job_of(partition_key),
         partition_key=partition_key,
-        tags={
-            **_tags_of(started, partition_key),
-            **({INSTRUMENT_TAG: instrument} if instrument else {}),
-        },
+        tags=_tags_of(started, partition_key),
     )
 
 
@@ -173,4 +169,5 @@ def _tags_of(found: FileWritten | RunStarted, partition_key: str) -> dict[str, s
         KAFKA_PARTITION_TAG: str(found.partition),
         OFFSET_TAG: str(found.offset),
         **file_tags(partition_key),
+        **instrument_tags(found.instrument),
     }

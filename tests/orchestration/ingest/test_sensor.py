@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,50 @@ def test_a_tick_that_is_repeated_requests_the_same_run_keys(announcements: Annou
 
     keys = [[request.run_key for request in tick.run_requests or []] for tick in (once, again)]
     assert keys[0] == keys[1] != []
+
+
+def as_json(path: object, job_id: str = "job", **more: object) -> bytes:
+    return json.dumps({"file_path": str(path), "job_id": job_id, **more}).encode()
+
+
+def test_a_json_announcement_is_requested_as_a_wrdn_message_is(announcements: Announcements) -> None:
+    small = announcements.small
+    announcements.send(as_json(small.file, "scan-7", instrument="CODA", metadata={"deep": [None]}))
+
+    (request,) = announcements.tick().run_requests or []
+
+    assert (request.partition_key, request.run_key) == (small.key(small.file), f"{announcements.topic}:0:0")
+    assert request.tags[".dagster/scicat_job_id"] == "scan-7"
+    assert request.tags["instrument"] == "CODA"
+    assert small.ingest(small.facility(), run_config=request.run_config).success
+    assert small.store.count_datasets() == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_json_announcement_and_a_wrdn_message_for_one_file_request_it_once(
+    announcements: Announcements, order: int
+) -> None:
+    file = announcements.small.file
+    announcements.send(*[wrdn(file), as_json(file)][::order])
+
+    result = announcements.tick()
+
+    assert [request.run_key for request in result.run_requests or []] == [f"{announcements.topic}:0:1"]
+    assert added(result) == [announcements.small.key(file)]
+    # The same job: nobody has to look at it.
+    assert observed(result) == []
+
+
+def test_a_broken_json_announcement_is_observed_with_the_field_that_is_wrong(
+    announcements: Announcements,
+) -> None:
+    announcements.send(b'{"file_path": "/data/run.hdf"}', as_json(announcements.small.file))
+
+    result = announcements.tick()
+
+    (event,) = observed(result)
+    assert "job_id is missing" in str(event.description)
+    assert requested(result) == [announcements.small.key(announcements.small.file)]
 
 
 def test_two_messages_for_one_file_in_a_tick_request_it_once_with_the_last(
@@ -340,6 +385,9 @@ def test_what_dagster_loads_is_what_we_define(small: SmallFacility) -> None:
         "failure_digest_sensor",
         "today_sensor",
         "run_starts_sensor",
+        "posted_announcements_sensor",
+        "registered_events_sensor",
+        "folder_watch_sensor",
     }
     assert [schedule.name for schedule in repository.schedule_defs] == [
         "reconcile",

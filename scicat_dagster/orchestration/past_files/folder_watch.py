@@ -1,0 +1,166 @@
+"""The sensor that finds files on disk within minutes; :mod:`scicat_dagster.usecases.folder_watch` has how."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict
+
+from scicat_dagster.config.models import ReconcileSettings, Settings
+from scicat_dagster.diagnostics.checkup import Question
+from scicat_dagster.errors import TransientError
+from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures.failed_files import failed_files
+from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.partitions import add_requests, key_of, paths_of
+from scicat_dagster.orchestration.past_files.in_flight import UNFINISHED, files_in_flight, known_pids
+from scicat_dagster.orchestration.past_files.plan import roots_of
+from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, REQUESTED_BY_TAG, WATCH, file_tags
+from scicat_dagster.usecases.discover import discover
+from scicat_dagster.usecases.folder_watch import MARGIN_SECONDS, FolderWatch
+from scicat_dagster.usecases.walk import Criteria, FoundFile, walks
+
+LOOK_SECONDS = 5.0
+"""Of a tick: what is not looked at by then is for the next one."""
+
+MOST_FILES_PER_TICK = 100
+
+MOST_UNFINISHED = 200
+"""Of the runs that were requested here."""
+
+_STORAGE_SECONDS = 20.0
+
+_MINUTE = 60.0
+
+
+class WatchCursor(BaseModel):
+    """From when on files are new, in seconds since 1970; ``number`` tells two ticks apart."""
+
+    model_config = ConfigDict(frozen=True)
+
+    since: float
+    number: int = 0
+
+
+class Watched:
+    """The watch of the folders that the configuration names, looked at in a thread of its own.
+
+    A storage that hangs holds up that thread, however often it is asked, and no tick.
+    """
+
+    def __init__(self, settings: Settings, cursor: WatchCursor) -> None:
+        self.cursor = cursor
+        self._handed_out: list[FoundFile] = []
+        handling = settings.ingestion.file_handling
+        self.of = _what_is_watched(settings)
+        self.watch = FolderWatch(walks(roots_of(settings), Criteria(), handling), cursor.since)
+        settled_after = settings.reconcile.watch_minutes * _MINUTE
+        self._question = Question(lambda: self.watch.look(LOOK_SECONDS, settled_after), kept_seconds=0.0)
+
+    def look(self) -> list[FoundFile]:
+        """The files that are complete, as far as can be seen.
+
+        Raises
+        ------
+        TransientError
+            The storage does not answer.
+        """
+        self._question.begin()
+        found = self._question.answer(_STORAGE_SECONDS)
+        if found is None:
+            raise TransientError(
+                "The storage does not answer, so that nobody knows which files are new.",
+                remedy="See that the folders of reconcile.roots can be read.",
+            )
+        return found
+
+    def handed_out(self, files: Sequence[FoundFile]) -> WatchCursor:
+        """The cursor of a tick that is about these files."""
+        self._handed_out = list(files)
+        self.cursor = WatchCursor(since=self.watch.position, number=self.cursor.number + 1)
+        return self.cursor
+
+    def stored(self, cursor: WatchCursor) -> None:
+        """Forget what was handed out, if the tick that did so was stored; else it is handed out again."""
+        if cursor == self.cursor:
+            self.watch.done(self._handed_out)
+        self._handed_out = []
+
+
+def _what_is_watched(settings: Settings) -> object:
+    return roots_of(settings), settings.ingestion.file_handling, settings.reconcile.watch_minutes
+
+
+def folder_watch_sensor(settings: ReconcileSettings) -> dg.SensorDefinition:
+    """The sensor, with what it knows of the folders; on from the start where the configuration wants it."""
+    is_wanted = settings.watch_minutes > 0
+    kept: list[Watched] = []
+
+    @dg.sensor(
+        name="folder_watch_sensor",
+        job=ingest_file,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
+        owners=OWNERS,
+        tags=PAST_FILES,
+        description="Looks for new files in the folders of the section `reconcile` and requests a run for "
+        "each that is neither registered nor in flight nor failed, when it was not written to for "
+        "`reconcile.watch_minutes`. Its cursor is the time from which on files are new.",
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
+    ) -> dg.SensorResult | dg.SkipReason:
+        now = facility.settings
+        if not now.reconcile.watch_minutes:
+            return dg.SkipReason("The configuration has no reconcile.watch_minutes.")
+        before = _cursor(context.cursor)
+        if not kept or kept[0].of != _what_is_watched(now):
+            kept[:] = [Watched(now, before)]
+        kept[0].stored(before)
+        found = kept[0].look()[: _room(context.instance)]
+        missing = _missing(context.instance, facility, found)
+        data_directory = now.ingestion.file_handling.data_directory
+        requests = [_run_request(file, key_of(file.path, data_directory)) for file in missing]
+        return dg.SensorResult(
+            run_requests=requests,
+            dynamic_partitions_requests=add_requests([str(request.partition_key) for request in requests]),
+            cursor=kept[0].handed_out(found).model_dump_json(),
+            skip_reason=None if requests else f"{len(found)} files are new, none of them needs a run.",
+        )
+
+    return sensor
+
+
+def _cursor(text: str | None) -> WatchCursor:
+    return WatchCursor.model_validate_json(text) if text else WatchCursor(since=time.time() - MARGIN_SECONDS)
+
+
+def _room(instance: dg.DagsterInstance) -> int:
+    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={REQUESTED_BY_TAG: WATCH})
+    return min(MOST_FILES_PER_TICK, max(0, MOST_UNFINISHED - instance.get_runs_count(unfinished)))
+
+
+def _missing(instance: dg.DagsterInstance, facility: Facility, found: Sequence[FoundFile]) -> list[FoundFile]:
+    """The files that need a run; raises where the catalogue does not answer, and they are asked for again."""
+    if not found:
+        return []
+    data_directory = facility.settings.ingestion.file_handling.data_directory
+    looked_after = files_in_flight(instance) | {file.path for file in failed_files(instance)}
+    others = paths_of(looked_after, data_directory)
+    asked = [file for file in found if file.path not in others]
+    states = discover(
+        asked, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths, data_directory)
+    )
+    wanted = {file.path for file in states.of("missing")}
+    return [file for file in asked if file.path in wanted]
+
+
+def _run_request(file: FoundFile, key: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        # Once for each time that it was written to.
+        run_key=f"{key}:{file.modified}",
+        partition_key=key,
+        tags={REQUESTED_BY_TAG: WATCH, **file_tags(key)},
+    )

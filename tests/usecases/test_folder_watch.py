@@ -1,0 +1,174 @@
+"""Watching folders: new files are found, whole ones only, and old ones cost nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from scicat_dagster.config.models import FileHandlingSettings
+from scicat_dagster.usecases.folder_watch import MARGIN_SECONDS, FolderWatch
+from scicat_dagster.usecases.walk import Criteria, FoundFile, walks
+
+START = 1_800_000_000.0
+SETTLED = 60.0
+
+
+class Clock:
+    """The time of day, and the time that looking has taken."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.spent = 0.0
+        self.seconds_each_folder = 0.0
+
+    def monotonic(self) -> float:
+        self.spent += self.seconds_each_folder
+        return self.spent
+
+
+class Watching:
+    def __init__(self, root: Path, since: float = START - MARGIN_SECONDS) -> None:
+        self.root, self.clock = root, Clock()
+        self.watch = self.anew(since)
+
+    def anew(self, since: float) -> FolderWatch:
+        made = walks([str(self.root)], Criteria(), FileHandlingSettings())
+        return FolderWatch(made, since, lambda: self.clock.now, self.clock.monotonic)
+
+    def write(self, name: str, modified: float | None = None) -> Path:
+        """A file as if it were written now, and its folder with it."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        at = self.clock.now if modified is None else modified
+        os.utime(path, (at, at))
+        for folder in (path.parent, self.root):
+            os.utime(folder, (self.clock.now, self.clock.now))
+        return path
+
+    def look(self, seconds: float = 5.0) -> list[FoundFile]:
+        return self.watch.look(seconds, SETTLED)
+
+
+def names(files: Sequence[FoundFile]) -> list[str]:
+    return sorted(Path(file.path).name for file in files)
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Watching:
+    return Watching(tmp_path)
+
+
+def test_a_new_file_is_found_when_it_was_not_written_to_for_a_while(watching: Watching) -> None:
+    watching.write("odin/raw/1.nxs")
+    assert watching.look() == []
+    watching.clock.now += SETTLED
+    assert names(watching.look()) == ["1.nxs"]
+
+
+def test_a_file_that_is_still_written_to_is_waited_for(watching: Watching) -> None:
+    path = watching.write("1.nxs")
+    watching.look()
+    watching.clock.now += SETTLED
+    os.utime(path, (watching.clock.now, watching.clock.now))
+    assert watching.look() == []
+    watching.clock.now += SETTLED
+    assert names(watching.look()) == ["1.nxs"]
+
+
+def test_a_file_is_found_until_it_is_done_and_again_when_it_was_written_to(watching: Watching) -> None:
+    path = watching.write("1.nxs")
+    watching.clock.now += SETTLED
+    for _ in range(2):
+        found = watching.look()
+        assert names(found) == ["1.nxs"]
+    watching.watch.done(found)
+    assert watching.look() == []
+    watching.write("1.nxs")
+    watching.clock.now += SETTLED
+
+    assert names(watching.look()) == [path.name]
+
+
+def test_old_files_beside_a_new_one_are_not_found(watching: Watching) -> None:
+    watching.write("old.nxs", modified=START - 2 * MARGIN_SECONDS)
+    watching.look()
+    watching.clock.now += SETTLED
+    watching.write("new.nxs")
+    watching.clock.now += SETTLED
+
+    assert names(watching.look()) == ["new.nxs"]
+
+
+def test_a_file_that_is_gone_is_forgotten(watching: Watching) -> None:
+    path = watching.write("1.nxs")
+    watching.look()
+    path.unlink()
+    watching.clock.now += SETTLED
+
+    assert watching.look() == []
+    assert watching.watch.position == watching.clock.now - MARGIN_SECONDS
+
+
+def test_a_folder_that_has_not_changed_is_not_read(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching.write("odin/raw/1.nxs")
+    watching.clock.now += SETTLED
+    watching.watch.done(watching.look())
+    read: list[str] = []
+    scandir = os.scandir
+
+    def noted(folder: str) -> Iterator[os.DirEntry[str]]:
+        read.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", noted)
+    watching.clock.now += SETTLED
+    watching.look()
+    assert read == []
+    watching.write("odin/raw/2.nxs")
+    watching.clock.now += SETTLED
+
+    assert names(watching.look()) == ["2.nxs"]
+    assert str(watching.root / "odin/raw") in read
+
+
+def test_a_look_ends_in_time_and_the_next_one_goes_on_there(watching: Watching) -> None:
+    for number in range(8):
+        watching.write(f"{number}/run-{number}.nxs")
+    watching.clock.now += SETTLED
+    watching.clock.seconds_each_folder = 1.0
+    found: list[set[str]] = [set(names(watching.look(seconds=4.0))) for _ in range(4)]
+
+    assert all(len(later - earlier) <= 4 for earlier, later in pairwise(found))
+    assert len(found[0]) < 8
+    assert len(found[-1]) == 8
+
+
+def test_another_watch_finds_what_this_one_has_not_done(watching: Watching) -> None:
+    watching.write("1.nxs")
+    watching.look()
+    watching.clock.now += 3 * MARGIN_SECONDS
+    watching.write("2.nxs")
+    watching.clock.now += SETTLED
+    watching.watch.done([file for file in watching.look() if file.path.endswith("2.nxs")])
+
+    watching.watch = watching.anew(watching.watch.position)
+
+    assert "1.nxs" in names(watching.look())
+
+
+def test_a_new_folder_with_its_files_is_found(watching: Watching) -> None:
+    watching.look()
+    watching.clock.now += SETTLED
+    watching.write("dream/2026/raw/9.hdf")
+    for folder in ("dream/2026", "dream"):
+        os.utime(watching.root / folder, (watching.clock.now, watching.clock.now))
+    watching.clock.now += SETTLED
+
+    assert names(watching.look()) == ["9.hdf"]
