@@ -28,7 +28,7 @@ from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 from scicat_dagster.demo import people
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
-from scicat_dagster.demo.catalogue.dialects import Dialect
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.server import CatalogueServer
 from scicat_dagster.demo.catalogue.store import Store
 from scicat_dagster.demo.file_writer import (

@@ -6,7 +6,7 @@ documents in one SQLite file. It is made for the demo and for tests, not for dat
 
 from scicat_dagster.demo.catalogue.accounts import Account, Accounts, demo_accounts, recorded_accounts
 from scicat_dagster.demo.catalogue.app import API_PREFIX, create_app
-from scicat_dagster.demo.catalogue.dialects import Dialect
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.server import CatalogueServer, serve
 from scicat_dagster.demo.catalogue.store import AlreadyStoredError, Store
 

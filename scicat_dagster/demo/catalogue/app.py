@@ -47,7 +47,7 @@ from scicat_dagster.demo.catalogue.content.answers import (
     usual_error,
 )
 from scicat_dagster.demo.catalogue.content.dates import now, read_iso
-from scicat_dagster.demo.catalogue.dialects import Dialect
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.filters import Query, UnservedFilterError, equalities
 from scicat_dagster.demo.catalogue.jobs import Jobs
 from scicat_dagster.demo.catalogue.next_version import NextVersion

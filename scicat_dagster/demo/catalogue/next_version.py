@@ -21,7 +21,7 @@ from scicat_dagster.demo.catalogue.content.answers import (
     usual_error,
 )
 from scicat_dagster.demo.catalogue.content.dates import read_iso
-from scicat_dagster.demo.catalogue.dialects import Dialect
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.filters import equalities
 from scicat_dagster.demo.catalogue.store import AlreadyStoredError, Store
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.app import API_PREFIX, create_app
-from scicat_dagster.demo.catalogue.dialects import Dialect
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.store import Store
 
 LOOPBACK = "127.0.0.1"

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.dates import now, stored_form
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.content.units import with_si
-from scicat_dagster.demo.catalogue.dialects import Dialect
 
 PID_PREFIX = "20.500.12269"
 

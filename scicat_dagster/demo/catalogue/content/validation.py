@@ -12,7 +12,7 @@ from typing import Any
 
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.content.dates import read_iso
-from scicat_dagster.demo.catalogue.dialects import Dialect
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 
 _MISSING = object()
 _EMAIL = re.compile(
