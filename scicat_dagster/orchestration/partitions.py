@@ -99,5 +99,5 @@ def is_ours(run: dg.DagsterRun) -> bool:
     """
     if run.asset_selection:
         return not run.asset_selection.isdisjoint(PARTITIONS)
-    # Dagster's own job of "Materialize" always has a selection; runs from before may be of neither name.
+    # Without a selection: one of our jobs, or one of Dagster's own (__ASSET_JOB), of which no more is known.
     return run.job_name in {INGEST_FILE, MAKE_SAMPLE} or run.job_name.startswith("__")

@@ -27,7 +27,7 @@ def wait(context: dg.OpExecutionContext) -> None:
         fcntl.flock(end, fcntl.LOCK_SH)
 
 
-@dg.job(executor_def=dg.in_process_executor)
+@dg.job(name="ingest_file", executor_def=dg.in_process_executor)
 def waiting() -> None:
     wait()
 
@@ -39,7 +39,7 @@ def loop(context: dg.OpExecutionContext) -> None:
     sum(itertools.repeat(0))
 
 
-@dg.job(executor_def=dg.in_process_executor)
+@dg.job(name="ingest_file", executor_def=dg.in_process_executor)
 def looping() -> None:
     loop()
 

@@ -60,4 +60,5 @@ def _run_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterR
         return None
     same = dg.RunsFilter(tags={PARTITION_TAG: run.tags[PARTITION_TAG]})
     latest = instance.get_runs(same, limit=_RUNS_OF_A_PARTITION)
-    return next((found for found in latest if found.run_id != run.run_id and is_ours(found)), None)
+    others = (found for found in latest if found.run_id != run.run_id)
+    return next((found for found in others if is_ours(found) == is_ours(run)), None)
