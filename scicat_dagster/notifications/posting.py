@@ -68,7 +68,7 @@ class Destination:
         TransientError
             It may take the body later.
         PermanentError
-            It refuses the body, or the address is no good.
+            It refuses the body, or the address is not valid.
         """
         if status >= 500 or status in {408, 425, 429}:
             raise TransientError(f"The server of {self.key} answered {status}.", remedy=self.later)
