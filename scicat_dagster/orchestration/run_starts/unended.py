@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 from pydantic import TypeAdapter
 
+from scicat_dagster.config.models import MonitoringSettings
 from scicat_dagster.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.errors import IngestionError, TransientError
@@ -190,13 +191,13 @@ def reported_unended(instance: dg.DagsterInstance) -> tuple[UnendedRun, ...]:
     return _RUNS.validate_python(evaluation.metadata[UNENDED_RUNS].value)
 
 
-def run_starts_sensor() -> dg.SensorDefinition:
-    """The sensor, with what it keeps between its ticks."""
+def run_starts_sensor(settings: MonitoringSettings) -> dg.SensorDefinition:
+    """The sensor, with what it keeps between its ticks. It looks seldom where nobody wants to know."""
     watch = Watch()
 
     @dg.sensor(
         name="run_starts_sensor",
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=60 if settings.unended_run_hours else 600,
         default_status=dg.DefaultSensorStatus.RUNNING,
         owners=OWNERS,
         tags=OVERSIGHT,

@@ -11,6 +11,7 @@ import pytest
 import requests
 from streaming_data_types import serialise_wrdn
 
+from scicat_dagster.config.models import HealthCheckSettings
 from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.demo.catalogue import CatalogueServer
 from scicat_dagster.diagnostics.announce import announce_route
@@ -42,7 +43,7 @@ class Posting:
         context = dg.build_sensor_context(
             instance=self.small.instance, cursor=cursor, resources={"facility": self.facility}
         )
-        result = posted_announcements_sensor(context)
+        result = posted_announcements_sensor(HealthCheckSettings())(context)
         assert isinstance(result, dg.SensorResult)
         return result
 
@@ -134,7 +135,7 @@ def test_what_was_accepted_is_there_after_a_restart(small: SmallFacility, tmp_pa
 
     with instance_in(tmp_path / "home") as after:
         context = dg.build_sensor_context(instance=after, resources={"facility": facility})
-        result = posted_announcements_sensor(context)
+        result = posted_announcements_sensor(HealthCheckSettings())(context)
 
     assert isinstance(result, dg.SensorResult)
     assert requested(result) == [key] == [small.key()]

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from scicat_dagster.cli import main
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.config.models import MonitoringSettings
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.kafka.messages import RunStarted
 from scicat_dagster.orchestration.facility import Facility
@@ -84,7 +85,7 @@ class Followed:
         context = dg.build_sensor_context(
             instance=self.small.instance, cursor=self.cursor, resources={"facility": self.facility}
         )
-        result = run_starts_sensor()(context)
+        result = run_starts_sensor(MonitoringSettings())(context)
         if not isinstance(result, dg.SensorResult):
             return []
         self.cursor = result.cursor
