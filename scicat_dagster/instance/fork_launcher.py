@@ -120,8 +120,14 @@ def _execute(reference: InstanceRef, run_id: str) -> None:
 
 
 def _see_to_its_end(process: ForkServerProcess, reference: InstanceRef, run_id: str) -> None:
-    """Report a run whose process was killed, at once: Dagster's monitoring ignores a run that is starting."""
+    """Report a run whose process was killed, at once: Dagster's monitoring ignores a run that is starting.
+
+    A run that is being cancelled is reported by whoever does that. If it is Dagster's monitoring, because the
+    run has lasted too long, the run fails and is tried again, and a word from here would come after that.
+    """
     process.join()
     if process.exitcode != 0:
         with dg.DagsterInstance.from_ref(reference) as instance:
-            report_lost(instance, run_id)
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.status is not dg.DagsterRunStatus.CANCELING:
+                report_lost(instance, run_id)
