@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,10 +24,12 @@ def describe_file(
     settings: FileHandlingSettings,
     announcement: dict[str, JsonValue] | None = None,
     other_files: Iterable[str] = (),
+    sleep: Callable[[float], None] = time.sleep,
 ) -> FileDescription:
     """Measure a complete file: size, time, owner and checksum, and plan the files that go beside it.
 
-    ``other_files`` are the paths of those that belong to it, which are measured as well.
+    ``other_files`` are the paths of those that belong to it, which are measured as well; where one was
+    modified just now, ``sleep`` waits once to see whether it still is.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def describe_file(
     is_relative = not settings.ingestor_files_directory.startswith("/")
     return FileDescription(
         data_file=data_file,
-        other_files=tuple(_measured_other(other, settings) for other in others),
+        other_files=_measured_others(others, settings, sleep),
         sidecars=sidecars,
         sidecar_files=listed,
         checksum_algorithm=settings.file_hash_algorithm if data_file.chk else None,
@@ -54,13 +56,19 @@ def describe_file(
     )
 
 
-def _measured_other(path: Path, settings: FileHandlingSettings) -> DataFile:
-    """Measure a file that need not be HDF5: whether it is complete, only time can tell."""
-    if time.time() - status_of(path).st_mtime < QUIET_SECONDS:
-        raise NotReadyError(
-            f"{path} is still being written.", remedy="Nothing to do while it is; it is tried again."
-        )
-    return _measured(path, settings)
+def _measured_others(
+    paths: Sequence[Path], settings: FileHandlingSettings, sleep: Callable[[float], None]
+) -> tuple[DataFile, ...]:
+    """Measure files that need not be HDF5: whether they are complete, only time can tell."""
+    before = {path: status_of(path) for path in paths}
+    if any(time.time() - status.st_mtime < QUIET_SECONDS for status in before.values()):
+        sleep(QUIET_SECONDS)
+    for path, status in before.items():
+        if _identity(status_of(path)) != _identity(status):
+            raise NotReadyError(
+                f"{path} is still being written.", remedy="Nothing to do while it is; it is tried again."
+            )
+    return tuple(_measured(path, settings) for path in paths)
 
 
 def _measured(path: Path, settings: FileHandlingSettings) -> DataFile:

@@ -57,10 +57,25 @@ class KafkaMessage:
     timestamp_ms: int | None = None
 
 
-class FileWritten(BaseModel):
-    """A file writer finished a file. Travels in the run's configuration, so it is plain JSON."""
+class _Announcement(BaseModel):
+    """What a message says, and where it is in Kafka."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: str
+    partition: int
+    offset: int
+    announced_at_ms: int | None = None
+    """When Kafka received the message, in milliseconds since 1970 (UTC)."""
+
+    @property
+    def position(self) -> Position:
+        """Where in Kafka the message is."""
+        return Position(self.topic, self.partition, self.offset)
+
+
+class FileWritten(_Announcement):
+    """A file writer finished a file. Travels in the run's configuration, so it is plain JSON."""
 
     file_path: str
     """Canonical absolute path."""
@@ -73,22 +88,10 @@ class FileWritten(BaseModel):
     message: str = ""
     instrument: str = ""
     """The name that a JSON announcement may give; a wrdn message has none."""
-    topic: str
-    partition: int
-    offset: int
-    announced_at_ms: int | None = None
-    """When Kafka received the message, in milliseconds since 1970 (UTC)."""
-
-    @property
-    def position(self) -> Position:
-        """Where in Kafka the message is."""
-        return Position(self.topic, self.partition, self.offset)
 
 
-class RunStarted(BaseModel):
+class RunStarted(_Announcement):
     """A file writer was told to begin a file: the file is not complete, and may not even be there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     file_path: str
     """Canonical absolute path."""
@@ -99,16 +102,6 @@ class RunStarted(BaseModel):
     """When the run starts, in milliseconds since 1970 (UTC); None where the message has no such date."""
     stops_at_ms: int | None = None
     """When it is to stop, likewise; most messages leave that open."""
-    topic: str
-    partition: int
-    offset: int
-    announced_at_ms: int | None = None
-    """When Kafka received the message, in milliseconds since 1970 (UTC)."""
-
-    @property
-    def position(self) -> Position:
-        """Where in Kafka the message is."""
-        return Position(self.topic, self.partition, self.offset)
 
 
 @dataclass(frozen=True)

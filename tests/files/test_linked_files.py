@@ -293,6 +293,15 @@ def test_a_file_that_is_still_written_is_waited_for(
 ) -> None:
     master = aged(written(folder / "m.h5"), 3600)
     aged(detector, FRESH)
+    settings, others = FileHandlingSettings(data_directory=within), [str(detector)]
+
+    def writer_goes_on(_: float) -> None:
+        detector.write_bytes(detector.read_bytes() + b"more")
 
     with pytest.raises(NotReadyError, match="still being written"):
-        describe_file(master, FileHandlingSettings(data_directory=within), other_files=[str(detector)])
+        describe_file(master, settings, other_files=others, sleep=writer_goes_on)
+
+    # The storage's clock may be ahead of ours.
+    aged(detector, FRESH)
+    (other,) = describe_file(master, settings, other_files=others, sleep=lambda _: None).other_files
+    assert other.path == str(detector)

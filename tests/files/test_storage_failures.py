@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from scicat_dagster import isolation
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError
@@ -31,6 +32,8 @@ LONG_AGO = 3600.0
 @contextmanager
 def as_nobody() -> Iterator[None]:
     """Be somebody without rights; whoever is not root is that already."""
+    # As a service does: nobody may not even be allowed to start it from here.
+    isolation.start()
     if os.geteuid() != 0:
         yield
         return

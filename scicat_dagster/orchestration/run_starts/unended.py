@@ -107,7 +107,8 @@ def find_unended(
     longest = timedelta(hours=settings.monitoring.unended_run_hours)
     if not longest:
         return ()
-    late = overdue(_unsettled(instance, settings.ingestion.file_handling.data_directory), longest, now)
+    awaited = overdue(started_runs(instance).open, longest, now)
+    late = _unsettled(instance, awaited, settings.ingestion.file_handling.data_directory)
     if not late:
         return ()
     if not is_everything_read(instance, now):
@@ -121,10 +122,14 @@ def find_unended(
     return tuple(each for each in found if each.run.job_id not in known)
 
 
-def _unsettled(instance: dg.DagsterInstance, data_directory: str) -> list[OpenRun]:
-    """The open runs whose file was not registered by another way, and of which somebody wants to hear."""
+def _unsettled(
+    instance: dg.DagsterInstance, awaited: Sequence[OpenRun], data_directory: str
+) -> list[OpenRun]:
+    """Those whose file was not registered by another way, and of which somebody wants to hear."""
+    if not awaited:
+        return []
     left_out = noted(instance, SETTLED) | noted(instance, DISMISSED)
-    runs = [run for run in started_runs(instance).open if run.job_id not in left_out]
+    runs = [run for run in awaited if run.job_id not in left_out]
     name = str(nexus_files.name)
     # A partition is made by whoever requests the file; whether that fails is shown elsewhere.
     requested = {
