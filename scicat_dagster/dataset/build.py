@@ -66,6 +66,8 @@ class BuiltDataset(BaseModel):
     origdatablock: dict[str, JsonValue]
     data_file: str
     """Canonical path of the NeXus file."""
+    pid_is_derived: bool = False
+    """Whether the pid is made of the file's path, so that it can be of no other file."""
     notices: tuple[Notice, ...] = ()
 
 
@@ -76,13 +78,12 @@ def build_dataset(
     *,
     defaults: DatasetSettings,
     handling: FileHandlingSettings,
-    job_id_key: str,
     sample_id: str | None = None,
 ) -> BuiltDataset:
     """The dataset and origdatablock of one file.
 
-    ``job_id_key`` is the entry of scientificMetadata that identifies the measurement; a generated pid is
-    derived from it, or else from the file's path, so that every execution for one file makes the same pid.
+    A generated pid is derived from the file's path and from nothing else, so that every execution for one
+    file makes the same pid: what an announcement says is not known to one who registers the file by hand.
 
     Raises
     ------
@@ -96,7 +97,8 @@ def build_dataset(
     if sample_id is not None:
         values.setdefault("sampleId", sample_id)
     _apply_defaults(values, defaults)
-    pid = _pid(schema, values.pop("pid", None), metadata, files, defaults, job_id_key, reasons)
+    given = values.pop("pid", None)
+    pid = _pid(schema, given, files, defaults, reasons)
     for counted in sorted(_COUNTED_BY_SERVER & values.keys()):
         del values[counted]
         reason = "It is left out: the server counts the files itself, and might count them twice."
@@ -111,6 +113,7 @@ def build_dataset(
         dataset=body,
         origdatablock=_origdatablock(dataset, files, handling, notices),
         data_file=files.data_file.path,
+        pid_is_derived=pid is not None and not _is_assigned_pid(given, defaults),
         notices=tuple(notices),
     )
 
@@ -218,10 +221,8 @@ def _apply_defaults(values: dict[str, Any], defaults: DatasetSettings) -> None:
 def _pid(
     schema: Schema,
     given: Any,
-    metadata: dict[str, dict[str, Any]],
     files: FileDescription,
     defaults: DatasetSettings,
-    job_id_key: str,
     reasons: dict[str, Reason],
 ) -> str | None:
     """The pid to send, or None where the server has to make it."""
@@ -241,12 +242,13 @@ def _pid(
             "one has the old schema; without its pid a file could be registered twice.",
             reasons={"pid": Reason(what, reason.is_unknown)},
         )
-    if given and not defaults.generate_dataset_pid:
-        pid = str(given)
-    else:
-        job_id = metadata.get(job_id_key, {}).get("value")
-        pid = str(uuid.uuid5(_NAMESPACE, str(job_id) if job_id else files.data_file.path))
+    path = files.data_file.path
+    pid = str(given) if _is_assigned_pid(given, defaults) else str(uuid.uuid5(_NAMESPACE, path))
     return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
+
+
+def _is_assigned_pid(given: Any, defaults: DatasetSettings) -> bool:
+    return bool(given) and not defaults.generate_dataset_pid
 
 
 def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list[Notice]) -> DatasetBody:

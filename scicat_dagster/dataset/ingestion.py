@@ -162,7 +162,6 @@ def build(metadata: ExtractedMetadata, files: FileDescription, settings: Setting
         files,
         defaults=settings.dataset,
         handling=settings.ingestion.file_handling,
-        job_id_key=settings.ingestion.check_if_dataset_exists_by_metadata_key,
         sample_id=metadata.sample_id,
     )
 

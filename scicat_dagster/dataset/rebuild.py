@@ -1,6 +1,6 @@
 """A dataset made from disk once more: the one way for a preview, ``validate --against``, checks and reingest.
 
-What only the announcement knew, such as the job id that a pid may be made of, comes from the copy that was
+What only the announcement knew, such as the job id, comes from the copy that was
 beside the data. Making a dataset within a run is ``ingestion``'s, whose steps are used here.
 """
 

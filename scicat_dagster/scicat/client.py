@@ -272,6 +272,12 @@ class ScicatClient(ScicatSession):
         doing = f"looking for datasets with {key} {value}"
         return self._records(self._datasets, filter_text(where), doing, DatasetRecord)
 
+    def datasets_named(self, folder: str, name: str) -> list[DatasetRecord]:
+        """The readable datasets of one source folder that have this name, a thousand at most."""
+        where = {"sourceFolder": self._among([folder]), "datasetName": self._among([name])}
+        doing = f"looking for datasets called {name} of {folder}"
+        return self._records(self._datasets, filter_text(where), doing, DatasetRecord)
+
     def metadata_values(self, key: str, values: Sequence[str]) -> set[JsonValue]:
         """Those of the values that a readable dataset has under a key of its scientific metadata."""
         doing = f"looking for datasets by {key}"

@@ -177,12 +177,29 @@ def registered_dataset(
 def _registered_before(
     built: BuiltDataset, client: ScicatClient, settings: IngestionSettings
 ) -> RegisteredDataset | None:
-    """The dataset as which this very file is registered already, found by its metadata."""
+    """The dataset as which this very file is registered already, under whatever pid.
+
+    It is found by the metadata entry that identifies the measurement, or where that is not known, as for a
+    file without an announcement, by its folder and name.
+    """
     key = settings.check_if_dataset_exists_by_metadata_key
     value = _metadata_value(built, key)
-    if not settings.check_if_dataset_exists_by_metadata or value in (None, ""):
+    if not settings.check_if_dataset_exists_by_metadata:
         return None
-    for record in client.datasets_with_metadata(key, value):
+    if value in (None, ""):
+        folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")
+        return _of_this_file(client.datasets_named(folder, name) if name else [], built, client, key)
+    candidates = client.datasets_with_metadata(key, value)
+    found = _of_this_file(candidates, built, client, key)
+    if found is None and candidates and built.pid_is_derived:
+        raise _same_measurement(candidates[0], built, key)
+    return found
+
+
+def _of_this_file(
+    candidates: Sequence[DatasetRecord], built: BuiltDataset, client: ScicatClient, key: str
+) -> RegisteredDataset | None:
+    for record in candidates:
         found = RegisteredDataset(record, client.origdatablocks(record.pid))
         if _is_same_file(found, built, key):
             return found
@@ -408,10 +425,13 @@ def _is_same_file(existing: RegisteredDataset, built: BuiltDataset, key: str) ->
 
     Its file list decides. A dataset that lists nothing, or nothing but our sidecars, was left by a crash
     before its blocks were written: there the folder and the identifying metadata entry have to agree, and the
-    name where that is all there is or where the pid is not the one that we would give.
+    name where that is all there is or where the pid is not the one that we would give. A pid that is made of
+    the file's path says it all.
     """
     record = existing.record
     if built.data_file in existing.listed:
+        return True
+    if built.pid_is_derived and record.pid == built.dataset["pid"]:
         return True
     if not existing.listed.issubset(_our_files(built)):
         return False
@@ -474,6 +494,18 @@ def _foreign(record: DatasetRecord, built: BuiltDataset) -> PermanentError:
     return PermanentError(
         f"The pid {record.pid} belongs to a dataset of another file.",
         remedy="Give the two files different pids (see the schema's pid), then re-execute the run.",
+        details={
+            "in the catalogue": f"{record.datasetName} in {record.sourceFolder}",
+            "this file": built.data_file,
+        },
+    )
+
+
+def _same_measurement(record: DatasetRecord, built: BuiltDataset, key: str) -> PermanentError:
+    return PermanentError(
+        f"The dataset {record.pid} has the same {key}, and lists other files than this one.",
+        remedy="If the file was moved, correct the dataset's sourceFolder and file list; if one job writes "
+        f"several files, let the schema assign the pid, or give {key} another value for each file.",
         details={
             "in the catalogue": f"{record.datasetName} in {record.sourceFolder}",
             "this file": built.data_file,

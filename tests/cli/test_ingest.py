@@ -134,6 +134,23 @@ def test_the_message_of_a_file_is_used(small: SmallFacility) -> None:
     assert str(small.store.datasets()[0]["pid"]).endswith("/4711")
 
 
+def test_a_file_that_is_announced_after_it_was_registered_by_hand_stays_one_dataset(
+    small: SmallFacility,
+) -> None:
+    schema = yaml.safe_load(small.schema.read_text())
+    schema["variables"]["job_id"] = {"source": "VALUE", "value": "<message_job_id>", "value_type": "string"}
+    schema["schema"] = {key: item for key, item in schema["schema"].items() if item["machine_name"] != "pid"}
+    small.schema.write_text(yaml.safe_dump(schema, sort_keys=False))
+
+    by_hand = ingest(small, str(small.file))
+    announced = [
+        ingest(small, str(small.file), "--message", str(message_of(small, job_id=job))) for job in "ab"
+    ]
+
+    assert [done.exit_code for done in (by_hand, *announced)] == [0, 0, 0]
+    assert len(small.store.datasets()) == 1
+
+
 def test_a_message_about_another_file_is_refused(small: SmallFacility) -> None:
     done = ingest(small, str(small.file), "--message", str(message_of(small, file_name="/elsewhere/a.hdf")))
 

@@ -58,7 +58,6 @@ def build(schema_document: Document) -> Build:
         files: FileDescription = FILES,
         handling: Document | None = None,
         sample_id: str | None = None,
-        job_id_key: str = "job_id",
         **defaults: Any,
     ) -> BuiltDataset:
         document = copy.deepcopy(schema_document)
@@ -70,7 +69,6 @@ def build(schema_document: Document) -> Build:
             files,
             defaults=DatasetSettings.model_validate(defaults),
             handling=FileHandlingSettings.model_validate(handling or {}),
-            job_id_key=job_id_key,
             sample_id=sample_id,
         )
 
@@ -290,7 +288,7 @@ def test_no_entry_can_kill_the_server(values: dict[str, object], data: st.DataOb
     )  # fmt: skip
     evaluation = Evaluation({f"v{number}": Value(value) for number, value in enumerate(values.values())})
     built = build_dataset(
-        schema, evaluation, FILES, defaults=DatasetSettings(), handling=FileHandlingSettings(), job_id_key="j"
+        schema, evaluation, FILES, defaults=DatasetSettings(), handling=FileHandlingSettings()
     )
     json.dumps(built.dataset, allow_nan=False)
     for name, entry in entries(built).items():
@@ -581,40 +579,32 @@ def test_a_generated_pid_is_a_uuid5_behind_the_prefix(build: Build) -> None:
     assert without["pid"] == pid.removeprefix(PREFIX)
 
 
-def test_a_generated_pid_is_that_of_the_job_whatever_the_path(build: Build) -> None:
+def test_a_generated_pid_is_that_of_the_path_whatever_the_announcement_says(build: Build) -> None:
     moved = FILES.model_copy(update={"data_file": DATA_FILE.model_copy(update={"path": "/data/odin/b.hdf"})})
-
-    def pid(job: str, files: FileDescription = FILES) -> object:
-        return build(JOB, {"job": Value(job)}, files=files, generate_dataset_pid=True).dataset["pid"]
-
-    assert pid("j-1") == pid("j-1") == pid("j-1", moved)
-    assert pid("j-1") != pid("j-2")
+    variants: list[tuple[Document, dict[str, Value]]] = [
+        ({}, {}),
+        (JOB, {}),
+        (JOB, {"job": Value("j-1")}),
+        (JOB, {"job": Value("j-2")}),
+    ]
+    pids = {build(fields, values, generate_dataset_pid=True).dataset["pid"] for fields, values in variants}
+    assert len(pids) == 1
+    assert build(files=moved, generate_dataset_pid=True).dataset["pid"] not in pids
 
 
 def test_a_pid_once_generated_stays_the_same_in_every_version(build: Build) -> None:
     # Another pid for a file that is in the catalogue would register it a second time.
-    built = build(JOB, {"job": Value("f22acb1c-950b-11ef-a3ef-fa163e9aae0a")}, generate_dataset_pid=True)
+    built = build(generate_dataset_pid=True)
     namespace = uuid.UUID("6f0a4d6e-95a5-5e0b-8b1b-3a1c2d1c7e55")
-    expected = uuid.uuid5(namespace, "f22acb1c-950b-11ef-a3ef-fa163e9aae0a")
-    assert built.dataset["pid"] == f"{PREFIX}{expected}"
+    assert built.dataset["pid"] == f"{PREFIX}{uuid.uuid5(namespace, DATA_FILE.path)}"
 
 
-@pytest.mark.parametrize("fields", [{}, JOB], ids=["no job id assigned", "job id failed"])
-def test_without_a_job_id_a_generated_pid_is_that_of_the_path(build: Build, fields: Document) -> None:
-    moved = FILES.model_copy(update={"data_file": DATA_FILE.model_copy(update={"path": "/data/odin/b.hdf"})})
-    first = build(fields, generate_dataset_pid=True).dataset["pid"]
-    assert build(fields, generate_dataset_pid=True).dataset["pid"] == first
-    assert build(fields, generate_dataset_pid=True, files=moved).dataset["pid"] != first
-
-
-def test_the_settings_say_which_entry_identifies_the_measurement(build: Build) -> None:
-    fields = {**JOB, "run": metadata("run", "<run>")}
-    variables = {"job": Value("j-1"), "run": Value("r-1")}
-    by_run = build(fields, variables, job_id_key="run", generate_dataset_pid=True).dataset["pid"]
-    by_job = build(fields, variables, generate_dataset_pid=True).dataset["pid"]
-    other = {**variables, "job": Value("j-2")}
-    assert by_run != by_job
-    assert build(fields, other, job_id_key="run", generate_dataset_pid=True).dataset["pid"] == by_run
+def test_it_says_whether_the_pid_is_made_of_the_path(build: Build) -> None:
+    assigned = {"pid": high_level("pid", "20.500.12269/abc")}
+    assert build().pid_is_derived
+    assert build(assigned, generate_dataset_pid=True).pid_is_derived
+    assert not build(assigned).pid_is_derived
+    assert not build(allow_dataset_pid=False).pid_is_derived
 
 
 @pytest.mark.parametrize("value", ["<gone>", ""])

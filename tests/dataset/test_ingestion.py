@@ -577,29 +577,6 @@ def test_a_file_that_changes_while_its_metadata_is_read_is_not_used(
         extract_metadata(file, schemas, Meanwhile(), settings)
 
 
-def test_the_settings_say_what_identifies_the_measurement(
-    extract: Callable[..., ExtractedMetadata], file: CompleteFile, schema_document: Document
-) -> None:
-    fields = dict(schema_document["schema"])
-    fields["run"] = {
-        "field_type": "scientific_metadata", "machine_name": "run", "value": "r-1", "type": "string",
-    }  # fmt: skip
-    metadata = extract(schema=fields)
-
-    def pid(key: str) -> object:
-        settings = Settings.model_validate(
-            {
-                "scicat": {"host": "https://h"},
-                "dataset": {"generate_dataset_pid": True},
-                "ingestion": {"check_if_dataset_exists_by_metadata_key": key},
-            }
-        )
-        return build(metadata, describe_files(file, settings), settings).dataset["pid"]
-
-    assert pid("run") == pid("run")
-    assert pid("run") != pid("job_id")
-
-
 @pytest.mark.parametrize("hostile", ["../443504", "..", "a/b", "/etc"])
 def test_a_value_cannot_lead_a_pattern_to_another_folder(
     path: Path, catalogue: FakeCatalogue, settings: Settings, schemas_folder: Path, aged: Age, hostile: str

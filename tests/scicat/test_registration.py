@@ -177,6 +177,7 @@ def built(
     size: int = 1000,
     checksum: str | None = "abab",
     absolute: bool = False,
+    derived: bool = False,
     **changes: Any,
 ) -> BuiltDataset:
     path = file if absolute else str(PurePosixPath(file).relative_to(folder))
@@ -209,7 +210,7 @@ def built(
         "ownerGroup": "ess_proposal_443503",
         "accessGroups": [],
     }
-    return BuiltDataset(dataset=dataset, origdatablock=block, data_file=file)
+    return BuiltDataset(dataset=dataset, origdatablock=block, data_file=file, pid_is_derived=derived)
 
 
 # Without failures
@@ -290,6 +291,62 @@ def test_two_files_of_one_job_without_pids_are_two_datasets(catalogue: Catalogue
         register(built("/data/443503/raw/two.nxs", pid=None), catalogue.client(), ANY_CHECK)
 
     assert catalogue.holds == (2, 2)
+
+
+@pytest.mark.parametrize("jobs", [(None, "a"), ("a", None), ("a", "b")], ids=str)
+def test_a_derived_pid_is_one_dataset_whatever_is_known_of_the_job(
+    catalogue: Catalogue, jobs: tuple[str | None, ...]
+) -> None:
+    for job in jobs:
+        register(built(job=job, derived=True), catalogue.client(), ANY_CHECK)
+
+    assert catalogue.holds == (1, 1)
+
+
+@pytest.mark.parametrize("jobs", [(None, "a"), ("a", None), ("a", "b")], ids=str)
+def test_a_derived_pid_that_a_crash_left_without_its_block_gets_it(
+    catalogue: Catalogue, jobs: tuple[str | None, ...]
+) -> None:
+    first, second = (built(job=job, derived=True) for job in jobs)
+    catalogue.client().create_dataset(first.dataset)
+    catalogue.let_time_pass()
+
+    registration = register(second, catalogue.client(), ANY_CHECK)
+
+    assert registration.created_origdatablock
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_file_without_known_job_is_found_by_its_folder_and_name(catalogue: Catalogue) -> None:
+    register(built("/data/443503/raw/two.nxs", pid="two", job="b"), catalogue.client(), ANY_CHECK)
+    register(built(pid="older"), catalogue.client(), ANY_CHECK)
+
+    again = register(built(pid=PID, job=None, derived=True), catalogue.client(), ANY_CHECK)
+
+    assert again == Registration(pid="older", created_dataset=False, created_origdatablock=False)
+    assert catalogue.holds == (2, 2)
+
+
+def test_a_file_that_has_the_name_of_another_in_its_folder_is_registered(catalogue: Catalogue) -> None:
+    register(built("/data/443503/raw/two.nxs", pid="two", job=None), catalogue.client(), ANY_CHECK)
+
+    register(built(job=None, derived=True), catalogue.client(), ANY_CHECK)
+
+    assert catalogue.holds == (2, 2)
+
+
+def test_a_moved_file_is_refused_where_nobody_assigned_a_pid(catalogue: Catalogue) -> None:
+    register(
+        built("/archive/443503/raw/one.nxs", folder="/archive/443503", pid="older"),
+        catalogue.client(),
+        ANY_CHECK,
+    )
+
+    with pytest.raises(PermanentError, match="older has the same job_id") as refusal:
+        register(built(derived=True), catalogue.client(), ANY_CHECK)
+
+    assert refusal.value.details["in the catalogue"] == "Run 12 in /archive/443503"
+    assert catalogue.holds == (1, 1)
 
 
 # What was there before
