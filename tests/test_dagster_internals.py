@@ -27,7 +27,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.daemon_cursor import DaemonCursorStorage
 from dagster._daemon.types import DaemonHeartbeat, DaemonStatus
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
-from dagster_postgres.utils import pg_url_from_config
+from dagster_postgres.utils import create_pg_engine, pg_url_from_config, set_pg_statement_timeout
 from dagster_shared.error import SerializableErrorInfo
 
 from scicat_dagster import dagster_internals
@@ -103,7 +103,9 @@ LIBRARY_IMPORTS = {
         "DAGSTER_CELERY_QUEUE_TAG", "DAGSTER_CELERY_RUN_PRIORITY_TAG",
     },
     "dagster_postgres": {"PostgresEventLogStorage", "PostgresRunStorage", "PostgresScheduleStorage"},
-    "dagster_postgres.utils": {"pg_url_from_config"},
+    "dagster_postgres.utils": {
+        "create_pg_engine", "pg_url_from_config", "set_pg_statement_timeout",
+    },
 }  # fmt: skip
 """What the package imports from Dagster's libraries, whose documentation knows ``dagster.yaml`` only."""
 
@@ -194,9 +196,11 @@ CALLS: list[tuple[Callable[..., Any], str]] = [
     (PostgresEventLogStorage.index_transaction, "self"),
     (PostgresEventLogStorage.prepare_insert_event_batch, "self, events"),
     (PostgresRunStorage.__init__, "self, postgres_url, should_autocreate_tables"),
+    (create_pg_engine, "postgres_url, *, engine_kwargs"),
     (pg_config, ""),
     (pg_url_from_config, "config_value"),
     (_execute_run_command_body, "run_id, instance, write_stream_fn, *, set_exit_code_on_failure"),
+    (set_pg_statement_timeout, "conn, millis"),
     (setup_interrupt_handlers, ""),
     (unpack_value, "val, *, as_type"),
     (CheckRunHealthResult, "status, msg"),

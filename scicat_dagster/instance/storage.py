@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import dagster as dg
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
-from dagster_postgres.utils import pg_url_from_config
+from dagster_postgres.utils import create_pg_engine, pg_url_from_config, set_pg_statement_timeout
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
@@ -32,8 +32,10 @@ from scicat_dagster.dagster_internals import (
 
 _STATEMENT_MILLISECONDS = 60_000
 _KEPT_SECONDS = 600
-_MORE_CONNECTIONS = 20
-"""Beside the one that is kept: for the threads of a daemon that ask at the same moment."""
+_KEPT_CONNECTIONS = 4
+"""At most, per storage and process, and no more than threads asked at the same moment: a worker has one."""
+_MORE_CONNECTIONS = 16
+"""Beside those that are kept, for a moment in which more threads of a process ask."""
 
 _seen_complete: set[str] = set()
 """The addresses of databases in which this process has seen, or made, all tables."""
@@ -69,8 +71,7 @@ class _Runs(PostgresRunStorage):
     _has_backfills = False
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
-        super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
-        _refuse_closed_connections(self._engine)
+        self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
     def has_run_stats_index_cols(self) -> bool:
         self._has_times = self._has_times or super().has_run_stats_index_cols()
@@ -95,8 +96,7 @@ class _Events(PostgresEventLogStorage):
         """By run that this process executes: what is not yet stored."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
-        super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
-        _refuse_closed_connections(self._engine)
+        self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
     def has_table(self, table_name: str) -> bool:
         if table_name not in self._tables and super().has_table(table_name):
@@ -168,12 +168,11 @@ class _Schedules(PostgresScheduleStorage):
         return self._has_migrations
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
-        super().optimize_for_webserver(statement_timeout, pool_recycle, max_overflow)
-        _refuse_closed_connections(self._engine)
+        self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
 
 class KeptConnections(DagsterStorage, ConfigurableClass):
-    """PostgreSQL with a kept connection for the runs, one for the events and one for the ticks per process.
+    """PostgreSQL with kept connections for the runs, the events and the ticks of each process.
 
     Its configuration is that of Dagster's own ``postgres`` storage, but that a host may be a folder.
     """
@@ -234,12 +233,27 @@ def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "postgres_db": {**server, "hostname": "", "params": {"host": folder}}}
 
 
-def _refuse_closed_connections(engine: Engine) -> None:
-    """Make an engine's pool open a connection anew that its server closed while nobody used it.
+def _keeping_engine(url: str, statement_timeout: int, pool_recycle: int, max_overflow: int) -> Engine:
+    """The engine of a storage, with a pool that keeps what threads open.
 
-    Dagster makes another engine whenever it optimizes a storage, so that this is asked for each time.
+    Dagster's keeps one connection and closes each further one after its first use: threads that ask at the
+    same moment, as those of the daemon in a burst, opened one for every second question. Its pool opens a
+    connection anew that its server closed while nobody used it.
     """
+    engine = create_pg_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=_KEPT_CONNECTIONS,
+        pool_recycle=pool_recycle,
+        max_overflow=max_overflow,
+    )
+
+    def limit_statements(connection: Any, _record: Any) -> None:
+        set_pg_statement_timeout(connection, statement_timeout)
+
+    event.listen(engine, "connect", limit_statements)
     event.listen(engine, "checkout", _refuse_if_closed)
+    return engine
 
 
 def _refuse_if_closed(connection: Any, _record: Any, _proxy: Any) -> None:

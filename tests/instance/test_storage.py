@@ -3,7 +3,7 @@
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import dagster as dg
 import psycopg2
 import pytest
 import sqlalchemy
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.event_log.event_log import CHANNEL_NAME
 from sqlalchemy.pool import QueuePool
 
@@ -217,6 +218,44 @@ def test_connections_that_the_server_closed_are_made_anew(
     second = speaking.execute_in_process(instance=instance)
     assert {first.run_id, second.run_id} <= set(instance.get_run_ids())
     assert _kinds(instance, first.run_id) == _kinds(instance, second.run_id)
+
+
+@pytest.mark.parametrize("is_webserver", [False, True], ids=["daemon", "webserver"])
+def test_what_threads_opened_at_the_same_moment_is_kept(
+    instance: dg.DagsterInstance, is_webserver: bool
+) -> None:
+    if is_webserver:
+        instance.optimize_for_webserver(statement_timeout=60_000, pool_recycle=600, max_overflow=20)
+    runs, events = instance.run_storage, instance.event_log_storage
+    assert isinstance(runs, PostgresRunStorage)
+    assert isinstance(events, PostgresEventLogStorage)
+
+    def ask_at_the_same_moment() -> None:
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(runs.connect())
+                stack.enter_context(events.index_connection())
+
+    ask_at_the_same_moment()
+    with _opened() as opened:
+        ask_at_the_same_moment()
+
+    assert opened == []
+
+
+@contextmanager
+def _opened() -> Iterator[list[object]]:
+    """The connections that any pool of the process opens."""
+    opened: list[object] = []
+
+    def note(connection: Any, _record: Any) -> None:
+        opened.append(connection)
+
+    sqlalchemy.event.listen(QueuePool, "connect", note)
+    try:
+        yield opened
+    finally:
+        sqlalchemy.event.remove(QueuePool, "connect", note)
 
 
 def test_another_pool_of_the_process_is_left_alone(instance: dg.DagsterInstance) -> None:
