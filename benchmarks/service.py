@@ -74,6 +74,7 @@ _STEADY_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROCESSES = {
+    "files.isolated.process": "isolated readers",
     "celery --app": "workers",
     "forkserver": "workers",
     "api grpc": "code server",
@@ -138,7 +139,7 @@ def burst(running: Facility, files: int) -> dict[str, Any]:
     announce(running, planned)
     wait_for_blocks(running, _WARM_UP + files)
     seconds = time.monotonic() - began
-    spent = sum(_spent(before, processor_seconds(running)).values())
+    spent = _spent(before, processor_seconds(running))
     others = write(running, _WARM_UP + files, files)
     began, children = time.monotonic(), _children_seconds()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -149,9 +150,10 @@ def burst(running: Facility, files: int) -> dict[str, Any]:
         "files per minute": round(files / seconds * 60),
         "a process per file, files per minute": round(files / bare * 60),
         "ratio": round(bare / seconds, 2),
-        "CPU seconds per file": round(spent / files, 3),
+        "CPU seconds per file": round(sum(spent.values()) / files, 3),
+        "of it": {name: round(seconds / files, 3) for name, seconds in spent.items()},
         "of a process per file": round(alone / files, 3),
-        "CPU ratio": round(spent / alone, 2),
+        "CPU ratio": round(sum(spent.values()) / alone, 2),
     }
 
 
@@ -295,7 +297,7 @@ def _proportional_bytes(pid: int) -> int:
 def processor_seconds(running: Facility) -> dict[int, tuple[str, float]]:
     """Name and CPU seconds so far of each process, with those of its children that have ended."""
     named = {}
-    for pid, command in running.processes.found().items():
+    for pid, command in running.processes.found_with_readers().items():
         name = next((name for word, name in _PROCESSES.items() if word in command), None)
         if name is not None:
             named[pid] = name

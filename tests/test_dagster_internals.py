@@ -64,7 +64,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scicat_dagster"
 
 OURS = {
-    "PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation", "hasten_sensor_daemon",
+    "BACKFILL_SECONDS", "PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation", "hasten_backfill_daemon",
+    "hasten_sensor_daemon",
     "keep_backfills_without_code_server",
 }  # fmt: skip
 """What the module adds: names in texts, and what it changes in Dagster's daemon."""

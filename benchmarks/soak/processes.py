@@ -26,6 +26,8 @@ from scicat_dagster.demo.broker import LOOPBACK
 
 START_SECONDS = 90.0
 _STOP_SECONDS = 10.0
+_READERS_MARK = "HDF5_OF_FACILITY"
+"""A variable that means nothing, with a prefix that the processes that read files in isolation inherit."""
 _DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
@@ -44,7 +46,7 @@ class Processes(ABC):
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
-        self.environment = environment
+        self.environment = {**environment, _READERS_MARK: environment["DAGSTER_HOME"]}
 
     @staticmethod
     @abstractmethod
@@ -94,7 +96,14 @@ class Processes(ABC):
 
     def found(self) -> dict[int, str]:
         """Every process that works for this facility and its command line: also orphaned run workers."""
-        mark = f"DAGSTER_HOME={self.environment['DAGSTER_HOME']}".encode()
+        return self._having("DAGSTER_HOME")
+
+    def found_with_readers(self) -> dict[int, str]:
+        """The same with the processes that read files in isolation, which know nothing of the facility."""
+        return self._having(_READERS_MARK)
+
+    def _having(self, variable: str) -> dict[int, str]:
+        mark = f"{variable}={self.environment[variable]}".encode()
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ from scicat_dagster.dagster_internals import (
     RunQueueConfig,
     SubmitRunContext,
     before_each_evaluation,
+    hasten_backfill_daemon,
     hasten_sensor_daemon,
     keep_backfills_without_code_server,
 )
@@ -58,6 +59,7 @@ class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
         """
         # Only the daemon asks, when it starts.
         hasten_sensor_daemon()
+        hasten_backfill_daemon()
         return 0.0 if before_each_evaluation(_wait_for_runs) else _EVALUATION_SECONDS
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:

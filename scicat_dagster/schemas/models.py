@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -102,12 +103,18 @@ class _Part(BaseModel):
     @classmethod
     def known_keys(cls) -> frozenset[str]:
         """The keys that it may have."""
-        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+        return _keys_of(cls)
 
     def oddities(self) -> Iterator[Mistake]:
         """What is wrong with it although it can be used."""
         for key in self.model_extra or {}:
             yield unknown_key(key, self.known_keys())
+
+
+@cache
+def _keys_of(model: type[BaseModel]) -> frozenset[str]:
+    # A schema is read once for each op of a run, and each of its parts asks.
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 class Unusable(BaseModel):

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +17,19 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
-from dagster._daemon import sensor
-from dagster._daemon.backfill import execute_backfill_iteration
+from dagster._daemon import controller, sensor
+from dagster._daemon.backfill import execute_backfill_iteration, execute_backfill_iteration_loop
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.daemon import IntervalDaemon
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
-from scicat_dagster.dagster_internals import SENSOR_SECONDS, SensorInstigatorData, SubmitRunContext
+from scicat_dagster.dagster_internals import (
+    BACKFILL_SECONDS,
+    SENSOR_SECONDS,
+    SensorInstigatorData,
+    SubmitRunContext,
+)
 from scicat_dagster.instance import run_coordinator
 from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
 from scicat_dagster.orchestration.past_files.backfills import start_backfills
@@ -38,6 +43,8 @@ COORDINATOR = {"module": FacilityRunCoordinator.__module__, "class": FacilityRun
 def dagsters_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give Dagster back what a coordinator changes in the process of the daemon."""
     monkeypatch.setattr(sensor, "MIN_INTERVAL_LOOP_TIME", sensor.MIN_INTERVAL_LOOP_TIME)
+    interval = controller.DEFAULT_DAEMON_INTERVAL_SECONDS
+    monkeypatch.setattr(controller, "DEFAULT_DAEMON_INTERVAL_SECONDS", interval)
     monkeypatch.setattr(sensor, "is_under_min_interval", sensor.is_under_min_interval)
     monkeypatch.setattr(QueuedRunCoordinatorDaemon, "run_iteration", QueuedRunCoordinatorDaemon.run_iteration)
 
@@ -100,6 +107,29 @@ def test_the_sensor_daemon_begins_ticks_twice_a_second(tmp_path: Path) -> None:
 
     # Where Dagster has no such constant any more, files wait for up to five seconds.
     assert sensor.MIN_INTERVAL_LOOP_TIME == SENSOR_SECONDS
+
+
+class Waited(Exception):
+    """How long the loop of a daemon would have waited."""
+
+
+class Waiting(Event):
+    """Ends a loop where it waits."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        raise Waited(timeout)
+
+
+def test_the_backfill_daemon_looks_every_ten_seconds(tmp_path: Path) -> None:
+    with instance_in(tmp_path, run_coordinator=COORDINATOR) as instance:
+        queue_daemon(instance)
+        context: Any = Context(instance)
+        loop = execute_backfill_iteration_loop(context, logging.getLogger("backfills"), Waiting())
+
+        with pytest.raises(Waited) as waited:
+            list(loop)
+
+    assert 0 < waited.value.args[0] <= BACKFILL_SECONDS
 
 
 def test_a_backfill_that_is_evaluated_while_the_code_server_is_away_goes_on_later(
