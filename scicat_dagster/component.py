@@ -6,6 +6,7 @@ See https://docs.dagster.io/guides/build/components.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import dagster as dg
 from pydantic import Field
@@ -28,13 +29,15 @@ class IngestComponent(dg.Component, dg.Model, dg.Resolvable):
         description="The facility's configuration file, absolute or relative to the folder of defs.yaml.",
         examples=["odin.yml", "/etc/scicat_dagster/odin.yml"],
     )
-    key_prefix: str = Field(
-        default="",
-        description="What its asset keys begin with, such as odin or ess/odin: letters, digits and single "
-        "underscores. It is part of what Dagster stores, so that it stays as it is. Empty: the names are "
-        "those of an installation with one facility.",
-        examples=["odin", "ess/odin"],
-    )
+    key_prefix: Annotated[
+        str,
+        dg.Resolver.default(
+            description="What its asset keys begin with, such as odin or ess/odin: letters, digits and "
+            "single underscores. It is part of what Dagster stores, so that it stays as it is. Empty: the "
+            "names are those of an installation with one facility.",
+            examples=["odin", "ess/odin"],
+        ),
+    ] = ""
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """All definitions of the facility.

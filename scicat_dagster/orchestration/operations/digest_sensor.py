@@ -124,9 +124,7 @@ def digest_sensor(
         "never ended, daemons and sensors that fail. Files that are retried are reported after an hour; "
         "servers that are away are reported by `today_sensor`, at once.",
     )
-    def failure_digest_sensor(
-        context: dg.SensorEvaluationContext, **_: Any
-    ) -> dg.SensorResult | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult | dg.SkipReason:
         facility = facility_in(context, names)
         configured = channels(facility.settings.notifications)
         if not configured:
