@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance, key_prefix_option
+from scicat_dagster.cli.options import config_option, dagster_instance, key_prefix_option, say
 
 if TYPE_CHECKING:
     from scicat_dagster.config.overrides import Overrides
@@ -65,5 +65,8 @@ def health(how: str | None, names: Names, config: Path, overrides: Overrides) ->
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     found = checkup.look()
-    click.echo(found.model_dump_json(indent=2) if how == "json" else found.as_text())
+    if how == "json":
+        click.echo(found.model_dump_json(indent=2))
+    else:
+        say(found.as_text())
     sys.exit(0 if found.ok else 1)
