@@ -61,6 +61,7 @@ from scicat_dagster.kafka.messages import FileWritten, KafkaMessage, Position, r
 from scicat_dagster.kafka.reader import AnnouncementReader
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
@@ -227,7 +228,7 @@ def _ticks(facility: Facility, instance: dg.DagsterInstance, messages: int) -> N
     while requested < messages:
         context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"facility": facility})
         with context:
-            result = wrdn_sensor(context)
+            result = wrdn_sensor(UNPREFIXED)(context)
         if not isinstance(result, dg.SensorResult) or not result.run_requests:
             raise click.ClickException("The sensor requested nothing.")
         cursor, requested = result.cursor, requested + len(result.run_requests)

@@ -157,7 +157,7 @@ def main(files: int, past: tuple[int, ...]) -> None:
         for number in sorted(past):
             grow(running, template, there, number - 1)
             there = number
-            known = len(running.instance.get_dynamic_partitions(str(nexus_files.name)))
+            known = len(running.instance.get_dynamic_partitions(str(nexus_files().name)))
             columns.append({"partitions": float(known)} | measure(running, template, first, files))
             first = running.store.count_origdatablocks()
     click.echo(f"Load before: {load:.2f}\n")

@@ -129,7 +129,7 @@ def within_a_run(running: Facility, first: int, files: int) -> Sampler:
     sampler = Sampler()
     for index, plan in enumerate(planned):
         key = str(plan.path(running.data_directory).relative_to(running.data_directory))
-        instance.add_dynamic_partitions(str(nexus_files.name), [key])
+        instance.add_dynamic_partitions(str(nexus_files().name), [key])
         run = instance.add_run(
             template._replace(
                 run_id=str(uuid.uuid4()),

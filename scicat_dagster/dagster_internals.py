@@ -21,6 +21,9 @@ from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.events import AssetKeyPartitionKey
 
+# What `define_asset_job` returns.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 # The batch metadata is what Dagster itself stores the materializations of an output's partitions with.
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, DagsterEventBatchMetadata
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
@@ -81,6 +84,7 @@ __all__ = [
     "SqlEventLogStorageTable",
     "SubmitRunContext",
     "TickStatus",
+    "UnresolvedAssetJobDefinition",
     "UserConfigSchema",
     "WorkerStatus",
     "_execute_run_command_body",

@@ -48,57 +48,62 @@ from scicat_dagster.orchestration.run_starts.jobs import make_sample
 from scicat_dagster.orchestration.run_starts.unended import run_starts_sensor, unended_runs
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
 
+_JSON_BETWEEN_OPS = JsonBetweenOps()
+"""One for all facilities."""
+
 
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
-    """The definitions of one facility; tests hand in their own ``facility``."""
+    """The definitions of one facility, with its names; tests hand in their own ``facility``."""
     settings = configuration.settings
+    facility = facility or Facility(CurrentConfiguration(configuration))
+    names = facility.names
+    outside = [
+        *(topic(name) for name in settings.kafka.topics),
+        announcements(settings.kafka.topics),
+        run_starts,
+        scicat,
+        today_asset,
+        rejected_messages,
+        kafka_lag,
+        configuration_asset,
+    ]
     return dg.Definitions(
         assets=[
-            *(topic(name) for name in settings.kafka.topics),
-            announcements(settings.kafka.topics),
-            with_freshness(settings.monitoring.freshness_hours),
-            sample,
-            run_starts,
-            scicat,
-            today_asset,
-            rejected_messages,
-            kafka_lag,
-            configuration_asset,
-            failed_files_report,
-            reconciliation,
+            *map(names.spec, outside),
+            with_freshness(settings.monitoring.freshness_hours, names),
+            sample(names),
+            failed_files_report(names),
+            reconciliation(names),
         ],
-        asset_checks=[latest_files, kafka_topics, unended_runs],
+        asset_checks=[latest_files(names), kafka_topics(names), unended_runs(names)],
         jobs=[
-            ingest_file,
-            make_sample,
-            ingest_files,
-            report_failures,
-            discover_files,
-            reconcile_files,
-            reingest_files,
-            apply_retention,
+            ingest_file(names),
+            make_sample(names),
+            ingest_files(names),
+            report_failures(names),
+            discover_files(names),
+            reconcile_files(names),
+            reingest_files(names),
+            apply_retention(names),
         ],
         sensors=[
-            wrdn_sensor,
-            retry_sensor,
-            deferred_files_sensor,
-            reconcile_sensor,
-            today_sensor(),
-            run_starts_sensor(settings.monitoring),
-            posted_announcements_sensor(settings.health_check),
-            folder_watch_sensor(settings.reconcile),
-            registered_events_sensor(settings.events, settings.kafka),
-            digest_sensor(settings.notifications),
+            wrdn_sensor(names),
+            retry_sensor(names),
+            deferred_files_sensor(names),
+            reconcile_sensor(names),
+            today_sensor(names),
+            run_starts_sensor(settings.monitoring, names),
+            posted_announcements_sensor(settings.health_check, names),
+            folder_watch_sensor(settings.reconcile, names),
+            registered_events_sensor(settings.events, settings.kafka, names),
+            digest_sensor(settings.notifications, names),
         ],
         schedules=[
-            every_morning,
-            reconcile_schedule(settings.reconcile),
-            retention_schedule(settings.retention),
+            every_morning(names),
+            reconcile_schedule(settings.reconcile, names),
+            retention_schedule(settings.retention, names),
         ],
-        resources={
-            "facility": facility or Facility(CurrentConfiguration(configuration)),
-            "io_manager": JsonBetweenOps(),
-        },
+        resources={names.facility: facility, names.io_manager: _JSON_BETWEEN_OPS},
         executor=dg.in_process_executor,
     )
 

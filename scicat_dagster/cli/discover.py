@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance
+from scicat_dagster.cli.options import config_option, dagster_instance, key_prefix_option
 from scicat_dagster.wording import numbered
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scicat_dagster.config.models import Settings
     from scicat_dagster.config.overrides import Overrides
+    from scicat_dagster.orchestration.names import Names
     from scicat_dagster.usecases.discover import Discovery
     from scicat_dagster.usecases.walk import Criteria
 
@@ -50,6 +51,7 @@ _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
     "puts many files into each run, and is faster.",
 )  # fmt: skip
 @click.option("--json", "then", flag_value="json", help="One JSON object on standard output, for scripts.")
+@key_prefix_option
 @config_option
 def discover(
     roots: tuple[Path, ...],
@@ -58,6 +60,7 @@ def discover(
     instruments: tuple[str, ...],
     patterns: tuple[str, ...],
     then: Literal["backfill", "run", "json"] | None,
+    names: Names,
     config: Path,
     overrides: Overrides,
     *,
@@ -90,7 +93,7 @@ def discover(
             instance = stack.enter_context(dagster_instance())
         try:
             settings = load_configuration(config, os.environ, overrides).settings
-            found = _found(roots, criteria, settings, instance)
+            found = _found(roots, criteria, settings, instance, names)
         except IngestionError as error:
             raise click.ClickException(str(error)) from None
         shown = found.of("missing") if missing_only else found.files
@@ -100,7 +103,7 @@ def discover(
             click.echo(json.dumps({"counts": counts, **listed}, indent=2, ensure_ascii=False))
         elif instance is not None and then is not None:
             data_directory = settings.ingestion.file_handling.data_directory
-            _register([file.path for file in found.of("missing")], data_directory, instance, then)
+            _register([file.path for file in found.of("missing")], data_directory, instance, then, names)
         else:
             for file in shown:
                 click.echo(f"{file.state:<10}  {file.path}")
@@ -116,7 +119,11 @@ def discover(
 
 
 def _found(
-    roots: Sequence[Path], criteria: Criteria, settings: Settings, instance: DagsterInstance | None
+    roots: Sequence[Path],
+    criteria: Criteria,
+    settings: Settings,
+    instance: DagsterInstance | None,
+    names: Names,
 ) -> Discovery:
     from scicat_dagster.scicat.client import ScicatClient
     from scicat_dagster.usecases.discover import discover as ask
@@ -127,7 +134,7 @@ def _found(
             return {}
         from scicat_dagster.orchestration.past_files.in_flight import known_pids
 
-        return known_pids(instance, paths, settings.ingestion.file_handling.data_directory)
+        return known_pids(instance, paths, settings.ingestion.file_handling.data_directory, names)
 
     # Not resolved: a root that is a link keeps its name.
     places = [os.path.normpath(root.absolute()) for root in roots]
@@ -137,7 +144,11 @@ def _found(
 
 
 def _register(
-    missing: Sequence[str], data_directory: str, instance: DagsterInstance, how: Literal["backfill", "run"]
+    missing: Sequence[str],
+    data_directory: str,
+    instance: DagsterInstance,
+    how: Literal["backfill", "run"],
+    names: Names,
 ) -> None:
     from scicat_dagster.orchestration.partitions import keys_of, paths_of
     from scicat_dagster.orchestration.past_files.backfills import add_partitions, start_backfills
@@ -145,18 +156,18 @@ def _register(
     from scicat_dagster.orchestration.past_files.plan import plan_sweep
     from scicat_dagster.orchestration.past_files.requests import request_events
 
-    plan = plan_sweep(missing, paths_of(files_in_flight(instance), data_directory), set())
+    plan = plan_sweep(missing, paths_of(files_in_flight(instance, names), data_directory), set())
     keys = keys_of(plan.wanted, data_directory)
     if plan.in_flight:
         click.echo(f"{len(plan.in_flight)} missing files have a run under way already.")
     if not keys:
         click.echo("Nothing to do.")
     elif how == "backfill":
-        ids = start_backfills(instance, keys, "discover")
+        ids = start_backfills(instance, keys, "discover", names)
         click.echo(f"{numbered(len(keys), 'file')} in backfill {', '.join(ids)}; see Runs → Backfills.")
     else:
-        add_partitions(instance, keys)
-        for event in request_events(keys, "discover"):
+        add_partitions(instance, keys, names)
+        for event in request_events(keys, "discover", names=names):
             instance.report_runless_asset_event(event)
         click.echo(f"{numbered(len(keys), 'file')} requested; reconcile_sensor starts their runs.")
 

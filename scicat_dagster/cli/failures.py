@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import dagster_pages, optional_config_option, records, run_link, say
+from scicat_dagster.cli.options import (
+    dagster_pages,
+    key_prefix_option,
+    optional_config_option,
+    records,
+    run_link,
+    say,
+)
 from scicat_dagster.wording import numbered
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+    from scicat_dagster.orchestration.names import Names
     from scicat_dagster.orchestration.operations.repair import Failure
 
 
@@ -31,9 +39,16 @@ if TYPE_CHECKING:
     help="Do not list this file any more, and do not try it again. May be given several times.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="A JSON list on standard output, for scripts.")
+@key_prefix_option
 @optional_config_option
 def failures(
-    reason: str, dismissed: tuple[str, ...], config: Path | None, *, retry: bool, as_json: bool
+    reason: str,
+    dismissed: tuple[str, ...],
+    names: Names,
+    config: Path | None,
+    *,
+    retry: bool,
+    as_json: bool,
 ) -> None:
     """List the files that failed and are not repaired, from the Dagster instance in DAGSTER_HOME.
 
@@ -49,11 +64,11 @@ def failures(
         raise click.UsageError("--dismiss names the files itself; it goes neither with --retry nor --reason.")
     with records() as instance:
         if dismissed:
-            _dismiss(instance, dismissed)
+            _dismiss(instance, dismissed, names)
             return
-        found = find(instance, reason)
+        found = find(instance, reason, names)
         if retry:
-            _retry(instance, found, reason)
+            _retry(instance, found, reason, names)
             return
     pages = dagster_pages(config)
     if as_json:
@@ -63,12 +78,12 @@ def failures(
     sys.exit(1 if found else 0)
 
 
-def _dismiss(instance: DagsterInstance, names: Sequence[str]) -> None:
+def _dismiss(instance: DagsterInstance, files: Sequence[str], names: Names) -> None:
     from scicat_dagster.orchestration.operations.repair import dismiss
 
     unknown = []
-    for name in names:
-        key = dismiss(instance, name)
+    for name in files:
+        key = dismiss(instance, name, names)
         if key is None:
             unknown.append(name)
         else:
@@ -77,10 +92,10 @@ def _dismiss(instance: DagsterInstance, names: Sequence[str]) -> None:
         raise click.ClickException(f"Not a failed file: {', '.join(unknown)}.")
 
 
-def _retry(instance: DagsterInstance, found: Sequence[Failure], reason: str) -> None:
+def _retry(instance: DagsterInstance, found: Sequence[Failure], reason: str, names: Names) -> None:
     from scicat_dagster.orchestration.operations.repair import retry
 
-    requested = retry(instance, found)
+    requested = retry(instance, found, names)
     if not found:
         click.echo("No failed files with such a reason." if reason else "No failed files.")
     elif requested:

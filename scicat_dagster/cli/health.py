@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance
+from scicat_dagster.cli.options import config_option, dagster_instance, key_prefix_option, say
 
 if TYPE_CHECKING:
     from scicat_dagster.config.overrides import Overrides
+    from scicat_dagster.orchestration.names import Names
 
 
 @click.command()
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     "--serve", "how", flag_value="serve",
     help="Answer over HTTP at health_check.host and health_check.port, until it is stopped.",
 )  # fmt: skip
+@key_prefix_option
 @config_option
-def health(how: str | None, config: Path, overrides: Overrides) -> None:
+def health(how: str | None, names: Names, config: Path, overrides: Overrides) -> None:
     """Ask Kafka, the storage, SciCat and the Dagster instance in DAGSTER_HOME whether they are alive.
 
     Nothing is written. Exits with 0 when all are well, and with 1 when not.
@@ -50,18 +52,21 @@ def health(how: str | None, config: Path, overrides: Overrides) -> None:
         current = CurrentConfiguration(load_configuration(config, os.environ, overrides))
         settings = current.read().settings
         checkup = Checkup(
-            {**facility_checks(lambda: current.read().settings), **dagster_checks(home, current)}
+            {**facility_checks(lambda: current.read().settings), **dagster_checks(home, current, names)}
         )
         if how == "serve":
             with listen(settings.health_check) as listener:
                 host, port = listener.getsockname()[:2]
                 address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
                 click.echo(f"{address}/health  {address}/live  {address}/metrics")
-                announce = announce_route(lambda: current.read().settings, partial(store, home))
-                serve(create_app(checkup, dagster_measures(home), [announce]), listener)
+                announce = announce_route(lambda: current.read().settings, partial(store, home, names=names))
+                serve(create_app(checkup, dagster_measures(home, names), [announce]), listener)
             return
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     found = checkup.look()
-    click.echo(found.model_dump_json(indent=2) if how == "json" else found.as_text())
+    if how == "json":
+        click.echo(found.model_dump_json(indent=2))
+    else:
+        say(found.as_text())
     sys.exit(0 if found.ok else 1)

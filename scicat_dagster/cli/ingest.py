@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from scicat_dagster.cli.options import config_option, dagster_instance, say
+from scicat_dagster.cli.options import config_option, dagster_instance, key_prefix_option, say
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry
 
     from scicat_dagster.config.loading import Configuration
     from scicat_dagster.config.overrides import Overrides
+    from scicat_dagster.orchestration.names import Names
     from scicat_dagster.orchestration.past_files.by_hand import IngestedFile, Order
 
 
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be posted.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for scripts.")
+@key_prefix_option
 @config_option
 def ingest(
     files: tuple[Path, ...],
     message: Path | None,
+    names: Names,
     config: Path,
     overrides: Overrides,
     *,
@@ -60,7 +63,7 @@ def ingest(
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     done = []
-    for file in _ingested(files, message, configuration, dry_run=dry_run):
+    for file in _ingested(files, message, configuration, names, dry_run=dry_run):
         done.append(file)
         if not as_json:
             say(_as_text(file))
@@ -90,7 +93,12 @@ def preview(file: Path, config: Path, overrides: Overrides, *, as_json: bool) ->
 
 
 def _ingested(
-    files: Sequence[Path], message: Path | None, configuration: Configuration, *, dry_run: bool
+    files: Sequence[Path],
+    message: Path | None,
+    configuration: Configuration,
+    names: Names,
+    *,
+    dry_run: bool,
 ) -> Iterator[IngestedFile]:
     from scicat_dagster.config.current import CurrentConfiguration
     from scicat_dagster.definitions import build_definitions
@@ -98,10 +106,11 @@ def _ingested(
     from scicat_dagster.instance.run_process import known_as
     from scicat_dagster.orchestration.facility import Facility
     from scicat_dagster.orchestration.past_files.by_hand import refused, register_now
+    from scicat_dagster.orchestration.tags import INGEST_FILE
 
-    facility = Facility(CurrentConfiguration(configuration))
+    facility = Facility(CurrentConfiguration(configuration), names=names)
     try:
-        job = build_definitions(configuration, facility).resolve_job_def("ingest_file")
+        job = build_definitions(configuration, facility).resolve_job_def(names.name(INGEST_FILE))
         with _instance() as instance:
             for file in files:
                 # Not resolved: a symbolic link is the path that a message would name.
@@ -114,7 +123,7 @@ def _ingested(
                     continue
                 run_id = str(uuid.uuid4())
                 with known_as(run_id) as tags, _quiet() as watch:
-                    ingested = register_now(order, job, instance, run_id, tags, watch)
+                    ingested = register_now(order, job, instance, run_id, tags, watch, names)
                 yield ingested
     finally:
         facility.close()
@@ -176,7 +185,7 @@ class _Progress:
 
         event = entry.dagster_event
         if event is not None and event.event_type is DagsterEventType.STEP_START:
-            self._print(f"  {(event.step_key or '').rpartition('.')[2]}")
+            self._print(f"  {(event.step_key or '').rpartition('.')[2].rpartition('__')[2]}")
         elif event is None and entry.level == logging.WARNING:
             self._print(f"    {entry.user_message}")
 

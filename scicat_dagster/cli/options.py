@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from scicat_dagster.config.overrides import Overrides
+    from scicat_dagster.orchestration.names import Names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -54,6 +55,23 @@ def config_option(command: _Command) -> _Command:
 optional_config_option = click.option(
     "--config", "-c", envvar=CONFIGURATION_VARIABLE, show_envvar=True, type=click.Path(path_type=Path),
     help="The facility's configuration file, for links to Dagster's pages.",
+)  # fmt: skip
+
+
+def _names(_: click.Context, __: click.Parameter, given: str) -> Names:
+    from scicat_dagster.errors import PermanentError
+    from scicat_dagster.orchestration.names import Names
+
+    try:
+        return Names.parse(given)
+    except PermanentError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+key_prefix_option = click.option(
+    "--key-prefix", "names", default="", envvar="SCICAT_DAGSTER_KEY_PREFIX", show_envvar=True,
+    metavar="PREFIX", callback=_names,
+    help="The key_prefix of the facility's component, where several share the Dagster instance.",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scicat_dagster.cli.options import set_option
+from scicat_dagster.cli.options import say, set_option
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ def imsc() -> None:
     from scicat_dagster.schemas.json_schema import imsc_schema
 
     _print(imsc_schema())
+
+
+@schema.command("imsc-base")
+def imsc_base() -> None:
+    """Print the JSON Schema of the files that metadata schemas extend, such as common.part.yml."""
+    from scicat_dagster.schemas.json_schema import base_schema
+
+    _print(base_schema())
 
 
 @schema.command()
@@ -149,7 +157,7 @@ def test(
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     for result in results:
-        click.echo(result.as_text())
+        say(result.as_text())
     good = sum(result.is_as_expected for result in results)
     click.echo(f"{good} of {len(results)} files {'written' if update else 'as expected'}")
     sys.exit(0 if results and good == len(results) else 1)

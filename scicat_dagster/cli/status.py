@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scicat_dagster.cli.options import config_option, records, say
+from scicat_dagster.cli.options import config_option, key_prefix_option, records, say
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from scicat_dagster.config.loading import Configuration
     from scicat_dagster.config.overrides import Overrides
+    from scicat_dagster.orchestration.names import Names
     from scicat_dagster.orchestration.operations.today import Today
 
 _WATCH_SECONDS = 5.0
@@ -25,8 +26,9 @@ _WATCH_SECONDS = 5.0
 @click.command()
 @click.option("--watch", is_flag=True, help="Show it again every five seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output, for scripts.")
+@key_prefix_option
 @config_option
-def status(config: Path, overrides: Overrides, *, watch: bool, as_json: bool) -> None:
+def status(names: Names, config: Path, overrides: Overrides, *, watch: bool, as_json: bool) -> None:
     """Show how the service is doing today: files by state, reasons of failures, times, and what is away.
 
     The numbers of the day begin at midnight, local time. They come from the Dagster instance in DAGSTER_HOME;
@@ -44,7 +46,7 @@ def status(config: Path, overrides: Overrides, *, watch: bool, as_json: bool) ->
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     with records() as instance:
-        ask = _question(instance, configuration)
+        ask = _question(instance, configuration, names)
         while True:
             found = ask()
             if watch:
@@ -58,11 +60,13 @@ def status(config: Path, overrides: Overrides, *, watch: bool, as_json: bool) ->
             time.sleep(_WATCH_SECONDS)
 
 
-def _question(instance: DagsterInstance, configuration: Configuration) -> Callable[[], Today]:
+def _question(instance: DagsterInstance, configuration: Configuration, names: Names) -> Callable[[], Today]:
     from scicat_dagster.diagnostics.checkup import Checkup
     from scicat_dagster.diagnostics.probes import facility_checks
     from scicat_dagster.orchestration.operations.today import Registrations, reported_away, today
 
     checkup = Checkup(facility_checks(lambda: configuration.settings))
-    registrations = Registrations()
-    return lambda: today(instance, checkup.look().checks, reported_away(instance), registrations)
+    registrations = Registrations(names)
+    return lambda: today(
+        instance, checkup.look().checks, reported_away(instance, names), registrations, names=names
+    )

@@ -48,6 +48,8 @@ class ExtractedMetadata(BaseModel):
     values: dict[str, Any]
     units: dict[str, str]
     notices: tuple[Notice, ...] = ()
+    consequences: frozenset[str] = frozenset()
+    """The variables that failed because another one did."""
     sample_id: str | None = None
     other_files: tuple[str, ...] = ()
     """The paths of those that belong to the file, and are listed with it."""
@@ -57,7 +59,7 @@ class ExtractedMetadata(BaseModel):
     def evaluation(self) -> Evaluation:
         """The variables, as ``dataset`` wants them."""
         values = {name: Value(value, self.units.get(name, "")) for name, value in self.values.items()}
-        return Evaluation(values=values, notices=list(self.notices))
+        return Evaluation(values, list(self.notices), set(self.consequences))
 
 
 def extract_metadata(
@@ -98,6 +100,7 @@ def extract_metadata(
         values={name: value.value for name, value in evaluation.values.items()},
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
         notices=(*schemas.notices(), *schemas.notices_about(schema), *evaluation.notices),
+        consequences=frozenset(evaluation.consequences),
         sample_id=sample_id,
         other_files=others,
         instrument=instrument,

@@ -8,6 +8,7 @@ and in what order, is Dagster's business; nothing else belongs here.
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -85,7 +86,9 @@ def kept_instance() -> dg.DagsterInstance:
 
 def _load(sender: Any, **_: Any) -> None:
     """Before the worker forks, so that its processes share what was loaded and are ready at once."""
-    loaded_before_the_fork.build_definitions(loaded_before_the_fork.current_configuration().read())
+    # Where components name the configurations, or the file is broken, each run loads what it needs.
+    with suppress(PermanentError):
+        loaded_before_the_fork.build_definitions(loaded_before_the_fork.current_configuration().read())
     start()
     # What is here stays; looking through it for garbage would copy it into each process.
     gc.freeze()

@@ -15,6 +15,7 @@ import dagster as dg
 
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.metadata import notices_table
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.tags import CONFIGURATION, CONFIGURATION_IN_FORCE
 
 
@@ -35,7 +36,7 @@ def changes(facility: Facility) -> Iterator[dg.AssetObservation]:
         return
     facility.reported_configuration = report
     yield dg.AssetObservation(
-        CONFIGURATION,
+        facility.names.key(CONFIGURATION),
         description=" ".join(notice.reason for notice in notices) or f"The version {version} is in force.",
         metadata={
             "version": dg.MetadataValue.text(version.hash),
@@ -49,9 +50,9 @@ def changes(facility: Facility) -> Iterator[dg.AssetObservation]:
     )
 
 
-def reported_version(instance: dg.DagsterInstance) -> ReportedVersion | None:
+def reported_version(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> ReportedVersion | None:
     """What the code server reported last; None before its first tick."""
-    for record in instance.fetch_observations(CONFIGURATION, limit=1).records:
+    for record in instance.fetch_observations(names.key(CONFIGURATION), limit=1).records:
         observation = record.asset_observation
         if observation is not None and CONFIGURATION_IN_FORCE in observation.metadata:
             reported: Any = observation.metadata[CONFIGURATION_IN_FORCE].value

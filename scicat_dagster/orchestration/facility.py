@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import Configuration
 from scicat_dagster.config.models import KafkaSettings, ScicatSettings, Settings
 from scicat_dagster.kafka.lag import LagWatch
 from scicat_dagster.kafka.reader import AnnouncementReader
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
 from scicat_dagster.scicat.cache import KeptAnswers
 from scicat_dagster.scicat.client import ScicatClient
@@ -29,6 +31,8 @@ class Facility:
     """How long a tick waits for a first message; the daemon waits as long for a tick when it is to end."""
     op_pauses: tuple[float, ...] = (2.0, 4.0, 8.0)
     """Seconds before each retry of an op: few and short, because a run keeps its place meanwhile."""
+    names: Names = UNPREFIXED
+    """How Dagster knows what belongs to this facility."""
     finding_seconds: float = 3600.0
     """How long what an asset check found stays in sight."""
     lag_reported_at: float = field(default=-math.inf, repr=False)
@@ -97,3 +101,13 @@ class Facility:
             if kept is not None and kept[0] == os.getpid():
                 kept[2].close()
         self._catalogue = self._announcements = None
+
+
+def facility_in(context: Any, names: Names) -> Facility:
+    """The facility with these names, of the resources that an op, asset, check or sensor has asked for.
+
+    The key differs between facilities, so that it cannot be the name of a parameter. A sensor that is called
+    directly, as in tests, gets its resources as keyword arguments all the same, and ignores them.
+    """
+    found: Facility = getattr(context.resources, names.facility)
+    return found

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
+from scicat_dagster.orchestration.names import SEPARATOR, UNPREFIXED, Names
 from scicat_dagster.orchestration.tags import INGEST_FILE, MAKE_SAMPLE, RAW_DATASET, SAMPLE
 
 _SAMPLE_OF = "sample://"
@@ -66,38 +67,62 @@ def file_key_of(key: str) -> str:
     return key.removeprefix(_SAMPLE_OF)
 
 
-nexus_files = dg.DynamicPartitionsDefinition(name="nexus_files")
+NEXUS_FILES = "nexus_files"
 
-started_files = dg.DynamicPartitionsDefinition(name="started_files")
+STARTED_FILES = "started_files"
 """Of the samples of runs that have started."""
 
-PARTITIONS = {RAW_DATASET: nexus_files, SAMPLE: started_files}
-"""Of each asset that has a partition for each file."""
+
+def nexus_files(names: Names = UNPREFIXED) -> dg.DynamicPartitionsDefinition:
+    """The partitions of ``raw_dataset``."""
+    return dg.DynamicPartitionsDefinition(name=names.name(NEXUS_FILES))
 
 
-def asset_of(key: str) -> dg.AssetKey:
+def started_files(names: Names = UNPREFIXED) -> dg.DynamicPartitionsDefinition:
+    """The partitions of ``sample``."""
+    return dg.DynamicPartitionsDefinition(name=names.name(STARTED_FILES))
+
+
+def partitions_of(names: Names = UNPREFIXED) -> dict[dg.AssetKey, dg.DynamicPartitionsDefinition]:
+    """The partitions of each asset that has one for each file."""
+    return {names.key(RAW_DATASET): nexus_files(names), names.key(SAMPLE): started_files(names)}
+
+
+def asset_of(key: str, names: Names = UNPREFIXED) -> dg.AssetKey:
     """The asset that a partition is of."""
-    return SAMPLE if is_sample_key(key) else RAW_DATASET
+    return names.key(SAMPLE if is_sample_key(key) else RAW_DATASET)
 
 
-def delete_partition(instance: dg.DagsterInstance, key: str) -> None:
+def delete_partition(instance: dg.DagsterInstance, key: str, names: Names = UNPREFIXED) -> None:
     """Delete the partition with a key, of whichever asset it is."""
-    instance.delete_dynamic_partition(str(PARTITIONS[asset_of(key)].name), key)
+    instance.delete_dynamic_partition(names.name(STARTED_FILES if is_sample_key(key) else NEXUS_FILES), key)
 
 
-def add_requests(keys: Sequence[str]) -> list[dg.AddDynamicPartitionsRequest]:
+def add_requests(keys: Sequence[str], names: Names = UNPREFIXED) -> list[dg.AddDynamicPartitionsRequest]:
     """What adds these partitions, each to those of its asset."""
-    by_asset = {asset: [key for key in keys if asset_of(key) == asset] for asset in PARTITIONS}
-    return [PARTITIONS[asset].build_add_request(found) for asset, found in by_asset.items() if found]
+    partitions = partitions_of(names)
+    by_asset = {asset: [key for key in keys if asset_of(key, names) == asset] for asset in partitions}
+    return [partitions[asset].build_add_request(found) for asset, found in by_asset.items() if found]
 
 
-def is_ours(run: dg.DagsterRun) -> bool:
-    """Whether a run may be one that registers files or makes samples.
+def is_ours(run: dg.DagsterRun, names: Names = UNPREFIXED) -> bool:
+    """Whether a run may be one that registers files or makes samples of a facility.
 
     A project downstream uses the same partitions, so that its runs have the same partition tag. What becomes
-    of them says nothing about the file: a plot that fails must not have it registered again.
+    of them says nothing about the file: a plot that fails must not have it registered again. Another facility
+    may have a file with the same key.
     """
     if run.asset_selection:
-        return not run.asset_selection.isdisjoint(PARTITIONS)
+        return not run.asset_selection.isdisjoint({names.key(RAW_DATASET), names.key(SAMPLE)})
     # Without a selection: one of our jobs, or one of Dagster's own (__ASSET_JOB), of which no more is known.
-    return run.job_name in {INGEST_FILE, MAKE_SAMPLE} or run.job_name.startswith("__")
+    return run.job_name in {names.name(INGEST_FILE), names.name(MAKE_SAMPLE)} or run.job_name.startswith("__")
+
+
+def prefix_of(run: dg.DagsterRun) -> tuple[str, ...] | None:
+    """The key prefix of the facility for which a run registers a file or makes a sample; None of others.
+
+    For whoever sees the runs of all facilities, such as a launcher.
+    """
+    paths = [tuple(key.path) for key in run.asset_selection or ()] or [tuple(run.job_name.split(SEPARATOR))]
+    about = {*RAW_DATASET.path, *SAMPLE.path, INGEST_FILE, MAKE_SAMPLE}
+    return min((path[:-1] for path in paths if path[-1] in about), default=None)

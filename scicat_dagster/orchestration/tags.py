@@ -224,8 +224,13 @@ FAILED_RUN_TAG = f"{_HIDDEN}failed_run"
 RECONCILIATION = dg.AssetKey("reconciliation")
 """The asset whose observations request runs for past files."""
 
+WRDN_SENSOR = "wrdn_sensor"
+"""The sensor that polls Kafka; its cursor is the position in each topic."""
+
 RECONCILE_SENSOR = "reconcile_sensor"
 """The sensor that turns these requests into runs; its cursor is the position in them."""
+
+FAILED_FILES_REPORT = dg.AssetKey("failed_files_report")
 
 TODAY = dg.AssetKey("today")
 """The asset whose materializations say how the service is doing today."""

@@ -36,6 +36,14 @@ def imsc_schema() -> JsonSchemaValue:
     return {"$schema": DIALECT, **made, "title": "Metadata schema (imsc)"}
 
 
+def base_schema() -> JsonSchemaValue:
+    """What a file may hold that schemas extend: any of their sections, and nothing is mandatory."""
+    made = imsc_schema()
+    left_out = {"required", "if", "then"}
+    kept = {key: value for key, value in made.items() if key not in left_out}
+    return {**kept, "title": "Base of metadata schemas (imsc)"}
+
+
 def _section(written: JsonSchemaValue) -> JsonSchemaValue:
     """The dictionary among the ways in which a section is written."""
     ways: list[JsonSchemaValue] = written.get("anyOf", [written])

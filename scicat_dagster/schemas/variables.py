@@ -53,18 +53,37 @@ class Evaluation:
 
     values: dict[str, Value] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    consequences: set[str] = field(default_factory=set)
+    """The variables that failed because another one did."""
 
     def why(self, error: Exception) -> Reason:
-        """Why something has no value; of a consequence of an earlier failure, that one's text, too."""
+        """Why something has no value; of a consequence of an earlier failure, the first one's text, too."""
         if isinstance(error, UnresolvedError):
-            for notice in self.notices:
-                if notice.subject == f"variables.{error.name}":
-                    text = f"It needs <{error.name}>, which failed: {notice.reason}"
-                    return Reason(text, notice.is_unknown)
+            notice = self._failure_of(error)
+            if notice is not None and error.name in self.consequences:
+                return Reason(notice.reason, notice.is_unknown)
+            if notice is not None:
+                text = f"It needs <{error.name}>, which failed: {notice.reason}"
+                return Reason(text, notice.is_unknown)
             text = f"It uses <{error.name}>, which is not defined before it."
             return Reason(text, error.name in MESSAGE_VARIABLES)
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         return Reason(text, isinstance(error, UnknownHereError))
+
+    def _failure_of(self, error: Exception) -> Notice | None:
+        """The notice about the variable whose failure is the reason of this one."""
+        if not isinstance(error, UnresolvedError):
+            return None
+        subject = f"variables.{error.name}"
+        return next((notice for notice in self.notices if notice.subject == subject), None)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Keep in mind that a variable has no value."""
+        if self._failure_of(error) is not None:
+            self.consequences.add(name)
+        self.notices.append(notice_of(f"variables.{name}", self.why(error)))
+        # The built-in one of this name is not what the schema means.
+        self.values.pop(name, None)
 
 
 def evaluate_variables(
@@ -101,9 +120,7 @@ def evaluate_variables(
                     raise ValueError(variable.reason)
             value = Value(convert(found.value, variable.value_type), found.unit)
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            evaluation.notices.append(notice_of(f"variables.{name}", evaluation.why(error)))
-            # The built-in one of this name is not what the schema means.
-            evaluation.values.pop(name, None)
+            evaluation.failed(name, error)
         else:
             evaluation.values[name] = value
     return evaluation

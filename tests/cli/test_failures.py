@@ -16,6 +16,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from scicat_dagster.cli import main
 from scicat_dagster.orchestration.failures.failed_files import failed_files, problem_of
 from scicat_dagster.orchestration.ingest.jobs import config_of
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from tests.small_facility import SmallFacility, instance_in
 
@@ -47,7 +48,7 @@ def invoke(home: dg.DagsterInstance, *arguments: str, config: str | None = None)
 
 
 def requested(home: dg.DagsterInstance) -> list[dg.RunRequest]:
-    result = reconcile_sensor(dg.build_sensor_context(instance=home))
+    result = reconcile_sensor(UNPREFIXED)(dg.build_sensor_context(instance=home))
     assert isinstance(result, dg.SensorResult)
     return list(result.run_requests or ())
 

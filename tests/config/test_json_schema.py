@@ -23,7 +23,7 @@ from scicat_dagster.config.json_schema import configuration_schema
 from scicat_dagster.config.loading import ConfigurationError, load_configuration
 from scicat_dagster.config.sample import sample_configuration
 from scicat_dagster.demo import facility as demo_facility
-from scicat_dagster.schemas.json_schema import imsc_schema
+from scicat_dagster.schemas.json_schema import base_schema, imsc_schema
 from scicat_dagster.schemas.loading import read_schema_file, shipped_schemas
 from scicat_dagster.schemas.operators import OPERATORS
 
@@ -68,13 +68,14 @@ def properties(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, An
             yield from properties(value, place)
 
 
-@pytest.mark.parametrize("command", ["config", "imsc"])
+@pytest.mark.parametrize("command", ["config", "imsc", "imsc-base"])
 def test_the_commands_print_the_schemas(command: str) -> None:
     result = CliRunner().invoke(main, ["schema", command])
 
     printed = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert printed == {"config": configuration_schema, "imsc": imsc_schema}[command]()
+    made = {"config": configuration_schema, "imsc": imsc_schema, "imsc-base": base_schema}
+    assert printed == made[command]()
     assert printed["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     Draft202012Validator.check_schema(printed)
 
@@ -267,6 +268,16 @@ def test_a_schema_with_a_base_may_leave_fields_to_it(tmp_path: Path, schema_docu
         assert mistakes(IMSC, document) == []
         assert imsc_mistakes(tmp_path, document) == ()
     assert mistakes(IMSC, leaving_all | {"extends": {"file": "common.part.yml"}})
+
+
+def test_a_base_may_hold_any_of_the_sections(schema_document: dict[str, Any]) -> None:
+    base = Draft202012Validator(base_schema())
+
+    for part in ({}, {"schema": schema_document["schema"]}, {"extends": "more.part.yml"}):
+        assert mistakes(base, part) == []
+    assert mistakes(IMSC, {})
+    assert mistakes(base, {"varaibles": {}})
+    assert mistakes(base, {"variables": {"x": {"source": "VALUE", "valeu": "x"}}})
 
 
 def imsc_mistakes(folder: Path, document: dict[str, Any]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from scicat_dagster.cli import main
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.quality_checks import latest_files
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import SmallFacility
 
@@ -122,8 +123,8 @@ def test_a_changed_base_is_a_difference(small: SmallFacility, registered: Facili
 
 def test_a_check_of_the_latest_files_finds_nothing(small: SmallFacility, registered: Facility) -> None:
     definitions = dg.Definitions(
-        asset_checks=[latest_files],
-        jobs=[dg.define_asset_job("check", selection=dg.AssetSelection.checks(latest_files))],
+        asset_checks=[latest_files(UNPREFIXED)],
+        jobs=[dg.define_asset_job("check", selection=dg.AssetSelection.checks(latest_files(UNPREFIXED)))],
         resources={"facility": registered},
     )
 

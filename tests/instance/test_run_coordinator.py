@@ -109,7 +109,7 @@ def test_the_sensor_daemon_begins_ticks_twice_a_second(tmp_path: Path) -> None:
     assert sensor.MIN_INTERVAL_LOOP_TIME == SENSOR_SECONDS
 
 
-class Waited(Exception):
+class WaitedError(Exception):
     """How long the loop of a daemon would have waited."""
 
 
@@ -117,7 +117,7 @@ class Waiting(Event):
     """Ends a loop where it waits."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        raise Waited(timeout)
+        raise WaitedError(timeout)
 
 
 def test_the_backfill_daemon_looks_every_ten_seconds(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_backfill_daemon_looks_every_ten_seconds(tmp_path: Path) -> None:
         context: Any = Context(instance)
         loop = execute_backfill_iteration_loop(context, logging.getLogger("backfills"), Waiting())
 
-        with pytest.raises(Waited) as waited:
+        with pytest.raises(WaitedError) as waited:
             list(loop)
 
     assert 0 < waited.value.args[0] <= BACKFILL_SECONDS

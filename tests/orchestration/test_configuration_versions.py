@@ -16,6 +16,7 @@ from scicat_dagster.instance.run_coordinator import FacilityRunCoordinator
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.assets import configuration
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.health import configuration_check
 from tests.small_facility import SmallFacility, instance_in
 
@@ -33,7 +34,7 @@ def break_it(small: SmallFacility) -> None:
 def tick(small: SmallFacility, facility: Facility) -> None:
     """A tick of the sensor in the code server, and what the daemon stores of it."""
     context = dg.build_sensor_context(instance=small.instance, resources={"facility": facility})
-    for event in wrdn_sensor.evaluate_tick(context).asset_events:
+    for event in wrdn_sensor(UNPREFIXED).evaluate_tick(context).asset_events:
         small.instance.report_runless_asset_event(event)
 
 

@@ -274,6 +274,15 @@ def test_a_definition_that_cannot_be_used_fails_alone(
     assert reasons(found)["variables.user"].startswith("It needs <it>, which failed: ")
 
 
+def test_a_chain_of_failures_names_the_first_one_once(evaluate: Evaluate) -> None:
+    found = evaluate(a=nxs("/nowhere"), b=val("<a>"), c=val("<b>"), d=val("<c>"))
+
+    first = reasons(found)["variables.a"]
+    assert [reasons(found)[f"variables.{name}"] for name in "bcd"] == [
+        f"It needs <a>, which failed: {first}"
+    ] * 3
+
+
 @pytest.mark.parametrize("arguments", [{}, {"pattern": "o"}, {"replacement": "0"}])
 def test_a_replacement_without_its_arguments_leaves_the_value(
     evaluate: Evaluate, arguments: Document

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from scicat_dagster.dagster_internals import CheckRunHealthResult, WorkerStatus
-from scicat_dagster.orchestration.partitions import is_ours
+from scicat_dagster.orchestration.partitions import prefix_of
 from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG, MAX_RETRIES_TAG, PARTITION_TAG
 
 REPEATED_CRASH = "repeated crash"
@@ -61,4 +61,4 @@ def _run_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterR
     same = dg.RunsFilter(tags={PARTITION_TAG: run.tags[PARTITION_TAG]})
     latest = instance.get_runs(same, limit=_RUNS_OF_A_PARTITION)
     others = (found for found in latest if found.run_id != run.run_id)
-    return next((found for found in others if is_ours(found) == is_ours(run)), None)
+    return next((found for found in others if prefix_of(found) == prefix_of(run)), None)

@@ -19,12 +19,13 @@ import dagster as dg
 from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import (
-    PARTITIONS,
     asset_of,
     file_key_of,
     is_ours,
     is_sample_key,
+    partitions_of,
 )
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
@@ -97,14 +98,16 @@ class FailedFile:
         return self.kind in {"permanent", "cancelled", REPEATED_CRASH} or self.round >= MOST_ROUNDS
 
 
-def failed_files(instance: dg.DagsterInstance, now: datetime | None = None) -> list[FailedFile]:
+def failed_files(
+    instance: dg.DagsterInstance, now: datetime | None = None, names: Names = UNPREFIXED
+) -> list[FailedFile]:
     """The files that failed and are neither repaired, dismissed nor being worked on, longest-standing first.
 
     The number of queries grows with the number of failed files by one for each few hundred of them.
     """
     now = now or datetime.now(UTC)
-    attempts = _attempts(instance, now)
-    registered = _registered_at(instance, attempts)
+    attempts = _attempts(instance, now, names)
+    registered = _registered_at(instance, attempts, names)
     found = [
         _failed_file(path, runs)
         for path, records in attempts.items()
@@ -152,13 +155,14 @@ def problem_of_run(instance: dg.DagsterInstance, run_id: str, path: str) -> Prob
     return Problem(what="The run ended without reporting an error.", remedy="Re-execute the run.")
 
 
-def _attempts(instance: dg.DagsterInstance, now: datetime) -> dict[str, list[dg.RunRecord]]:
+def _attempts(instance: dg.DagsterInstance, now: datetime, names: Names) -> dict[str, list[dg.RunRecord]]:
     """The runs, newest first, of each file whose latest run did not register it and that has a partition."""
-    unregistered = _latest_runs_without_registration(instance)
-    recent = {record.dagster_run.tags[PARTITION_TAG] for record in _failed_runs(instance, now - _UNPLANNED)}
-    paths = sorted(_existing(instance, unregistered.keys() | recent))
+    unregistered = _latest_runs_without_registration(instance, names)
+    failed = _failed_runs(instance, now - _UNPLANNED, names)
+    recent = {record.dagster_run.tags[PARTITION_TAG] for record in failed}
+    paths = sorted(_existing(instance, unregistered.keys() | recent, names))
     found: dict[str, dict[int, dg.RunRecord]] = {path: {} for path in paths}
-    for record in _runs_of(instance, paths):
+    for record in _runs_of(instance, paths, names):
         found[record.dagster_run.tags[PARTITION_TAG]][record.storage_id] = record
     # Those of a batch are not found by a file's path, nor is one whose tags were lost by a kill.
     latest = _runs_by_id(instance, {unregistered[path] for path in paths if path in unregistered})
@@ -168,34 +172,35 @@ def _attempts(instance: dg.DagsterInstance, now: datetime) -> dict[str, list[dg.
     return {path: [runs[key] for key in sorted(runs, reverse=True)] for path, runs in found.items()}
 
 
-def _latest_runs_without_registration(instance: dg.DagsterInstance) -> dict[str, str]:
+def _latest_runs_without_registration(instance: dg.DagsterInstance, names: Names) -> dict[str, str]:
     """By partition: the latest run that was to materialize it and did not, whatever became of that run."""
     storage = instance.event_log_storage
     found = {}
-    for asset in PARTITIONS:
+    for asset in partitions_of(names):
         attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
         found.update({path: run_id for path, (run_id, _) in attempts.items()})
     return found
 
 
-def _existing(instance: dg.DagsterInstance, paths: Iterable[str]) -> set[str]:
+def _existing(instance: dg.DagsterInstance, paths: Iterable[str], names: Names) -> set[str]:
     """Those of the files that have a partition: deleting it dismisses the file."""
+    partitions = partitions_of(names)
     return {
         path
-        for asset, keys in _by_asset(paths).items()
-        for path in set(keys).intersection(instance.get_dynamic_partitions(str(PARTITIONS[asset].name)))
+        for asset, keys in _by_asset(paths, names).items()
+        for path in set(keys).intersection(instance.get_dynamic_partitions(str(partitions[asset].name)))
     }
 
 
-def _failed_runs(instance: dg.DagsterInstance, after: datetime) -> Iterator[dg.RunRecord]:
+def _failed_runs(instance: dg.DagsterInstance, after: datetime, names: Names) -> Iterator[dg.RunRecord]:
     """Failed and cancelled runs of single files, newest first."""
     failed = dg.RunsFilter(statuses=list(FAILED), created_after=after)
-    return (record for record in _ours(instance, failed) if PARTITION_TAG in record.dagster_run.tags)
+    return (record for record in _ours(instance, failed, names) if PARTITION_TAG in record.dagster_run.tags)
 
 
-def _runs_of(instance: dg.DagsterInstance, paths: Sequence[str]) -> Iterator[dg.RunRecord]:
+def _runs_of(instance: dg.DagsterInstance, paths: Sequence[str], names: Names) -> Iterator[dg.RunRecord]:
     for part in _parts(paths):
-        yield from _ours(instance, dg.RunsFilter(tags={PARTITION_TAG: part}))
+        yield from _ours(instance, dg.RunsFilter(tags={PARTITION_TAG: part}), names)
 
 
 def _runs_by_id(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, dg.RunRecord]:
@@ -206,8 +211,8 @@ def _runs_by_id(instance: dg.DagsterInstance, run_ids: set[str]) -> dict[str, dg
     }
 
 
-def _ours(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.RunRecord]:
-    return (record for record in _pages(instance, wanted) if is_ours(record.dagster_run))
+def _ours(instance: dg.DagsterInstance, wanted: dg.RunsFilter, names: Names) -> Iterator[dg.RunRecord]:
+    return (record for record in _pages(instance, wanted) if is_ours(record.dagster_run, names))
 
 
 def _pages(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.RunRecord]:
@@ -220,10 +225,10 @@ def _pages(instance: dg.DagsterInstance, wanted: dg.RunsFilter) -> Iterator[dg.R
         cursor = page[-1].dagster_run.run_id
 
 
-def _registered_at(instance: dg.DagsterInstance, paths: Iterable[str]) -> dict[str, float]:
+def _registered_at(instance: dg.DagsterInstance, paths: Iterable[str], names: Names) -> dict[str, float]:
     """When those of the files that were ever registered were so last, in seconds since the epoch."""
     latest: dict[str, float] = {}
-    for asset, keys in _by_asset(paths).items():
+    for asset, keys in _by_asset(paths, names).items():
         for part in _parts(keys):
             cursor = None
             while True:
@@ -237,11 +242,11 @@ def _registered_at(instance: dg.DagsterInstance, paths: Iterable[str]) -> dict[s
     return latest
 
 
-def _by_asset(paths: Iterable[str]) -> dict[dg.AssetKey, list[str]]:
+def _by_asset(paths: Iterable[str], names: Names) -> dict[dg.AssetKey, list[str]]:
     """The partitions of each asset, of those that have any."""
     found: dict[dg.AssetKey, list[str]] = {}
     for path in paths:
-        found.setdefault(asset_of(path), []).append(path)
+        found.setdefault(asset_of(path, names), []).append(path)
     return found
 
 

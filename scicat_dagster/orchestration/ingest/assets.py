@@ -5,11 +5,13 @@ See https://docs.dagster.io/guides/build/assets/graph-backed-assets.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import dagster as dg
 
 from scicat_dagster.orchestration.ingest import ops
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import (
     ANNOUNCEMENTS,
@@ -30,26 +32,34 @@ MOST_FILES_IN_A_RUN = 200
 """Of a backfill: many share the cost of starting a run, and one that is killed does not repeat too much."""
 
 
-@dg.graph_asset(
-    # For the lineage alone: nothing is loaded.
-    ins={"announcements": dg.AssetIn(ANNOUNCEMENTS, dagster_type=dg.Nothing)},
-    partitions_def=nexus_files,
-    backfill_policy=dg.BackfillPolicy.multi_run(MOST_FILES_IN_A_RUN),
-    group_name=GROUP,
-    kinds={"kafka", "hdf5", "scicat"},
-    owners=OWNERS,
-    tags=INGESTION,
-    description="A raw dataset with its origdatablock in SciCat, one per NeXus file; its key is the "
-    "file's path. A partition that is materialized is in the catalogue; one that failed is not, and its "
-    "last run says why and what to do.",
-)
-def raw_dataset(announcements: Any) -> Any:
-    """The ingestion pipeline of a file, from the storage to the catalogue."""
-    announced = ops.wait_for_file(announcements)
-    metadata = ops.extract_metadata(announced)
-    files = ops.describe_files(metadata)
-    prepared = ops.build_dataset(metadata, files)
-    return ops.register_dataset(prepared)
+@cache
+def raw_dataset(names: Names) -> dg.AssetsDefinition:
+    """The asset, with the ops of its facility."""
+
+    @dg.graph_asset(
+        name=RAW_DATASET.path[-1],
+        key_prefix=names.prefix or None,
+        # For the lineage alone: nothing is loaded.
+        ins={"announcements": dg.AssetIn(names.key(ANNOUNCEMENTS), dagster_type=dg.Nothing)},
+        partitions_def=nexus_files(names),
+        backfill_policy=dg.BackfillPolicy.multi_run(MOST_FILES_IN_A_RUN),
+        group_name=names.name(GROUP),
+        kinds={"kafka", "hdf5", "scicat"},
+        owners=OWNERS,
+        tags=INGESTION,
+        description="A raw dataset with its origdatablock in SciCat, one per NeXus file; its key is the "
+        "file's path. A partition that is materialized is in the catalogue; one that failed is not, and its "
+        "last run says why and what to do.",
+    )
+    def raw_dataset(announcements: Any) -> Any:
+        """The ingestion pipeline of a file, from the storage to the catalogue."""
+        announced = ops.wait_for_file(names)(announcements)
+        metadata = ops.extract_metadata(names)(announced)
+        files = ops.describe_files(names)(metadata)
+        prepared = ops.build_dataset(names)(metadata, files)
+        return ops.register_dataset(names)(prepared)
+
+    return raw_dataset
 
 
 rejected_messages = dg.AssetSpec(
@@ -130,9 +140,9 @@ kafka_lag = dg.AssetSpec(
 )
 
 
-def with_freshness(hours: float) -> dg.AssetsDefinition:
+def with_freshness(hours: float, names: Names) -> dg.AssetsDefinition:
     """``raw_dataset``, shown as stale when no file was registered for so long; 0 for never."""
     if not hours:
-        return raw_dataset
+        return raw_dataset(names)
     policy = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
-    return raw_dataset.map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))
+    return raw_dataset(names).map_asset_specs(lambda spec: spec.replace_attributes(freshness_policy=policy))

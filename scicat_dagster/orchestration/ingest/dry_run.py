@@ -22,7 +22,7 @@ def would_be_posted(
     drawn = drawn_preview(metadata, facility.settings)
     posted = dg.MetadataValue.json({**built.model_dump(mode="json"), "dataset": _posted(built, facility)})
     return dg.AssetObservation(
-        RAW_DATASET,
+        facility.names.key(RAW_DATASET),
         partition=key,
         description="Dry run: nothing was registered.",
         metadata={

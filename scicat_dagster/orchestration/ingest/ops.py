@@ -5,6 +5,7 @@ another process. A run is about one file, or about the many of a backfill: ``per
 """
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from scicat_dagster.files.readiness import wait_until_complete
 from scicat_dagster.files.sidecars import write_sidecars
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.limits import tag_value
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import facility_in
 from scicat_dagster.orchestration.failures.policy import is_op_retried
 from scicat_dagster.orchestration.ingest.dry_run import would_be_posted
 from scicat_dagster.orchestration.ingest.per_file import (
@@ -36,6 +37,7 @@ from scicat_dagster.orchestration.ingest.per_file import (
 )
 from scicat_dagster.orchestration.ingest.quality_checks import job_news, news
 from scicat_dagster.orchestration.metadata import Metadata, dataset_metadata
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import key_of, path_of
 from scicat_dagster.orchestration.tags import (
     FILE_TAG,
@@ -113,32 +115,40 @@ class Prepared(ReadFile):
     built: BuiltDataset
 
 
-@dg.op(
-    ins={"announcements": dg.In(dg.Nothing)},
-    tags=kinds("hdf5"),
-    description="Wait until the file writer is done: the file opens, and its size and mtime are stable.",
-)
-def wait_for_file(
-    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: AnnouncementConfig
-) -> PerFile[AnnouncedFile]:
-    handling = facility.settings.ingestion.file_handling
-    # A worker does not wait for one file of many: what is not ready gets a run of its own.
-    delays = () if is_batch_run(context) else handling.retry_delays()
+@cache
+def wait_for_file(names: Names) -> dg.OpDefinition:
+    """The first op of the pipeline."""
 
-    def wait(key: str, _: None) -> AnnouncedFile:
-        announcement = _announcement(config)
-        path = _partition_path(key, handling.data_directory)
-        file = wait_until_complete(path, delays, data_directory=handling.data_directory)
-        is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
-        return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
+    @dg.op(
+        name=names.name("wait_for_file"),
+        required_resource_keys={names.facility},
+        out=dg.Out(io_manager_key=names.io_manager),
+        ins={"announcements": dg.In(dg.Nothing)},
+        tags=kinds("hdf5"),
+        description="Wait until the file writer is done: the file opens, and its size and mtime are stable.",
+    )
+    def wait_for_file(context: dg.OpExecutionContext, config: AnnouncementConfig) -> PerFile[AnnouncedFile]:
+        facility = facility_in(context, names)
+        handling = facility.settings.ingestion.file_handling
+        # A worker does not wait for one file of many: what is not ready gets a run of its own.
+        delays = () if is_batch_run(context) else handling.retry_delays()
 
-    # Asking for all keys of a run costs the database some answers.
-    keys = context.partition_keys if is_batch_run(context) else [context.partition_key]
-    files = PerFile[None](made=dict.fromkeys(keys))
-    announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
-    context.add_output_metadata({"configuration": str(facility.configuration.version)})
-    _allow_time_for(context, sum(found.file.size for found in announced.made.values()))
-    return announced
+        def wait(key: str, _: None) -> AnnouncedFile:
+            announcement = _announcement(config)
+            path = _partition_path(key, handling.data_directory)
+            file = wait_until_complete(path, delays, data_directory=handling.data_directory)
+            is_dry_run = config.dry_run or facility.settings.ingestion.dry_run
+            return AnnouncedFile(file=file, announcement=announcement, is_dry_run=is_dry_run)
+
+        # Asking for all keys of a run costs the database some answers.
+        keys = context.partition_keys if is_batch_run(context) else [context.partition_key]
+        files = PerFile[None](made=dict.fromkeys(keys))
+        announced = each_file(context, PerFile[AnnouncedFile], facility.op_pauses, files, wait)
+        context.add_output_metadata({"configuration": str(facility.configuration.version)})
+        _allow_time_for(context, sum(found.file.size for found in announced.made.values()))
+        return announced
+
+    return wait_for_file
 
 
 def _allow_time_for(context: dg.OpExecutionContext, size: int) -> None:
@@ -149,180 +159,221 @@ def _allow_time_for(context: dg.OpExecutionContext, size: int) -> None:
         context.instance.add_run_tags(context.run_id, {MAX_RUNTIME_TAG: str(allowed + longer)})
 
 
-@dg.op(
-    tags=kinds("hdf5", "scicat"),
-    description="Choose the schema of the file and evaluate its variables on the file and the catalogue.",
-)
-def extract_metadata(
-    context: dg.OpExecutionContext,
-    facility: dg.ResourceParam[Facility],
-    announced: PerFile[AnnouncedFile],
-) -> PerFile[ReadFile]:
-    catalogue = CachedAnswers(facility.answers if _is_first_run(context.run) else facility.catalogue)
+@cache
+def extract_metadata(names: Names) -> dg.OpDefinition:
+    """The second op: what its schema makes of a file."""
 
-    def made(sample: Sample) -> str:
-        try:
-            return make_sample(sample, facility.catalogue, facility.settings).id
-        except PermanentError as error:
-            raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
-        except TransientError as error:
-            # Tried again a few times; then a dataset must not wait for its sample.
-            if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
-                raise
-            raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
-
-    def extract(_: str, found: AnnouncedFile) -> ReadFile:
-        makes_samples = facility.settings.ingestion.samples and not found.is_dry_run
-        metadata = ingestion.extract_metadata(
-            found.file,
-            facility.schemas(),
-            catalogue,
-            facility.settings,
-            found.announcement,
-            # Its run may have failed, or not be over; whoever comes first makes it.
-            make_sample=made if makes_samples else None,
-        )
-        notices = (*facility.current.notices(), *metadata.notices)
-        return ReadFile(announced=found, metadata=metadata.model_copy(update={"notices": notices}))
-
-    return each_file(context, PerFile[ReadFile], facility.op_pauses, announced, extract)
-
-
-@dg.op(
-    tags=kinds("hdf5"),
-    description="Measure the file and those that belong to it: size, time, owner, checksum; write checksum "
-    "and announcement beside it.",
-)
-def describe_files(
-    context: dg.OpExecutionContext,
-    facility: dg.ResourceParam[Facility],
-    metadata: PerFile[ReadFile],
-) -> PerFile[FileDescription]:
-    others = [Path(other) for read in metadata.made.values() for other in read.metadata.other_files]
-    if others:
-        sizes = [read.announced.file.size for read in metadata.made.values()]
-        _allow_time_for(
-            context, sum(sizes) + sum(other.stat().st_size for other in others if other.is_file())
-        )
-
-    def describe(_: str, read: ReadFile) -> FileDescription:
-        announced, other_files = read.announced, read.metadata.other_files
-        description = ingestion.describe_files(
-            announced.file, facility.settings, announced.announcement, other_files
-        )
-        if not announced.is_dry_run:
-            write_sidecars(description)
-        return description
-
-    return each_file(context, PerFile[FileDescription], facility.op_pauses, metadata, describe)
-
-
-@dg.op(
-    tags=kinds("scicat"),
-    description="Put the dataset and its file list together as the catalogue wants them.",
-)
-def build_dataset(
-    context: dg.OpExecutionContext,
-    facility: dg.ResourceParam[Facility],
-    metadata: PerFile[ReadFile],
-    files: PerFile[FileDescription],
-) -> PerFile[Prepared]:
-    def build(key: str, read: ReadFile) -> Prepared:
-        described = files.made[key]
-        built = ingestion.build(read.metadata, described, facility.settings)
-        return Prepared(announced=read.announced, metadata=read.metadata, files=described, built=built)
-
-    complete = PerFile[ReadFile](
-        made={key: read for key, read in metadata.made.items() if key in files.made},
-        deferred=metadata.deferred | files.deferred,
+    @dg.op(
+        name=names.name("extract_metadata"),
+        required_resource_keys={names.facility},
+        out=dg.Out(io_manager_key=names.io_manager),
+        tags=kinds("hdf5", "scicat"),
+        description="Choose the schema of the file and evaluate its variables on the file and the catalogue.",
     )
-    prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
-    tags = {
-        FILE_TAG: {Path(key).name for key in prepared.made},
-        INSTRUMENT_TAG: {made.metadata.instrument for made in prepared.made.values()},
-        PROPOSAL_TAG: {str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()},
-    }
-    # Of a batch run only what they have in common.
-    common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
-    cleaned = {name: tag_value(value) for name, value in common.items()}
-    context.instance.add_run_tags(context.run_id, {name: value for name, value in cleaned.items() if value})
-    for key, made in prepared.made.items():
-        for notice in made.built.notices:
-            context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)
-    return prepared
+    def extract_metadata(
+        context: dg.OpExecutionContext,
+        announced: PerFile[AnnouncedFile],
+    ) -> PerFile[ReadFile]:
+        facility = facility_in(context, names)
+        catalogue = CachedAnswers(facility.answers if _is_first_run(context.run) else facility.catalogue)
 
+        def made(sample: Sample) -> str:
+            try:
+                return make_sample(sample, facility.catalogue, facility.settings).id
+            except PermanentError as error:
+                raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
+            except TransientError as error:
+                # Tried again a few times; then a dataset must not wait for its sample.
+                if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
+                    raise
+                raise LookupError(f"{error.what} {_SAMPLE_LATER}") from None
 
-@dg.op(
-    tags=kinds("scicat"),
-    description="Make sure that the catalogue holds the dataset and its origdatablock, each exactly once.",
-    # Nothing to store: an IO manager would take the partition key, a path, for a place to write to.
-    out=dg.Out(dg.Nothing, is_required=False),
-)
-def register_dataset(
-    context: dg.OpExecutionContext,
-    facility: dg.ResourceParam[Facility],
-    prepared: PerFile[Prepared],
-) -> Any:
-    # Also where the brake was pulled after the run had begun.
-    braked = facility.settings.ingestion.dry_run
-    if braked or any(made.announced.is_dry_run for made in prepared.made.values()):
-        for key, made in prepared.made.items():
-            context.log_event(would_be_posted(key, made.built, made.metadata, facility))
-        return
-
-    files = [made.built for made in prepared.made.values()] if is_batch_run(context) else []
-    new = unregistered(files, facility.catalogue, facility.settings.ingestion)
-
-    def converge(_: str, made: Prepared) -> Converged:
-        converging = register_new if made.built.data_file in new else register
-        registration = converging(made.built, facility.catalogue, facility.settings.ingestion)
-        wanted = wanted_jobs(made.metadata, made.built, registration.pid)
-        registration = with_jobs(registration, wanted, facility.catalogue)
-        return Converged(registration=registration, preview=attached(made, registration))
-
-    def attached(made: Prepared, registration: Registration) -> DatasetPreview:
-        try:
-            return attach_preview(
-                made.metadata, made.built, registration, facility.catalogue, facility.settings
+        def extract(_: str, found: AnnouncedFile) -> ReadFile:
+            makes_samples = facility.settings.ingestion.samples and not found.is_dry_run
+            metadata = ingestion.extract_metadata(
+                found.file,
+                facility.schemas(),
+                catalogue,
+                facility.settings,
+                found.announcement,
+                # Its run may have failed, or not be over; whoever comes first makes it.
+                make_sample=made if makes_samples else None,
             )
-        except TransientError as error:
-            # Tried again a few times; then a registered file must not be a failed one for want of a picture.
-            if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
-                raise
-            return not_attached(error)
+            notices = (*facility.current.notices(), *metadata.notices)
+            return ReadFile(announced=found, metadata=metadata.model_copy(update={"notices": notices}))
 
-    def shown(key: str, converged: Converged) -> Metadata:
-        made, registration = prepared.made[key], converged.registration
-        return dataset_metadata(
-            made.metadata,
-            made.files,
-            made.built,
-            registration,
-            converged.preview,
-            page=facility.catalogue.dataset_page(registration.pid),
-            configuration=facility.configuration.version,
-            stages=_stages(context, made.announced.announcement),
-        )
+        return each_file(context, PerFile[ReadFile], facility.op_pauses, announced, extract)
 
-    registered = each_file(context, PerFile[Converged], facility.op_pauses, prepared, converge)
-    done = [(prepared.made[key].built, found.registration) for key, found in registered.made.items()]
-    pids = {registration.pid: built for built, registration in done}
-    jobs = {built.data_file: registration.jobs for built, registration in done}
-    for evaluation in (*news(facility, context.instance, pids), *job_news(jobs)):
-        context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
-    if not is_batch_run(context):
-        key = context.partition_key
-        yield dg.Output(None, metadata=shown(key, registered.made[key]))
-        return
-    log_materializations(
-        context,
-        [
-            dg.AssetMaterialization(RAW_DATASET, partition=key, metadata=shown(key, converged))
-            for key, converged in registered.made.items()
-        ],
+    return extract_metadata
+
+
+@cache
+def describe_files(names: Names) -> dg.OpDefinition:
+    """The third op: the files of the dataset."""
+
+    @dg.op(
+        name=names.name("describe_files"),
+        required_resource_keys={names.facility},
+        out=dg.Out(io_manager_key=names.io_manager),
+        tags=kinds("hdf5"),
+        description="Measure the file and those that belong to it: size, time, owner, checksum; write "
+        "checksum and announcement beside it.",
     )
-    if registered.deferred:
-        raise failure_of(context, registered.deferred)
+    def describe_files(
+        context: dg.OpExecutionContext,
+        metadata: PerFile[ReadFile],
+    ) -> PerFile[FileDescription]:
+        facility = facility_in(context, names)
+        others = [Path(other) for read in metadata.made.values() for other in read.metadata.other_files]
+        if others:
+            sizes = [read.announced.file.size for read in metadata.made.values()]
+            _allow_time_for(
+                context, sum(sizes) + sum(other.stat().st_size for other in others if other.is_file())
+            )
+
+        def describe(_: str, read: ReadFile) -> FileDescription:
+            announced, other_files = read.announced, read.metadata.other_files
+            description = ingestion.describe_files(
+                announced.file, facility.settings, announced.announcement, other_files
+            )
+            if not announced.is_dry_run:
+                write_sidecars(description)
+            return description
+
+        return each_file(context, PerFile[FileDescription], facility.op_pauses, metadata, describe)
+
+    return describe_files
+
+
+@cache
+def build_dataset(names: Names) -> dg.OpDefinition:
+    """The fourth op: the request bodies."""
+
+    @dg.op(
+        name=names.name("build_dataset"),
+        required_resource_keys={names.facility},
+        out=dg.Out(io_manager_key=names.io_manager),
+        tags=kinds("scicat"),
+        description="Put the dataset and its file list together as the catalogue wants them.",
+    )
+    def build_dataset(
+        context: dg.OpExecutionContext,
+        metadata: PerFile[ReadFile],
+        files: PerFile[FileDescription],
+    ) -> PerFile[Prepared]:
+        facility = facility_in(context, names)
+
+        def build(key: str, read: ReadFile) -> Prepared:
+            described = files.made[key]
+            built = ingestion.build(read.metadata, described, facility.settings)
+            return Prepared(announced=read.announced, metadata=read.metadata, files=described, built=built)
+
+        complete = PerFile[ReadFile](
+            made={key: read for key, read in metadata.made.items() if key in files.made},
+            deferred=metadata.deferred | files.deferred,
+        )
+        prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
+        tags = {
+            FILE_TAG: {Path(key).name for key in prepared.made},
+            INSTRUMENT_TAG: {made.metadata.instrument for made in prepared.made.values()},
+            PROPOSAL_TAG: {
+                str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
+            },
+        }
+        # Of a batch run only what they have in common.
+        common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
+        cleaned = {name: tag_value(value) for name, value in common.items()}
+        context.instance.add_run_tags(
+            context.run_id, {name: value for name, value in cleaned.items() if value}
+        )
+        for key, made in prepared.made.items():
+            for notice in made.built.notices:
+                context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)
+        return prepared
+
+    return build_dataset
+
+
+@cache
+def register_dataset(names: Names) -> dg.OpDefinition:
+    """The last op."""
+
+    @dg.op(
+        name=names.name("register_dataset"),
+        required_resource_keys={names.facility},
+        tags=kinds("scicat"),
+        description="Make sure that the catalogue holds the dataset and its origdatablock, each exactly "
+        "once.",
+        # Nothing to store: an IO manager would take the partition key, a path, for a place to write to.
+        out=dg.Out(dg.Nothing, is_required=False),
+    )
+    def register_dataset(
+        context: dg.OpExecutionContext,
+        prepared: PerFile[Prepared],
+    ) -> Any:
+        facility = facility_in(context, names)
+        # Also where the brake was pulled after the run had begun.
+        braked = facility.settings.ingestion.dry_run
+        if braked or any(made.announced.is_dry_run for made in prepared.made.values()):
+            for key, made in prepared.made.items():
+                context.log_event(would_be_posted(key, made.built, made.metadata, facility))
+            return
+
+        files = [made.built for made in prepared.made.values()] if is_batch_run(context) else []
+        new = unregistered(files, facility.catalogue, facility.settings.ingestion)
+
+        def converge(_: str, made: Prepared) -> Converged:
+            converging = register_new if made.built.data_file in new else register
+            registration = converging(made.built, facility.catalogue, facility.settings.ingestion)
+            wanted = wanted_jobs(made.metadata, made.built, registration.pid)
+            registration = with_jobs(registration, wanted, facility.catalogue)
+            return Converged(registration=registration, preview=attached(made, registration))
+
+        def attached(made: Prepared, registration: Registration) -> DatasetPreview:
+            try:
+                return attach_preview(
+                    made.metadata, made.built, registration, facility.catalogue, facility.settings
+                )
+            except TransientError as error:
+                # Tried again a few times; then a registered file must not fail for want of a picture.
+                if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
+                    raise
+                return not_attached(error)
+
+        def shown(key: str, converged: Converged) -> Metadata:
+            made, registration = prepared.made[key], converged.registration
+            return dataset_metadata(
+                made.metadata,
+                made.files,
+                made.built,
+                registration,
+                converged.preview,
+                page=facility.catalogue.dataset_page(registration.pid),
+                configuration=facility.configuration.version,
+                stages=_stages(context, made.announced.announcement),
+            )
+
+        registered = each_file(context, PerFile[Converged], facility.op_pauses, prepared, converge)
+        done = [(prepared.made[key].built, found.registration) for key, found in registered.made.items()]
+        pids = {registration.pid: built for built, registration in done}
+        jobs = {built.data_file: registration.jobs for built, registration in done}
+        for evaluation in (*news(facility, context.instance, pids), *job_news(jobs, names)):
+            context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
+        if not is_batch_run(context):
+            key = context.partition_key
+            yield dg.Output(None, metadata=shown(key, registered.made[key]))
+            return
+        log_materializations(
+            context,
+            [
+                dg.AssetMaterialization(names.key(RAW_DATASET), partition=key, metadata=shown(key, converged))
+                for key, converged in registered.made.items()
+            ],
+        )
+        if registered.deferred:
+            raise failure_of(context, registered.deferred)
+
+    return register_dataset
 
 
 def _is_first_run(run: dg.DagsterRun) -> bool:

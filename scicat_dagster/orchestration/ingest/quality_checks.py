@@ -15,8 +15,9 @@ from scicat_dagster.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.metadata import jobs_in, notices_table
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import PID, RAW_DATASET
 from scicat_dagster.scicat.models import PostedJob
@@ -27,13 +28,9 @@ _MOST_FINDINGS = 200
 _LATEST_FILES = 20
 _SAID_AGAIN_SECONDS = 60
 
-_SPECS = [dg.AssetCheckSpec(name, asset=RAW_DATASET, description=text) for name, text in QUESTIONS.items()]
+JOBS_POSTED = "jobs_posted"
 
-JOBS_POSTED = dg.AssetCheckSpec(
-    "jobs_posted",
-    asset=RAW_DATASET,
-    description="The jobs of the file's schema are posted. The dataset is registered all the same.",
-)
+_JOBS_ARE_POSTED = "The jobs of the file's schema are posted. The dataset is registered all the same."
 
 
 def news(
@@ -52,24 +49,26 @@ def news(
             if now - facility.found_good_at.get(question, -math.inf) < _SAID_AGAIN_SECONDS:
                 continue
             facility.found_good_at[question] = now
-            if _is_finding_in_sight(instance, question, facility.finding_seconds):
+            if _is_finding_in_sight(instance, question, facility):
                 continue
         yield evaluation
 
 
-def job_news(jobs: Mapping[str, Sequence[PostedJob]]) -> Iterator[dg.AssetCheckEvaluation]:
+def job_news(
+    jobs: Mapping[str, Sequence[PostedJob]], names: Names = UNPREFIXED
+) -> Iterator[dg.AssetCheckEvaluation]:
     """What became of the jobs of the files of a run, by their paths; nothing where no schema has any."""
     if any(jobs.values()):
-        yield _job_evaluation(jobs)
+        yield _job_evaluation(jobs, names)
 
 
-def _job_evaluation(jobs: Mapping[str, Sequence[PostedJob]]) -> dg.AssetCheckEvaluation:
+def _job_evaluation(jobs: Mapping[str, Sequence[PostedJob]], names: Names) -> dg.AssetCheckEvaluation:
     posted = [(file, job) for file, those in jobs.items() for job in those]
     failed = [(file, job) for file, job in posted if job.state not in {"posted", "was there"}]
     findings = [Notice(subject=f"{Path(file).name}: {job.name}", reason=job.reason) for file, job in failed]
     return dg.AssetCheckEvaluation(
-        asset_key=RAW_DATASET,
-        check_name=JOBS_POSTED.name,
+        asset_key=names.key(RAW_DATASET),
+        check_name=JOBS_POSTED,
         passed=not findings,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{len(findings)} of {len(posted)} jobs are not posted. The datasets are registered.",
@@ -80,12 +79,13 @@ def _job_evaluation(jobs: Mapping[str, Sequence[PostedJob]]) -> dg.AssetCheckEva
     )
 
 
-def _is_finding_in_sight(instance: dg.DagsterInstance, question: str, seconds: float) -> bool:
-    latest = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(RAW_DATASET, question))
+def _is_finding_in_sight(instance: dg.DagsterInstance, question: str, facility: Facility) -> bool:
+    key = dg.AssetCheckKey(facility.names.key(RAW_DATASET), question)
+    latest = instance.get_latest_asset_check_evaluation_record(key)
     return (
         latest is not None
         and latest.status is AssetCheckExecutionRecordStatus.FAILED
-        and time.time() - latest.create_timestamp < seconds
+        and time.time() - latest.create_timestamp < facility.finding_seconds
     )
 
 
@@ -96,7 +96,7 @@ def evaluations(
     endpoints = facility.settings.scicat.api_endpoints
     for verdict in judge(registered, facility.catalogue, facility.answers, endpoints):
         yield dg.AssetCheckEvaluation(
-            asset_key=RAW_DATASET,
+            asset_key=facility.names.key(RAW_DATASET),
             check_name=verdict.question,
             passed=verdict.is_good,
             # The file is in the catalogue: a person should look, but nothing is broken.
@@ -124,41 +124,55 @@ def _shown(verdict: Verdict, built: Iterable[BuiltDataset]) -> dict[str, dg.Meta
     return shown
 
 
-@dg.multi_asset_check(
-    specs=[*_SPECS, JOBS_POSTED],
-    can_subset=True,
-    description=f"Looks at the {_LATEST_FILES} files again that were registered last. The run of each file "
-    "evaluates the same checks.",
-)
-def latest_files(
-    context: dg.AssetCheckExecutionContext, facility: dg.ResourceParam[Facility]
-) -> Iterator[dg.AssetCheckResult]:
-    registered = {}
-    jobs = {}
-    records = context.instance.fetch_materializations(RAW_DATASET, limit=_LATEST_FILES).records
-    if records and records[0].run_id == context.run.run_id:
-        # A run that was started from the asset's page has evaluated them already.
-        return
-    for record in records:
-        materialization = record.asset_materialization
-        if materialization is not None and materialization.partition:
-            jobs[materialization.partition] = jobs_in(materialization.metadata)
-            try:
-                handling = facility.settings.ingestion.file_handling
-                path = path_of(materialization.partition, handling.data_directory)
-                metadata = extract_again(path, facility.schemas(), facility.catalogue, facility.settings)
-                built = build_again(metadata, facility.settings)
-            except IngestionError as error:
-                context.log.warning("%s: %s", materialization.partition, error)
-            else:
-                registered[str(materialization.metadata[PID].value)] = built
-    for evaluation in (*evaluations(facility, registered), _job_evaluation(jobs)):
-        if dg.AssetCheckKey(RAW_DATASET, evaluation.check_name) not in context.selected_asset_check_keys:
-            continue
-        yield dg.AssetCheckResult(
-            check_name=evaluation.check_name,
-            passed=evaluation.passed,
-            severity=evaluation.severity,
-            description=evaluation.description,
-            metadata=evaluation.metadata,
-        )
+def latest_files(names: Names) -> dg.AssetChecksDefinition:
+    """The checks, executed by hand."""
+
+    @dg.multi_asset_check(
+        name=names.name("latest_files"),
+        specs=[
+            dg.AssetCheckSpec(name, asset=names.key(RAW_DATASET), description=text)
+            for name, text in {**QUESTIONS, JOBS_POSTED: _JOBS_ARE_POSTED}.items()
+        ],
+        required_resource_keys={names.facility},
+        can_subset=True,
+        description=f"Looks at the {_LATEST_FILES} files again that were registered last. The run of each "
+        "file evaluates the same checks.",
+    )
+    def latest_files(
+        context: dg.AssetCheckExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult]:
+        facility = facility_in(context, names)
+        registered = {}
+        jobs = {}
+        records = context.instance.fetch_materializations(names.key(RAW_DATASET), limit=_LATEST_FILES).records
+        if records and records[0].run_id == context.run.run_id:
+            # A run that was started from the asset's page has evaluated them already.
+            return
+        for record in records:
+            materialization = record.asset_materialization
+            if materialization is not None and materialization.partition:
+                jobs[materialization.partition] = jobs_in(materialization.metadata)
+                try:
+                    handling = facility.settings.ingestion.file_handling
+                    path = path_of(materialization.partition, handling.data_directory)
+                    metadata = extract_again(path, facility.schemas(), facility.catalogue, facility.settings)
+                    built = build_again(metadata, facility.settings)
+                except IngestionError as error:
+                    context.log.warning("%s: %s", materialization.partition, error)
+                else:
+                    registered[str(materialization.metadata[PID].value)] = built
+        for evaluation in (*evaluations(facility, registered), _job_evaluation(jobs, names)):
+            if (
+                dg.AssetCheckKey(evaluation.asset_key, evaluation.check_name)
+                not in context.selected_asset_check_keys
+            ):
+                continue
+            yield dg.AssetCheckResult(
+                check_name=evaluation.check_name,
+                passed=evaluation.passed,
+                severity=evaluation.severity,
+                description=evaluation.description,
+                metadata=evaluation.metadata,
+            )
+
+    return latest_files

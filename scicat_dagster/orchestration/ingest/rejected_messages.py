@@ -15,6 +15,7 @@ from scicat_dagster.errors import Problem
 from scicat_dagster.kafka.batch import Gap
 from scicat_dagster.kafka.messages import FileWritten, Position, Rejected
 from scicat_dagster.orchestration.metadata import problem_metadata
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.tags import PROBLEM, REJECTED_MESSAGE, REJECTED_MESSAGES
 
 _PAGE = 200
@@ -40,7 +41,7 @@ class RejectedMessage(BaseModel):
         return Position(self.topic, self.partition, self.offset)
 
 
-def rejected_event(rejected: Rejected) -> dg.AssetObservation:
+def rejected_event(rejected: Rejected, names: Names = UNPREFIXED) -> dg.AssetObservation:
     """What Dagster keeps of a rejected message, so that it can be looked at and sent again."""
     position, value = rejected.position, rejected.value or b""
     problem = Problem(what=rejected.reason, remedy=rejected.remedy)
@@ -62,18 +63,18 @@ def rejected_event(rejected: Rejected) -> dg.AssetObservation:
     if rejected.file_path:
         metadata["file"] = dg.MetadataValue.text(rejected.file_path)
     return dg.AssetObservation(
-        REJECTED_MESSAGES, description=f"{position}: {rejected.reason}", metadata=metadata
+        names.key(REJECTED_MESSAGES), description=f"{position}: {rejected.reason}", metadata=metadata
     )
 
 
-def superseded_event(written: FileWritten) -> dg.AssetObservation:
+def superseded_event(written: FileWritten, names: Names = UNPREFIXED) -> dg.AssetObservation:
     """What Dagster keeps of a message that another one for the same file came after, in one tick."""
     problem = Problem(
         what="Another message for the same file came right after it.",
         remedy="Nothing: the file has a run, with the later message.",
     )
     return dg.AssetObservation(
-        REJECTED_MESSAGES,
+        names.key(REJECTED_MESSAGES),
         description=f"{written.position}: another message for {written.file_path} came right after it",
         metadata={
             **problem_metadata(problem),
@@ -84,11 +85,11 @@ def superseded_event(written: FileWritten) -> dg.AssetObservation:
     )
 
 
-def gap_event(gap: Gap) -> dg.AssetObservation:
+def gap_event(gap: Gap, names: Names = UNPREFIXED) -> dg.AssetObservation:
     """What Dagster keeps of messages that Kafka deleted before they were read."""
     problem = Problem(what=gap.reason, remedy="Find the files of that time on disk and backfill them.")
     return dg.AssetObservation(
-        REJECTED_MESSAGES,
+        names.key(REJECTED_MESSAGES),
         description=gap_as_text(gap),
         metadata={
             **problem_metadata(problem),
@@ -99,14 +100,14 @@ def gap_event(gap: Gap) -> dg.AssetObservation:
     )
 
 
-def skipped_event(position: Position) -> dg.AssetObservation:
+def skipped_event(position: Position, names: Names = UNPREFIXED) -> dg.AssetObservation:
     """What Dagster keeps of a message that a person skipped."""
     problem = Problem(
         what="It was skipped by hand, without being read.",
         remedy="Find the file that was meant and backfill it.",
     )
     return dg.AssetObservation(
-        REJECTED_MESSAGES,
+        names.key(REJECTED_MESSAGES),
         description=f"{position}: skipped by hand",
         metadata={**problem_metadata(problem), **_position_metadata(position)},
     )
@@ -120,12 +121,12 @@ def gap_as_text(gap: Gap) -> str:
     return f"{place}: {gap.lost} messages from offset {gap.expected} on were never read. {gap.reason}"
 
 
-def rejections(instance: dg.DagsterInstance) -> Iterator[RejectedMessage]:
+def rejections(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> Iterator[RejectedMessage]:
     """The rejected messages, newest first. A tick that was repeated may have reported one twice."""
     cursor = None
     seen: set[Position] = set()
     while True:
-        page = instance.fetch_observations(REJECTED_MESSAGES, limit=_PAGE, cursor=cursor)
+        page = instance.fetch_observations(names.key(REJECTED_MESSAGES), limit=_PAGE, cursor=cursor)
         for record in page.records:
             message = _message(record)
             if message is not None and message.position not in seen:

@@ -19,7 +19,8 @@ from scicat_dagster.kafka.messages import (
     read_message,
 )
 from scicat_dagster.limits import LARGEST_TICK_BYTES
-from scicat_dagster.orchestration.ingest.jobs import config_of, ingest_file, job_of
+from scicat_dagster.orchestration.ingest.jobs import config_of, job_of
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import key_of, sample_key_of
 from scicat_dagster.orchestration.tags import (
     JOB_TAG,
@@ -58,6 +59,7 @@ def plan_tick(
     data_directory: str = "",
     most_bytes: int = LARGEST_TICK_BYTES,
     schemas: Collection[str] = (WRDN,),
+    names: Names = UNPREFIXED,
 ) -> TickPlan:
     """Sort messages into files to register, runs that started, rejected and foreign ones. Never raises.
 
@@ -68,7 +70,8 @@ def plan_tick(
     plan, cursor, room = TickPlan(), cursor or Cursor(), most_bytes
     latest: dict[str, FileWritten] = {}
     for message in messages:
-        outcome = _requested(read_message(message, data_directory, schemas), message, cursor, data_directory)
+        found = read_message(message, data_directory, schemas)
+        outcome = _requested(found, message, cursor, data_directory, names)
         room -= outcome.size
         if room < 0 and plan.taken:
             break
@@ -106,6 +109,7 @@ def _requested(
     message: KafkaMessage,
     cursor: Cursor,
     data_directory: str,
+    names: Names,
 ) -> _Outcome:
     match found:
         case Ignored():
@@ -115,9 +119,9 @@ def _requested(
     try:
         key = key_of(found.file_path, data_directory)
         if isinstance(found, RunStarted):
-            request = _sample_request(found, cursor, key)
+            request = _sample_request(found, cursor, key, names)
         else:
-            request = _run_request(found, cursor, key)
+            request = _run_request(found, cursor, key, names)
         size = len(json.dumps([request.run_config, request.tags]))
     except (ValueError, RecursionError) as error:
         rejected = Rejected(
@@ -137,7 +141,7 @@ def _size_of(rejected: Rejected) -> int:
     return len(json.dumps(texts)) + 4 * len(rejected.kept_value) // 3 + _ROOM_FOR_AN_EVENT
 
 
-def _run_request(written: FileWritten, cursor: Cursor, partition_key: str) -> dg.RunRequest:
+def _run_request(written: FileWritten, cursor: Cursor, partition_key: str, names: Names) -> dg.RunRequest:
     announcement = written.model_dump_json()
     # The run reads it back; and so that nothing is lost on the way, it has to be the same.
     if FileWritten.model_validate_json(announcement) != written:
@@ -145,18 +149,18 @@ def _run_request(written: FileWritten, cursor: Cursor, partition_key: str) -> dg
     return dg.RunRequest(
         # Dagster never requests a key twice, and a topic that was re-created counts from 0 again.
         run_key=cursor.name_of(written.position),
-        job_name=ingest_file.name,
+        job_name=job_of(partition_key, names),
         partition_key=partition_key,
-        run_config=config_of(announcement=announcement),
+        run_config=config_of(names, announcement=announcement),
         tags=_tags_of(written, partition_key),
     )
 
 
-def _sample_request(started: RunStarted, cursor: Cursor, file_key: str) -> dg.RunRequest:
+def _sample_request(started: RunStarted, cursor: Cursor, file_key: str, names: Names) -> dg.RunRequest:
     partition_key = sample_key_of(file_key)
     return dg.RunRequest(
         run_key=cursor.name_of(started.position),
-        job_name=job_of(partition_key),
+        job_name=job_of(partition_key, names),
         partition_key=partition_key,
         tags=_tags_of(started, partition_key),
     )

@@ -6,15 +6,18 @@ gets an answer. The runs are those that a message leads to, in no topic.
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 from pydantic import ValidationError
 
 from scicat_dagster.config.models import HealthCheckSettings
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.kafka.messages import FileWritten
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import facility_in
 from scicat_dagster.orchestration.ingest.jobs import config_of, has_run, ingest_file
 from scicat_dagster.orchestration.integration.progress import Progress
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.operations.health import Home
 from scicat_dagster.orchestration.partitions import add_requests, key_of
 from scicat_dagster.orchestration.tags import (
@@ -32,7 +35,7 @@ from scicat_dagster.orchestration.tags import (
 MOST_FILES_PER_TICK = 200
 
 
-def store(home: Home, written: FileWritten, data_directory: str) -> str:
+def store(home: Home, written: FileWritten, data_directory: str, names: Names = UNPREFIXED) -> str:
     """Store an announcement; its partition key, when the database has it.
 
     Raises
@@ -47,7 +50,7 @@ def store(home: Home, written: FileWritten, data_directory: str) -> str:
         raise PermanentError("metadata: It would be read back as something else.", remedy="Simplify it.")
     key = key_of(written.file_path, data_directory)
     event = dg.AssetObservation(
-        ANNOUNCEMENTS, description=f"{key} was posted.", metadata={POSTED_ANNOUNCEMENT: text}
+        names.key(ANNOUNCEMENTS), description=f"{key} was posted.", metadata={POSTED_ANNOUNCEMENT: text}
     )
     try:
         home.instance().report_runless_asset_event(event)
@@ -62,13 +65,14 @@ def store(home: Home, written: FileWritten, data_directory: str) -> str:
     return key
 
 
-def posted_announcements_sensor(settings: HealthCheckSettings) -> dg.SensorDefinition:
+def posted_announcements_sensor(settings: HealthCheckSettings, names: Names) -> dg.SensorDefinition:
     """The sensor. It looks seldom where nobody can post: what was stored before must not lie there."""
     can_be_posted = bool(settings.announce_token.get_secret_value())
 
     @dg.sensor(
-        name="posted_announcements_sensor",
-        job=ingest_file,
+        name=names.name("posted_announcements_sensor"),
+        job=ingest_file(names),
+        required_resource_keys={names.facility},
         minimum_interval_seconds=5 if can_be_posted else 300,
         default_status=dg.DefaultSensorStatus.RUNNING,
         owners=OWNERS,
@@ -76,11 +80,12 @@ def posted_announcements_sensor(settings: HealthCheckSettings) -> dg.SensorDefin
         description="Requests one run of ingest_file for each file that was announced by `POST /announce`; "
         "none where its job has a run already, because Kafka has announced it as well.",
     )
-    def sensor(context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]) -> dg.SensorResult:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult:
+        facility = facility_in(context, names)
         data_directory = facility.settings.ingestion.file_handling.data_directory
         before = Progress.parse(context.cursor)
         fetch = context.instance.fetch_observations
-        behind, records = before.seen(ANNOUNCEMENTS, fetch, MOST_FILES_PER_TICK)
+        behind, records = before.seen(names.key(ANNOUNCEMENTS), fetch, MOST_FILES_PER_TICK)
         # The last one for each file, as of several messages.
         latest = {
             key_of(written.file_path, data_directory): (record.storage_id, written)
@@ -88,13 +93,15 @@ def posted_announcements_sensor(settings: HealthCheckSettings) -> dg.SensorDefin
             if (written := _announced(context, record)) is not None
         }
         requests = [
-            _run_request(key, storage_id, written)
+            _run_request(key, storage_id, written, names)
             for key, (storage_id, written) in latest.items()
-            if not has_run(context.instance, key, written.job_id)
+            if not has_run(context.instance, key, written.job_id, names)
         ]
         return dg.SensorResult(
             run_requests=requests,
-            dynamic_partitions_requests=add_requests([str(request.partition_key) for request in requests]),
+            dynamic_partitions_requests=add_requests(
+                [str(request.partition_key) for request in requests], names
+            ),
             cursor=before.after(behind, [record.storage_id for record in records]).model_dump_json(),
             skip_reason=None if requests else f"{len(records)} files were announced, none of them news.",
         )
@@ -113,15 +120,15 @@ def _announced(context: dg.SensorEvaluationContext, record: dg.EventLogRecord) -
         return None
 
 
-def _run_request(key: str, storage_id: int, written: FileWritten) -> dg.RunRequest:
+def _run_request(key: str, storage_id: int, written: FileWritten, names: Names) -> dg.RunRequest:
     return dg.RunRequest(
         # Dagster never requests a key twice, so that a tick that is repeated is harmless.
         run_key=f"posted:{storage_id}",
         partition_key=key,
-        run_config=config_of(announcement=written.model_dump_json()),
+        run_config=config_of(names, announcement=written.model_dump_json()),
         tags={
             JOB_TAG: written.job_id,
-            REQUESTED_BY_TAG: POSTED,
+            REQUESTED_BY_TAG: names.name(POSTED),
             **file_tags(key),
             **instrument_tags(written.instrument),
         },

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster.orchestration.operations.today import events_after
+from scicat_dagster.orchestration.events import events_after
 
 SETTLED_AFTER = timedelta(seconds=30)
 """From then on no event appears any more before one that is this old."""

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.config.models import EventSettings, KafkaSettings
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.notifications.registered import Receiver, RegisteredEvent, receivers
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.integration.progress import Progress
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import (
     INSTRUMENT,
@@ -53,12 +54,15 @@ class EventsCursor(BaseModel):
         return cls.model_validate_json(cursor) if cursor else cls()
 
 
-def registered_events_sensor(settings: EventSettings, kafka: KafkaSettings) -> dg.SensorDefinition:
+def registered_events_sensor(
+    settings: EventSettings, kafka: KafkaSettings, names: Names
+) -> dg.SensorDefinition:
     """The sensor; on from the start where the configuration has a receiver."""
     is_wanted = bool(receivers(settings, kafka))
 
     @dg.sensor(
-        name="registered_events_sensor",
+        name=names.name("registered_events_sensor"),
+        required_resource_keys={names.facility},
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
         owners=OWNERS,
@@ -67,9 +71,8 @@ def registered_events_sensor(settings: EventSettings, kafka: KafkaSettings) -> d
         "least once. A receiver that is away gets them when it is back; one that is new gets those of "
         "datasets that are registered from then on.",
     )
-    def sensor(
-        context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
-    ) -> dg.SensorResult | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult | dg.SkipReason:
+        facility = facility_in(context, names)
         found = receivers(facility.settings.events, facility.settings.kafka)
         if not found:
             return dg.SensorResult(
@@ -83,7 +86,7 @@ def registered_events_sensor(settings: EventSettings, kafka: KafkaSettings) -> d
         for receiver in found:
             progress = before.receivers.get(receiver.name)
             if progress is None:
-                after[receiver.name] = _from_now_on(context.instance)
+                after[receiver.name] = _from_now_on(context.instance, names)
                 continue
             after[receiver.name], sent, failed = _told(context.instance, facility, receiver, progress)
             said.append(f"{receiver.name}: {sent} events")
@@ -101,8 +104,8 @@ def registered_events_sensor(settings: EventSettings, kafka: KafkaSettings) -> d
     return sensor
 
 
-def _from_now_on(instance: dg.DagsterInstance) -> Progress:
-    latest = instance.fetch_materializations(RAW_DATASET, limit=1).records
+def _from_now_on(instance: dg.DagsterInstance, names: Names) -> Progress:
+    latest = instance.fetch_materializations(names.key(RAW_DATASET), limit=1).records
     return Progress(settled=latest[0].storage_id if latest else 0)
 
 
@@ -110,7 +113,8 @@ def _told(
     instance: dg.DagsterInstance, facility: Facility, receiver: Receiver, progress: Progress
 ) -> tuple[Progress, int, list[IngestionError]]:
     """Tell a receiver what it has not got: its progress, how many events it has got, and what went wrong."""
-    behind, records = progress.seen(RAW_DATASET, instance.fetch_materializations, MOST_EVENTS_PER_TICK)
+    asset = facility.names.key(RAW_DATASET)
+    behind, records = progress.seen(asset, instance.fetch_materializations, MOST_EVENTS_PER_TICK)
     events = [(record, _event(record, facility)) for record in records]
     to_send = [(record, event) for record, event in events if event is not None]
     delivery = receiver.send([event for _, event in to_send]) if to_send else None

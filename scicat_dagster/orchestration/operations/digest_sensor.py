@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
+from typing import Any
 
 import dagster as dg
 
@@ -15,8 +16,9 @@ from scicat_dagster.diagnostics.checkup import Checkup
 from scicat_dagster.errors import IngestionError, without_file
 from scicat_dagster.notifications.channels import channels
 from scicat_dagster.notifications.message import Condition, Digest, FailedEntry, digest
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.operations.health import Home, dagster_checks
 from scicat_dagster.orchestration.operations.news import DigestCursor, News, Told, news
 from scicat_dagster.orchestration.partitions import is_ours
@@ -68,14 +70,14 @@ def not_well(facility: Facility, instance: dg.DagsterInstance) -> tuple[Conditio
 
     Kafka, the storage and SciCat are ``today_sensor``'s, which does not wait for the next digest.
     """
-    checks = dagster_checks(Home(lambda: instance), facility.current)
+    checks = dagster_checks(Home(lambda: instance), facility.current, facility.names)
     return (
         *(
             Condition(name=check.name, what=check.words, what_to_do=check.remedy)
             for check in Checkup(checks).look().checks
             if not check.ok
         ),
-        *unended_conditions(reported_unended(instance)),
+        *unended_conditions(reported_unended(instance, facility.names)),
     )
 
 
@@ -87,18 +89,21 @@ def unended_conditions(found: Sequence[UnendedRun]) -> Iterator[Condition]:
         yield Condition(name=name, what=what, what_to_do=each.remedy, since=each.run.started)
 
 
-def _around(instance: dg.DagsterInstance, conditions: tuple[Condition, ...], told: Told) -> Around:
+def _around(
+    instance: dg.DagsterInstance, conditions: tuple[Condition, ...], told: Told, names: Names
+) -> Around:
     if told.rejected is None:
         # What was rejected before anybody was to be told is in the list of messages.
-        latest = instance.fetch_observations(REJECTED_MESSAGES, limit=1).records
+        latest = instance.fetch_observations(names.key(REJECTED_MESSAGES), limit=1).records
         return Around(conditions, 0, latest[0].storage_id if latest else 0)
-    wanted = dg.AssetRecordsFilter(REJECTED_MESSAGES, after_storage_id=told.rejected)
+    wanted = dg.AssetRecordsFilter(names.key(REJECTED_MESSAGES), after_storage_id=told.rejected)
     records = instance.fetch_observations(wanted, limit=_MOST_REJECTED, ascending=True).records
     return Around(conditions, len(records), records[-1].storage_id if records else told.rejected)
 
 
 def digest_sensor(
     settings: NotificationSettings,
+    names: Names,
     look: Callable[[Facility, dg.DagsterInstance], tuple[Condition, ...]] = not_well,
 ) -> dg.SensorDefinition:
     """The sensor; on from the start where the configuration says whom to tell.
@@ -108,7 +113,8 @@ def digest_sensor(
     is_wanted = bool(channels(settings))
 
     @dg.sensor(
-        name="failure_digest_sensor",
+        name=names.name("failure_digest_sensor"),
+        required_resource_keys={names.facility},
         minimum_interval_seconds=60 * settings.every_minutes,
         default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
         owners=OWNERS,
@@ -118,18 +124,17 @@ def digest_sensor(
         "never ended, daemons and sensors that fail. Files that are retried are reported after an hour; "
         "servers that are away are reported by `today_sensor`, at once.",
     )
-    def failure_digest_sensor(
-        context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
-    ) -> dg.SensorResult | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult | dg.SkipReason:
+        facility = facility_in(context, names)
         configured = channels(facility.settings.notifications)
         if not configured:
             return dg.SkipReason("The configuration names no channel in the section notifications.")
         now = datetime.now(UTC)
         before = DigestCursor.parse(context.cursor)
         # Before and after, because files go from one of these to the other while they are read.
-        under_way = _under_way(context.instance, now)
-        failed = failed_files(context.instance, now)
-        under_way |= _under_way(context.instance, now)
+        under_way = _under_way(context.instance, now, names)
+        failed = failed_files(context.instance, now, names)
+        under_way |= _under_way(context.instance, now, names)
         conditions = look(facility, context.instance)
         after: dict[str, Told] = {}
         said: list[str] = []
@@ -137,7 +142,7 @@ def digest_sensor(
         for channel in configured:
             told = before.channels.get(channel.name, Told())
             found = news(failed, under_way, told, now)
-            around = _around(context.instance, conditions, told)
+            around = _around(context.instance, conditions, told, names)
             kept = {"conditions": told.conditions, "rejected": told.rejected}
             if told.rejected is None:
                 kept["rejected"] = around.last_rejected
@@ -171,7 +176,7 @@ def digest_sensor(
             cursor=DigestCursor(channels=after).model_dump_json(),
         )
 
-    return failure_digest_sensor
+    return sensor
 
 
 def _digest(instance: dg.DagsterInstance, facility: str, found: News, pages: str) -> Digest:
@@ -198,7 +203,7 @@ def _entry(instance: dg.DagsterInstance, file: FailedFile, pages: str) -> Failed
     )
 
 
-def _under_way(instance: dg.DagsterInstance, now: datetime) -> set[str]:
+def _under_way(instance: dg.DagsterInstance, now: datetime, names: Names) -> set[str]:
     """Files that are worked on or will be, also those that Dagster has promised to retry right away."""
     runs = instance.get_runs(
         dg.RunsFilter(
@@ -207,8 +212,8 @@ def _under_way(instance: dg.DagsterInstance, now: datetime) -> set[str]:
             updated_after=now - _PROMISE,
         )
     )
-    return files_in_flight(instance) | {
+    return files_in_flight(instance, names) | {
         run.tags[PARTITION_TAG]
         for run in runs
-        if PARTITION_TAG in run.tags and AUTO_RETRY_RUN_TAG not in run.tags and is_ours(run)
+        if PARTITION_TAG in run.tags and AUTO_RETRY_RUN_TAG not in run.tags and is_ours(run, names)
     }

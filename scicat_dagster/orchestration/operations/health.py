@@ -20,13 +20,14 @@ from scicat_dagster.diagnostics.checkup import Check
 from scicat_dagster.errors import TransientError
 from scicat_dagster.orchestration.configuration_versions import reported_version
 from scicat_dagster.orchestration.ingest.kafka_checks import failing_checks
-from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.operations.instigators import (
     failure_of_tick,
     instigators,
     is_gone,
     last_sign,
 )
+from scicat_dagster.orchestration.tags import WRDN_SENSOR
 from scicat_dagster.wording import numbered
 
 LONGEST_SILENCE = timedelta(minutes=10)
@@ -89,14 +90,16 @@ class Home:
             return self._instance
 
 
-def dagster_checks(home: Home, current: CurrentConfiguration) -> dict[str, Callable[[], Check]]:
+def dagster_checks(
+    home: Home, current: CurrentConfiguration, names: Names = UNPREFIXED
+) -> dict[str, Callable[[], Check]]:
     """The checks of Dagster, and of what it works with."""
     return {
-        "configuration": lambda: configuration_check(home.instance(), current),
+        "configuration": lambda: configuration_check(home.instance(), current, names=names),
         "daemons": lambda: daemons_check(home.instance()),
-        "sensor": lambda: sensor_check(home.instance()),
-        "topics": lambda: topics_check(home.instance()),
-        "automation": lambda: automation_check(home.instance()),
+        "sensor": lambda: sensor_check(home.instance(), names=names),
+        "topics": lambda: topics_check(home.instance(), names),
+        "automation": lambda: automation_check(home.instance(), names=names),
         "runs": lambda: runs_check(home.instance()),
         "disk": lambda: disk_check(Path(home.instance().root_directory)),
     }
@@ -124,10 +127,10 @@ def daemons_check(instance: dg.DagsterInstance, now: float | None = None) -> Che
     return Check(name="daemons", ok=True, words=words)
 
 
-def sensor_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
+def sensor_check(instance: dg.DagsterInstance, now: float | None = None, names: Names = UNPREFIXED) -> Check:
     """Whether the sensor that reads Kafka is turned on, and its last tick was lately and well."""
     now = time() if now is None else now
-    name = wrdn_sensor.name
+    name = names.name(WRDN_SENSOR)
     found = next((one for one in instigators(instance) if one.state.name == name), None)
     if found is None or found.latest is None:
         return Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
@@ -148,22 +151,26 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None) -> Chec
     return Check(name="sensor", ok=True, words=words)
 
 
-def topics_check(instance: dg.DagsterInstance) -> Check:
+def topics_check(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> Check:
     """Whether the sensor can read every topic, and messages do not wait for long."""
-    failing = failing_checks(instance)
+    failing = failing_checks(instance, names)
     if failing:
         remedy = "See the checks of kafka_lag; `scicat-dagster messages skip` passes a message over."
         return Check(name="topics", ok=False, words=" ".join(failing.values()), remedy=remedy)
     return Check(name="topics", ok=True, words="Every topic is read.")
 
 
-def automation_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
+def automation_check(
+    instance: dg.DagsterInstance, now: float | None = None, names: Names = UNPREFIXED
+) -> Check:
     """Whether the last ticks of all other sensors and schedules that are turned on were well."""
     now = time() if now is None else now
     others = [
         found
         for found in instigators(instance)
-        if found.state.is_running and found.state.name != wrdn_sensor.name
+        if found.state.is_running
+        and names.has(found.state.name)
+        and found.state.name != names.name(WRDN_SENSOR)
     ]
     failing = [found for found in others if found.failed is not None and not is_gone(found, now)]
     if failing:
@@ -200,7 +207,10 @@ def disk_check(folder: Path, least_free_bytes: int = LEAST_FREE_BYTES) -> Check:
 
 
 def configuration_check(
-    instance: dg.DagsterInstance, current: CurrentConfiguration, now: float | None = None
+    instance: dg.DagsterInstance,
+    current: CurrentConfiguration,
+    now: float | None = None,
+    names: Names = UNPREFIXED,
 ) -> Check:
     """Whether the code server works with the configuration file as it is on disk."""
     now = time() if now is None else now
@@ -208,7 +218,7 @@ def configuration_check(
     if (broken := current.broken) is not None:
         words = f"{broken.what} The last good version stays in force."
         return Check(name=name, ok=False, words=words, remedy=broken.remedy)
-    reported = reported_version(instance)
+    reported = reported_version(instance, names)
     if reported is None:
         return Check(name=name, ok=True, words=f"{current.read().path} can be used.")
     if reported.hash != version.hash:

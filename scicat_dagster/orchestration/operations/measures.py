@@ -20,11 +20,11 @@ from scicat_dagster.dagster_internals import InstigatorType
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.diagnostics.endpoint import gauge
 from scicat_dagster.kafka.started_runs import StartedRuns
+from scicat_dagster.orchestration.events import events_after
 from scicat_dagster.orchestration.failures.failed_files import FAILED, failed_files, failure_kind
-from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.operations.health import Home
 from scicat_dagster.orchestration.operations.instigators import instigators, last_sign
-from scicat_dagster.orchestration.operations.today import events_after
 from scicat_dagster.orchestration.run_starts.open_runs import started_runs
 from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
@@ -44,6 +44,7 @@ from scicat_dagster.orchestration.tags import (
     SECONDS_IN_QUEUE,
     SECONDS_SINCE_MESSAGE,
     SECONDS_UNTIL_REQUESTED,
+    WRDN_SENSOR,
 )
 
 MEASURES_KEPT_SECONDS = 15.0
@@ -84,17 +85,19 @@ _LATE_SECONDS = 60.0
 """Runs are asked for once more for so long: clocks differ, and records are stored a moment later."""
 
 
-def dagster_measures(home: Home) -> list[Question[list[Metric]]]:
+def dagster_measures(home: Home, names: Names = UNPREFIXED) -> list[Question[list[Metric]]]:
     """What Prometheus gets of Dagster."""
-    counts = Counts(time())
+    counts = Counts(time(), names)
     return [
-        Question(lambda: measures(home.instance()), MEASURES_KEPT_SECONDS),
+        Question(lambda: measures(home.instance(), names=names), MEASURES_KEPT_SECONDS),
         Question(lambda: counts.measures(home.instance()), MEASURES_KEPT_SECONDS),
-        Question(lambda: failed_file_measures(home.instance()), FAILED_FILES_KEPT_SECONDS),
+        Question(lambda: failed_file_measures(home.instance(), names), FAILED_FILES_KEPT_SECONDS),
     ]
 
 
-def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Metric]:
+def measures(
+    instance: dg.DagsterInstance, now: float | None = None, names: Names = UNPREFIXED
+) -> list[Metric]:
     """What Dagster's records tell at the cost of a few queries."""
     now = time() if now is None else now
     found = [
@@ -107,7 +110,7 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
             label="status",
         ),
     ]  # fmt: skip
-    lag = instance.get_latest_materialization_event(KAFKA_LAG)
+    lag = instance.get_latest_materialization_event(names.key(KAFKA_LAG))
     if (
         lag is not None
         and lag.asset_materialization is not None
@@ -118,25 +121,27 @@ def measures(instance: dg.DagsterInstance, now: float | None = None) -> list[Met
         found.append(gauge("kafka_lag_messages", meaning, waiting, label="topic"))
     ages = {}
     for sensor in instigators(instance):
-        if sensor.state.name == wrdn_sensor.name and sensor.latest is not None:
+        if sensor.state.name == names.name(WRDN_SENSOR) and sensor.latest is not None:
             ages["tick"] = now - last_sign(sensor.latest)
-    registered = instance.get_latest_materialization_event(RAW_DATASET)
+    registered = instance.get_latest_materialization_event(names.key(RAW_DATASET))
     if registered is not None:
         ages["registration"] = now - registered.timestamp
     meaning = "Seconds since the last tick of wrdn_sensor, and since the last file was registered."
     return [
         *found,
         gauge("age_seconds", meaning, ages, label="of"),
-        _started_runs(instance),
+        _started_runs(instance, names),
         _oldest_runs(instance, now),
-        _heartbeats(instance, now),
+        _heartbeats(instance, now, names),
     ]
 
 
-def _started_runs(instance: dg.DagsterInstance) -> Metric:
-    runs = started_runs(instance)
+def _started_runs(instance: dg.DagsterInstance, names: Names) -> Metric:
+    runs = started_runs(instance, names)
     is_followed = runs != StartedRuns()
-    counts = {"open": len(runs.open), "overdue": len(reported_unended(instance))} if is_followed else {}
+    counts = (
+        {"open": len(runs.open), "overdue": len(reported_unended(instance, names))} if is_followed else {}
+    )
     meaning = "Runs that started and whose file was not announced; those of them that their check names."
     return gauge("started_runs", meaning, counts, label="state")
 
@@ -149,7 +154,7 @@ def _oldest_runs(instance: dg.DagsterInstance, now: float) -> Metric:
     return gauge("oldest_run_seconds", "How long ago the oldest such run was created.", ages, label="status")
 
 
-def _heartbeats(instance: dg.DagsterInstance, now: float) -> Metric:
+def _heartbeats(instance: dg.DagsterInstance, now: float, names: Names) -> Metric:
     ages = {
         name: now - status.last_heartbeat.timestamp
         for name, status in instance.get_daemon_statuses().items()
@@ -160,6 +165,7 @@ def _heartbeats(instance: dg.DagsterInstance, now: float) -> Metric:
         for found in instigators(instance)
         if found.latest is not None
         and found.state.is_running
+        and names.has(found.state.name)
         # A schedule's ticks are hours apart.
         and found.state.instigator_type is InstigatorType.SENSOR
     }
@@ -170,8 +176,9 @@ def _heartbeats(instance: dg.DagsterInstance, now: float) -> Metric:
 class Counts:
     """What happened since the endpoint began: counters and histograms, which begin at 0 with each process."""
 
-    def __init__(self, since: float) -> None:
+    def __init__(self, since: float, names: Names = UNPREFIXED) -> None:
         self._since = since
+        self._names = names
         self._read_until = {RAW_DATASET: 0, REJECTED_MESSAGES: 0}
         self._failed_runs: set[str] = set()
         self._retried_runs: set[str] = set()
@@ -234,7 +241,7 @@ class Counts:
 
     def _new(self, key: dg.AssetKey, fetch: Callable[..., Any]) -> Iterator[dg.EventLogRecord]:
         """The events of an asset that were not read before."""
-        for record in events_after(key, self._read_until[key], self._since, fetch):
+        for record in events_after(self._names.key(key), self._read_until[key], self._since, fetch):
             self._read_until[key] = record.storage_id
             yield record
 
@@ -242,7 +249,7 @@ class Counts:
         after = max(self._since, self._runs_until - _LATE_SECONDS)
         self._runs_until = time()
         failed, retried = set(), set()
-        for record in _ingestion_runs(instance, after):
+        for record in _ingestion_runs(instance, after, self._names):
             run = record.dagster_run
             instrument = self._instrument(run.tags.get(INSTRUMENT_TAG))
             created = record.create_timestamp.timestamp()
@@ -266,10 +273,11 @@ def _is_retry(run: dg.DagsterRun) -> bool:
     return RETRY_NUMBER_TAG in run.tags or ROUND_TAG in run.tags
 
 
-def _ingestion_runs(instance: dg.DagsterInstance, after: float) -> Iterator[dg.RunRecord]:
+def _ingestion_runs(instance: dg.DagsterInstance, after: float, names: Names) -> Iterator[dg.RunRecord]:
     """Runs that register files and have changed since."""
     wanted = dg.RunsFilter(
-        tags={PURPOSE_RUN_TAG: INGESTION["purpose"]}, updated_after=datetime.fromtimestamp(after, UTC)
+        tags={PURPOSE_RUN_TAG: names.name(INGESTION["purpose"])},
+        updated_after=datetime.fromtimestamp(after, UTC),
     )
     cursor = None
     while True:
@@ -280,9 +288,9 @@ def _ingestion_runs(instance: dg.DagsterInstance, after: float) -> Iterator[dg.R
         cursor = page[-1].dagster_run.run_id
 
 
-def failed_file_measures(instance: dg.DagsterInstance) -> list[Metric]:
+def failed_file_measures(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> list[Metric]:
     """How many files failed and are not repaired."""
-    failed = failed_files(instance)
+    failed = failed_files(instance, names=names)
     person = sum(file.needs_manual_intervention for file in failed)
     counts = {"person": person, "retry": len(failed) - person}
     meaning = "Files that failed and are not repaired, by what they wait for."

@@ -4,15 +4,17 @@ What is compared and changed is :mod:`scicat_dagster.usecases.reingest`'s busine
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from scicat_dagster.errors import Problem
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import difference_table, problem_metadata, table
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import key_of
 from scicat_dagster.orchestration.tags import (
     CORRECTION,
@@ -48,48 +50,61 @@ class ReingestConfig(dg.Config):
     )
 
 
-@dg.op(
-    out=dg.Out(dg.Nothing),
-    tags=kinds("hdf5", "scicat"),
-    description="Build the dataset of each file anew, compare it with the catalogue's, and change what "
-    "differs if `update` is set.",
-)
-def reingest(
-    context: dg.OpExecutionContext, facility: dg.ResourceParam[Facility], config: ReingestConfig
-) -> None:
-    context.instance.add_run_tags(context.run_id, _LONGEST_RUN)
-    done: list[Reingested] = []
-    left_out: list[Unreadable | Refused] = []
-    with explained(context, facility.op_pauses):
-        reingestion = Reingestion(
-            facility.settings, facility.schemas(), facility.catalogue, tuple(config.also)
-        )
-        work = reingestion.updated if config.update else reingestion.compared
-        handling = facility.settings.ingestion.file_handling
-        for entry in listed_files(config.files, Criteria(instruments=config.instrument), handling):
-            if not isinstance(entry, str):
-                left_out.append(entry)
-            elif not config.only_schema or reingestion.is_for(entry, config.only_schema):
-                done.append(work(entry))
-                _show(context, facility, done[-1])
-    summary = _summary(done, left_out)
-    unlooked = [place for place in left_out if isinstance(place, Unreadable)]
-    failed = [file for file in done if file.state == "failed"]
-    if failed or unlooked:
-        raise _failure(context, summary, failed, unlooked)
-    context.add_output_metadata(summary)
+def reingest(names: Names) -> dg.OpDefinition:
+    """The op of the job."""
+
+    @dg.op(
+        name=names.name("reingest"),
+        required_resource_keys={names.facility},
+        out=dg.Out(dg.Nothing),
+        tags=kinds("hdf5", "scicat"),
+        description="Build the dataset of each file anew, compare it with the catalogue's, and change what "
+        "differs if `update` is set.",
+    )
+    def reingest(context: dg.OpExecutionContext, config: ReingestConfig) -> None:
+        facility = facility_in(context, names)
+        context.instance.add_run_tags(context.run_id, _LONGEST_RUN)
+        done: list[Reingested] = []
+        left_out: list[Unreadable | Refused] = []
+        with explained(context, facility.op_pauses):
+            reingestion = Reingestion(
+                facility.settings, facility.schemas(), facility.catalogue, tuple(config.also)
+            )
+            work = reingestion.updated if config.update else reingestion.compared
+            handling = facility.settings.ingestion.file_handling
+            for entry in listed_files(config.files, Criteria(instruments=config.instrument), handling):
+                if not isinstance(entry, str):
+                    left_out.append(entry)
+                elif not config.only_schema or reingestion.is_for(entry, config.only_schema):
+                    done.append(work(entry))
+                    _show(context, facility, done[-1])
+        summary = _summary(done, left_out)
+        unlooked = [place for place in left_out if isinstance(place, Unreadable)]
+        failed = [file for file in done if file.state == "failed"]
+        if failed or unlooked:
+            raise _failure(context, summary, failed, unlooked)
+        context.add_output_metadata(summary)
+
+    return reingest
 
 
-@dg.job(
-    executor_def=dg.in_process_executor,
-    owners=OWNERS,
-    tags=CORRECTION,
-    run_tags={},
-    description="Bring the datasets of registered files up to date after a schema was corrected. Without "
-    "`update` it only shows what would be changed.",
-)
-def reingest_files() -> None:
-    reingest()
+@cache
+def reingest_files(names: Names) -> dg.JobDefinition:
+    """The job."""
+
+    @dg.job(
+        name=names.name("reingest_files"),
+        executor_def=dg.in_process_executor,
+        owners=OWNERS,
+        tags=CORRECTION,
+        run_tags={},
+        description="Bring the datasets of registered files up to date after a schema was corrected. Without "
+        "`update` it only shows what would be changed.",
+    )
+    def reingest_files() -> None:
+        reingest(names)()
+
+    return reingest_files
 
 
 _SHOWN_AS = {"differs": "would be changed", "updated": "was changed"}
@@ -106,7 +121,7 @@ def _show(context: dg.OpExecutionContext, facility: Facility, file: Reingested) 
         handling = facility.settings.ingestion.file_handling
         context.log_event(
             dg.AssetObservation(
-                RAW_DATASET,
+                facility.names.key(RAW_DATASET),
                 partition=key_of(file.file, handling.data_directory),
                 description=f"{number} fields of the dataset: {what}",
                 metadata={

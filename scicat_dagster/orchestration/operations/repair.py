@@ -12,6 +12,7 @@ import dagster as dg
 
 from scicat_dagster.errors import Problem, without_file
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import delete_partition
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
 from scicat_dagster.orchestration.past_files.requests import request_events
@@ -36,9 +37,9 @@ class Failure:
         return without_file(self.problem.remedy, self.file.file)
 
 
-def failures(instance: dg.DagsterInstance, reason: str = "") -> list[Failure]:
+def failures(instance: dg.DagsterInstance, reason: str = "", names: Names = UNPREFIXED) -> list[Failure]:
     """The files that failed and are not repaired, whose reason holds a text; in any case."""
-    found = [Failure(file, problem_of(instance, file)) for file in failed_files(instance)]
+    found = [Failure(file, problem_of(instance, file)) for file in failed_files(instance, names=names)]
     return [each for each in found if reason.casefold() in each.problem.what.casefold()]
 
 
@@ -50,26 +51,26 @@ def by_reason(found: Sequence[Failure]) -> list[list[Failure]]:
     return sorted(groups.values(), key=len, reverse=True)
 
 
-def retry(instance: dg.DagsterInstance, found: Sequence[Failure]) -> list[str]:
+def retry(instance: dg.DagsterInstance, found: Sequence[Failure], names: Names = UNPREFIXED) -> list[str]:
     """Request a run for each file, with the announcement that its failed run had; the answer is which.
 
     Those that a run or request is under way for already are left out.
     """
-    in_flight = files_in_flight(instance)
+    in_flight = files_in_flight(instance, names)
     runs = {each.file.path: each.file.run_id for each in found if each.file.path not in in_flight}
-    for event in request_events(list(runs), RETRY, runs):
+    for event in request_events(list(runs), RETRY, runs, names):
         instance.report_runless_asset_event(event)
     return list(runs)
 
 
-def dismiss(instance: dg.DagsterInstance, name: str) -> str | None:
+def dismiss(instance: dg.DagsterInstance, name: str, names: Names = UNPREFIXED) -> str | None:
     """Delete the partition of the failed file that a path or partition key means; None where it means none.
 
     The file is no longer listed, and not tried again. Its runs stay.
     """
-    known = [file.path for file in failed_files(instance)]
+    known = [file.path for file in failed_files(instance, names=names)]
     meant = [key for key in known if name == key or name.endswith(f"/{key}")]
     if not meant:
         return None
-    delete_partition(instance, meant[0])
+    delete_partition(instance, meant[0], names)
     return meant[0]

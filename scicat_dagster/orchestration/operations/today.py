@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, takewhile
@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.diagnostics.checkup import Check
 from scicat_dagster.errors import without_file
 from scicat_dagster.notifications.message import local
+from scicat_dagster.orchestration.events import events_after
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
 from scicat_dagster.orchestration.ingest.jobs import announced_at
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, UNFINISHED
 from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
@@ -36,8 +38,6 @@ from scicat_dagster.orchestration.tags import (
     STATUS,
     TODAY,
 )
-
-_PAGE = 500
 
 _MOST_REJECTED = 1000
 """Messages that are counted; more of them mean that something is wrong with whoever writes them."""
@@ -131,7 +131,8 @@ class Registered:
 class Registrations:
     """The day's registrations, of which each call reads only those that are new."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names = UNPREFIXED) -> None:
+        self._asset = names.key(RAW_DATASET)
         self._day: datetime | None = None
         self._read = 0
         self._found: dict[str, Registered] = {}
@@ -140,27 +141,11 @@ class Registrations:
         """The files that were registered since the day began."""
         if day != self._day:
             self._day, self._read, self._found = day, 0, {}
-        new = events_after(RAW_DATASET, self._read, day.timestamp(), instance.fetch_materializations)
+        new = events_after(self._asset, self._read, day.timestamp(), instance.fetch_materializations)
         for record in new:
             self._read = record.storage_id
             self._found[record.partition_key or ""] = _registered(record)
         return list(self._found.values())
-
-
-def events_after(
-    key: dg.AssetKey, storage_id: int, since: float, fetch: Callable[..., Any]
-) -> Iterator[dg.EventLogRecord]:
-    """The events of an asset that ``fetch`` finds, stored after one of them and not before a time.
-
-    In the order in which they were stored, so that whoever keeps the place of the last one goes on there.
-    """
-    while True:
-        wanted = dg.AssetRecordsFilter(key, after_storage_id=storage_id, after_timestamp=since)
-        records = fetch(wanted, limit=_PAGE, ascending=True).records
-        yield from records
-        if len(records) < _PAGE:
-            return
-        storage_id = records[-1].storage_id
 
 
 def today(
@@ -169,6 +154,7 @@ def today(
     away: Mapping[str, datetime],
     registrations: Registrations,
     now: datetime | None = None,
+    names: Names = UNPREFIXED,
 ) -> Today:
     """How the service is doing.
 
@@ -184,22 +170,22 @@ def today(
     now = now or datetime.now(UTC)
     day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     registered = registrations.since(instance, day)
-    failed = failed_files(instance, now)
+    failed = failed_files(instance, now, names)
     for_people = [file for file in failed if file.needs_manual_intervention]
-    running = _count(instance, AT_WORK)
+    running = _count(instance, AT_WORK, names)
     seconds = [file.seconds for file in registered if file.seconds is not None]
     return Today(
         at=now,
         since=day,
         registered=len(registered),
-        queued=_count(instance, UNFINISHED) - running,
+        queued=_count(instance, UNFINISHED, names) - running,
         running=running,
         failed=len(for_people),
         waiting_for_retry=len(failed) - len(for_people),
-        rejected=_rejected(instance, day),
-        unended_runs=len(reported_unended(instance)),
-        unread=_unread(instance),
-        oldest_unregistered=_oldest(instance, failed),
+        rejected=_rejected(instance, day, names),
+        unended_runs=len(reported_unended(instance, names)),
+        unread=_unread(instance, names),
+        oldest_unregistered=_oldest(instance, failed, names),
         median_seconds=_percentile(seconds, 50),
         p95_seconds=_percentile(seconds, 95),
         reasons=_reasons(failed),
@@ -259,18 +245,18 @@ def away_since(before: Mapping[str, datetime], checks: Iterable[Check], now: dat
     return {check.name: before.get(check.name, now) for check in checks if not check.ok}
 
 
-def reported(instance: dg.DagsterInstance) -> Today | None:
+def reported(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> Today | None:
     """What ``today_sensor`` reported last; None before its first tick."""
-    event = instance.get_latest_materialization_event(TODAY)
+    event = instance.get_latest_materialization_event(names.key(TODAY))
     materialization = event.asset_materialization if event is not None else None
     if materialization is None or STATUS not in materialization.metadata:
         return None
     return Today.model_validate(materialization.metadata[STATUS].value)
 
 
-def reported_away(instance: dg.DagsterInstance) -> dict[str, datetime]:
+def reported_away(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> dict[str, datetime]:
     """Since when which dependencies are away, as ``today_sensor`` reported it last."""
-    last = reported(instance)
+    last = reported(instance, names)
     known = last.dependencies if last is not None else ()
     return {each.name: each.away_since for each in known if each.away_since is not None}
 
@@ -282,22 +268,22 @@ def _registered(record: dg.EventLogRecord) -> Registered:
     return Registered(str(instrument), seconds)
 
 
-def _count(instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]) -> int:
+def _count(instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus], names: Names) -> int:
     """Runs that register files; a batch run counts as one."""
-    return instance.get_runs_count(_ingestion(statuses))
+    return instance.get_runs_count(_ingestion(statuses, names))
 
 
-def _ingestion(statuses: Sequence[dg.DagsterRunStatus]) -> dg.RunsFilter:
-    return dg.RunsFilter(statuses=list(statuses), tags={PURPOSE_RUN_TAG: INGESTION["purpose"]})
+def _ingestion(statuses: Sequence[dg.DagsterRunStatus], names: Names) -> dg.RunsFilter:
+    return dg.RunsFilter(statuses=list(statuses), tags={PURPOSE_RUN_TAG: names.name(INGESTION["purpose"])})
 
 
-def _rejected(instance: dg.DagsterInstance, day: datetime) -> int:
-    latest = islice(rejections(instance), _MOST_REJECTED)
+def _rejected(instance: dg.DagsterInstance, day: datetime, names: Names) -> int:
+    latest = islice(rejections(instance, names), _MOST_REJECTED)
     return sum(1 for _ in takewhile(lambda message: message.reported_at >= day, latest))
 
 
-def _unread(instance: dg.DagsterInstance) -> int | None:
-    event = instance.get_latest_materialization_event(KAFKA_LAG)
+def _unread(instance: dg.DagsterInstance, names: Names) -> int | None:
+    event = instance.get_latest_materialization_event(names.key(KAFKA_LAG))
     materialization = event.asset_materialization if event is not None else None
     if materialization is None or LAG_BY_TOPIC not in materialization.metadata:
         return None
@@ -305,10 +291,10 @@ def _unread(instance: dg.DagsterInstance) -> int | None:
     return sum(map(int, waiting.values()))
 
 
-def _oldest(instance: dg.DagsterInstance, failed: Sequence[FailedFile]) -> datetime | None:
-    times = [announced_at(file.run_config) or file.since for file in failed if not file.is_sample]
-    for record in instance.get_run_records(_ingestion(UNFINISHED), limit=1, ascending=True):
-        announced = announced_at(record.dagster_run.run_config)
+def _oldest(instance: dg.DagsterInstance, failed: Sequence[FailedFile], names: Names) -> datetime | None:
+    times = [announced_at(file.run_config, names) or file.since for file in failed if not file.is_sample]
+    for record in instance.get_run_records(_ingestion(UNFINISHED, names), limit=1, ascending=True):
+        announced = announced_at(record.dagster_run.run_config, names)
         times.append(announced or record.create_timestamp.astimezone(UTC))
     return min(times, default=None)
 

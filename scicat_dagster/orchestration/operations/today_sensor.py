@@ -7,6 +7,7 @@ itself. Since when is kept in the cursor, so that a restart of Dagster does not 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,8 +17,9 @@ from scicat_dagster.diagnostics.probes import facility_checks
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.notifications.channels import Channel, channels
 from scicat_dagster.notifications.message import Back, Condition, Digest
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.metadata import table
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.operations.today import Registrations, Today, away_since, today
 from scicat_dagster.orchestration.tags import GROUP, OVERSIGHT, OWNERS, STATUS, TODAY
 
@@ -79,12 +81,15 @@ class Dependencies:
         return self._asked[1].look().checks
 
 
-def today_sensor(look: Callable[[Facility], Sequence[Check]] | None = None) -> dg.SensorDefinition:
+def today_sensor(
+    names: Names, look: Callable[[Facility], Sequence[Check]] | None = None
+) -> dg.SensorDefinition:
     """The sensor; ``look`` asks the dependencies."""
-    look, registrations = look or Dependencies(), Registrations()
+    look, registrations = look or Dependencies(), Registrations(names)
 
     @dg.sensor(
-        name="today_sensor",
+        name=names.name("today_sensor"),
+        required_resource_keys={names.facility},
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         owners=OWNERS,
@@ -93,11 +98,12 @@ def today_sensor(look: Callable[[Facility], Sequence[Check]] | None = None) -> d
         "asset `today`. When one goes away, and when it is back, the channels of the section `notifications` "
         "are told at once.",
     )
-    def sensor(context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]) -> dg.SensorResult:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult:
+        facility = facility_in(context, names)
         now, before = datetime.now(UTC), Seen.parse(context.cursor)
         checks = look(facility)
         away = away_since(before.away, checks, now)
-        found = today(context.instance, checks, away, registrations, now)
+        found = today(context.instance, checks, away, registrations, now, names)
         told: dict[str, dict[str, datetime]] = {}
         for channel in channels(facility.settings.notifications):
             known = before.told.get(channel.name, {})
@@ -113,7 +119,7 @@ def today_sensor(look: Callable[[Facility], Sequence[Check]] | None = None) -> d
             reported=content if is_due else before.reported,
         )
         return dg.SensorResult(
-            asset_events=[_event(found)] if is_due else [],
+            asset_events=[_event(found, names)] if is_due else [],
             skip_reason=_summary(found),
             cursor=after.model_dump_json(),
         )
@@ -174,7 +180,7 @@ def _summary(found: Today) -> str:
     return f"{numbers}; away: {', '.join(away)}" if away else f"{numbers}; everything answers"
 
 
-def _event(found: Today) -> dg.AssetMaterialization:
+def _event(found: Today, names: Names) -> dg.AssetMaterialization:
     numbers = {
         "registered": found.registered,
         "queued": found.queued,
@@ -189,7 +195,7 @@ def _event(found: Today) -> dg.AssetMaterialization:
     }
     oldest = found.oldest_unregistered
     return dg.AssetMaterialization(
-        TODAY,
+        names.key(TODAY),
         metadata={
             **{name: value for name, value in numbers.items() if value is not None},
             **({"oldest unregistered": dg.MetadataValue.timestamp(oldest)} if oldest is not None else {}),

@@ -20,7 +20,8 @@ from scicat_dagster.orchestration.failures.failed_files import INTERRUPTION, pro
 from scicat_dagster.orchestration.ingest.jobs import config_of
 from scicat_dagster.orchestration.ingest.ops import Prepared
 from scicat_dagster.orchestration.ingest.per_file import PerFile
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
+from scicat_dagster.orchestration.partitions import NEXUS_FILES
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, files_with_unfinished_runs
 from scicat_dagster.orchestration.tags import (
     BY_HAND,
@@ -92,6 +93,7 @@ def register_now(
     run_id: str,
     tags: Mapping[str, str],
     watch: Callable[[dg.EventLogEntry], None],
+    names: Names = UNPREFIXED,
 ) -> IngestedFile:
     """Register a file by a run in this process, and say what became of it, whatever may be wrong with it.
 
@@ -102,26 +104,26 @@ def register_now(
     KeyboardInterrupt
         The person has interrupted it; the run is cancelled.
     """
-    if order.key in files_with_unfinished_runs(instance, AT_WORK):
+    if order.key in files_with_unfinished_runs(instance, AT_WORK, names):
         what = f"Another run is at work on {order.key}."
         return refused(order.file, what, "Wait for its end; if it hangs, terminate it in Dagster under Runs.")
-    instance.add_dynamic_partitions(str(nexus_files.name), [order.key])
+    instance.add_dynamic_partitions(names.name(NEXUS_FILES), [order.key])
     instance.add_event_listener(run_id, watch)
     announcement = order.announcement.model_dump_json() if order.announcement else ""
     done = job.execute_in_process(
         instance=instance,
         partition_key=order.key,
-        run_config=config_of(announcement=announcement, dry_run=order.dry_run),
+        run_config=config_of(names, announcement=announcement, dry_run=order.dry_run),
         run_id=run_id,
         # Dagster's daemon cannot retry what another process began; `retry_sensor` requests the file anew.
-        tags={MAX_RETRIES_TAG: "0", REQUESTED_BY_TAG: BY_HAND, **file_tags(order.key), **tags},
+        tags={MAX_RETRIES_TAG: "0", REQUESTED_BY_TAG: names.name(BY_HAND), **file_tags(order.key), **tags},
         raise_on_error=False,
     )
     if _is_interrupted(done):
         # Dagster takes it for a failure, which would be tried again.
         instance.report_run_canceled(done.dagster_run, "Interrupted by the person who began it.")
         raise KeyboardInterrupt
-    return _ingested(order, instance, done)
+    return _ingested(order, instance, done, names)
 
 
 def _is_interrupted(done: dg.ExecuteInProcessResult) -> bool:
@@ -129,8 +131,10 @@ def _is_interrupted(done: dg.ExecuteInProcessResult) -> bool:
     return any(failed.error is not None and failed.error.cls_name == INTERRUPTION for failed in failures)
 
 
-def _ingested(order: Order, instance: dg.DagsterInstance, done: dg.ExecuteInProcessResult) -> IngestedFile:
-    prepared = _prepared(order, done)
+def _ingested(
+    order: Order, instance: dg.DagsterInstance, done: dg.ExecuteInProcessResult, names: Names
+) -> IngestedFile:
+    prepared = _prepared(order, done, names)
     shown = IngestedFile(
         file=order.file,
         result="failed",
@@ -141,26 +145,24 @@ def _ingested(order: Order, instance: dg.DagsterInstance, done: dg.ExecuteInProc
     )
     if not done.success:
         return shown.model_copy(update={"problem": problem_of_run(instance, done.run_id, order.key)})
-    metadata = dict(_registration(done))
+    metadata = dict(_registration(done, names))
     if not metadata:
         return shown.model_copy(update={"result": "dry run"})
     named = {"pid": metadata.get(PID), "page": metadata.get(PAGE)}
     return shown.model_copy(update={"result": "registered", **named})
 
 
-def _prepared(order: Order, done: dg.ExecuteInProcessResult) -> Prepared | None:
+def _prepared(order: Order, done: dg.ExecuteInProcessResult, names: Names) -> Prepared | None:
     """What was, or would have been, posted."""
-    if not any(event.is_step_success and event.step_key == _BUILD for event in done.all_events):
+    step = f"{names.name(RAW_DATASET.path[-1])}.{names.name('build_dataset')}"
+    if not any(event.is_step_success and event.step_key == step for event in done.all_events):
         return None
-    prepared: PerFile[Prepared] = done.output_for_node(_BUILD)
+    prepared: PerFile[Prepared] = done.output_for_node(step)
     return prepared.made.get(order.key)
 
 
-_BUILD = "raw_dataset.build_dataset"
-
-
-def _registration(done: dg.ExecuteInProcessResult) -> Iterator[tuple[str, str]]:
+def _registration(done: dg.ExecuteInProcessResult, names: Names) -> Iterator[tuple[str, str]]:
     for event in done.all_events:
-        if event.is_step_materialization and event.asset_key == RAW_DATASET:
+        if event.is_step_materialization and event.asset_key == names.key(RAW_DATASET):
             metadata = event.step_materialization_data.materialization.metadata
             yield from ((name, str(metadata[name].value)) for name in (PID, PAGE) if name in metadata)

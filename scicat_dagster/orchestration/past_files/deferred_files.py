@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
-from scicat_dagster.orchestration.partitions import nexus_files
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
+from scicat_dagster.orchestration.partitions import NEXUS_FILES, is_ours
 from scicat_dagster.orchestration.past_files.requests import tags_for
 from scicat_dagster.orchestration.tags import (
     DEFERRED_FILES,
@@ -20,36 +21,45 @@ from scicat_dagster.orchestration.tags import (
 )
 
 
-@dg.run_failure_sensor(
-    request_job=ingest_file,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    tags=PAST_FILES,
-    description="Requests a run for each file that a batch run of a backfill did not register.",
-)
-def deferred_files_sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    run = context.dagster_run
-    if RANGE_START_TAG not in run.tags:
-        yield dg.SkipReason("A run of one file stands for itself.")
-        return
-    if run.tags.get(WILL_RETRY_TAG) == "true":
-        yield dg.SkipReason("The run itself is retried.")
-        return
-    for path in deferred_files(context.instance, run):
-        yield dg.RunRequest(
-            run_key=f"{run.run_id}:{path}",
-            partition_key=path,
-            run_config=run.run_config,
-            # Those of a backfill come after those that are announced now.
-            tags=tags_for(path, "deferred"),
-        )
+def deferred_files_sensor(names: Names) -> dg.SensorDefinition:
+    """The sensor."""
+
+    @dg.run_failure_sensor(
+        name=names.name("deferred_files_sensor"),
+        request_job=ingest_file(names),
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        tags=PAST_FILES,
+        description="Requests a run for each file that a batch run of a backfill did not register.",
+    )
+    def sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        run = context.dagster_run
+        if not is_ours(run, names):
+            yield dg.SkipReason("The run is about something else.")
+            return
+        if RANGE_START_TAG not in run.tags:
+            yield dg.SkipReason("A run of one file stands for itself.")
+            return
+        if run.tags.get(WILL_RETRY_TAG) == "true":
+            yield dg.SkipReason("The run itself is retried.")
+            return
+        for path in deferred_files(context.instance, run, names):
+            yield dg.RunRequest(
+                run_key=f"{run.run_id}:{path}",
+                partition_key=path,
+                run_config=run.run_config,
+                # Those of a backfill come after those that are announced now.
+                tags=tags_for(path, "deferred", names),
+            )
+
+    return sensor
 
 
-def deferred_files(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+def deferred_files(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = UNPREFIXED) -> list[str]:
     """The files that a failed batch run did not register, without those whose partition was deleted since:
     requesting one would fail the tick, again and again.
     """
-    existing = instance.get_dynamic_partitions(str(nexus_files.name))
+    existing = instance.get_dynamic_partitions(names.name(NEXUS_FILES))
     left = _deferred(instance, run)
     if left is None:
         registered = set(_partitions_of(instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
@@ -11,9 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.config.models import ReconcileSettings, Settings
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.errors import TransientError
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.ingest.jobs import ingest_file
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import add_requests, key_of, paths_of
 from scicat_dagster.orchestration.past_files.in_flight import UNFINISHED, files_in_flight, known_pids
 from scicat_dagster.orchestration.past_files.plan import roots_of
@@ -93,14 +95,15 @@ def _what_is_watched(settings: Settings) -> object:
     return roots_of(settings), settings.ingestion.file_handling, settings.reconcile.watch_minutes
 
 
-def folder_watch_sensor(settings: ReconcileSettings) -> dg.SensorDefinition:
+def folder_watch_sensor(settings: ReconcileSettings, names: Names) -> dg.SensorDefinition:
     """The sensor, with what it knows of the folders; on from the start where the configuration wants it."""
     is_wanted = settings.watch_minutes > 0
     kept: list[Watched] = []
 
     @dg.sensor(
-        name="folder_watch_sensor",
-        job=ingest_file,
+        name=names.name("folder_watch_sensor"),
+        job=ingest_file(names),
+        required_resource_keys={names.facility},
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING if is_wanted else dg.DefaultSensorStatus.STOPPED,
         owners=OWNERS,
@@ -109,9 +112,8 @@ def folder_watch_sensor(settings: ReconcileSettings) -> dg.SensorDefinition:
         "each that is neither registered nor in flight nor failed, when it was not written to for "
         "`reconcile.watch_minutes`. Its cursor is the time from which on files are new.",
     )
-    def sensor(
-        context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
-    ) -> dg.SensorResult | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult | dg.SkipReason:
+        facility = facility_in(context, names)
         now = facility.settings
         if not now.reconcile.watch_minutes:
             return dg.SkipReason("The configuration has no reconcile.watch_minutes.")
@@ -119,13 +121,15 @@ def folder_watch_sensor(settings: ReconcileSettings) -> dg.SensorDefinition:
         if not kept or kept[0].of != _what_is_watched(now):
             kept[:] = [Watched(now, before)]
         kept[0].stored(before)
-        found = kept[0].look()[: _room(context.instance)]
+        found = kept[0].look()[: _room(context.instance, names)]
         missing = _missing(context.instance, facility, found)
         data_directory = now.ingestion.file_handling.data_directory
-        requests = [_run_request(file, key_of(file.path, data_directory)) for file in missing]
+        requests = [_run_request(file, key_of(file.path, data_directory), names) for file in missing]
         return dg.SensorResult(
             run_requests=requests,
-            dynamic_partitions_requests=add_requests([str(request.partition_key) for request in requests]),
+            dynamic_partitions_requests=add_requests(
+                [str(request.partition_key) for request in requests], names
+            ),
             cursor=kept[0].handed_out(found).model_dump_json(),
             skip_reason=None if requests else f"{len(found)} files are new, none of them needs a run.",
         )
@@ -137,8 +141,8 @@ def _cursor(text: str | None) -> WatchCursor:
     return WatchCursor.model_validate_json(text) if text else WatchCursor(since=time.time() - MARGIN_SECONDS)
 
 
-def _room(instance: dg.DagsterInstance) -> int:
-    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={REQUESTED_BY_TAG: WATCH})
+def _room(instance: dg.DagsterInstance, names: Names) -> int:
+    unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={REQUESTED_BY_TAG: names.name(WATCH)})
     return min(MOST_FILES_PER_TICK, max(0, MOST_UNFINISHED - instance.get_runs_count(unfinished)))
 
 
@@ -146,21 +150,24 @@ def _missing(instance: dg.DagsterInstance, facility: Facility, found: Sequence[F
     """The files that need a run; raises where the catalogue does not answer, and they are asked for again."""
     if not found:
         return []
-    data_directory = facility.settings.ingestion.file_handling.data_directory
-    looked_after = files_in_flight(instance) | {file.path for file in failed_files(instance)}
+    data_directory, names = facility.settings.ingestion.file_handling.data_directory, facility.names
+    failed = {file.path for file in failed_files(instance, names=names)}
+    looked_after = files_in_flight(instance, names) | failed
     others = paths_of(looked_after, data_directory)
     asked = [file for file in found if file.path not in others]
     states = discover(
-        asked, facility.catalogue, known_pids=lambda paths: known_pids(instance, paths, data_directory)
+        asked,
+        facility.catalogue,
+        known_pids=lambda paths: known_pids(instance, paths, data_directory, names),
     )
     wanted = {file.path for file in states.of("missing")}
     return [file for file in asked if file.path in wanted]
 
 
-def _run_request(file: FoundFile, key: str) -> dg.RunRequest:
+def _run_request(file: FoundFile, key: str, names: Names) -> dg.RunRequest:
     return dg.RunRequest(
         # Once for each time that it was written to.
         run_key=f"{key}:{file.modified}",
         partition_key=key,
-        tags={REQUESTED_BY_TAG: WATCH, **file_tags(key)},
+        tags={REQUESTED_BY_TAG: names.name(WATCH), **file_tags(key)},
     )

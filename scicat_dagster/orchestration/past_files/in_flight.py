@@ -6,7 +6,8 @@ import dagster as dg
 
 from scicat_dagster.dagster_internals import AssetGraph, BulkActionsFilter, BulkActionStatus
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
-from scicat_dagster.orchestration.partitions import in_parts, is_ours, key_of, nexus_files, path_of
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
+from scicat_dagster.orchestration.partitions import NEXUS_FILES, in_parts, is_ours, key_of, path_of
 from scicat_dagster.orchestration.past_files.requests import requested_files, sensor_position
 from scicat_dagster.orchestration.tags import PARTITION_TAG, PID, RANGE_END_TAG, RANGE_START_TAG, RAW_DATASET
 
@@ -21,22 +22,24 @@ AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dagster
 """The statuses of a run that has a process."""
 
 
-def files_in_flight(instance: dg.DagsterInstance) -> set[str]:
+def files_in_flight(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> set[str]:
     """The files that need no further run: one is not finished, or a backfill or request will start one."""
     return (
-        files_with_unfinished_runs(instance)
-        | _in_backfills(instance)
-        | {file.path for file in requested_files(instance, sensor_position(instance))}
+        files_with_unfinished_runs(instance, names=names)
+        | _in_backfills(instance, names)
+        | {file.path for file in requested_files(instance, sensor_position(instance, names), names)}
     )
 
 
-def known_pids(instance: dg.DagsterInstance, paths: Sequence[str], data_directory: str) -> dict[str, str]:
+def known_pids(
+    instance: dg.DagsterInstance, paths: Sequence[str], data_directory: str, names: Names = UNPREFIXED
+) -> dict[str, str]:
     """The pids under which runs of ours registered files, for those that the catalogue lists elsewhere."""
-    materialized = instance.get_materialized_partitions(RAW_DATASET)
+    materialized = instance.get_materialized_partitions(names.key(RAW_DATASET))
     partitions = [key for path in paths if (key := key_of(path, data_directory)) in materialized]
     pids: dict[str, str] = {}
     for part in in_parts(partitions, PAGE_SIZE):
-        wanted = dg.AssetRecordsFilter(RAW_DATASET, asset_partitions=part)
+        wanted = dg.AssetRecordsFilter(names.key(RAW_DATASET), asset_partitions=part)
         cursor = None
         while True:
             page = instance.fetch_materializations(wanted, limit=PAGE_SIZE, cursor=cursor)
@@ -53,7 +56,9 @@ def known_pids(instance: dg.DagsterInstance, paths: Sequence[str], data_director
 
 
 def files_with_unfinished_runs(
-    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus] = UNFINISHED
+    instance: dg.DagsterInstance,
+    statuses: Sequence[dg.DagsterRunStatus] = UNFINISHED,
+    names: Names = UNPREFIXED,
 ) -> set[str]:
     """The files of runs with such a status, by default of all that are not finished."""
     unfinished = dg.RunsFilter(statuses=list(statuses))
@@ -62,11 +67,11 @@ def files_with_unfinished_runs(
     cursor = None
     while True:
         page = instance.get_runs(unfinished, limit=PAGE_SIZE, cursor=cursor)
-        ours = [run for run in page if is_ours(run)]
+        ours = [run for run in page if is_ours(run, names)]
         found.update(run.tags[PARTITION_TAG] for run in ours if PARTITION_TAG in run.tags)
         ranges += [(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) for run in ours if _is_of_many(run)]
         if len(page) < PAGE_SIZE:
-            return found | _within(instance, ranges)
+            return found | _within(instance, ranges, names)
         cursor = page[-1].run_id
 
 
@@ -74,11 +79,11 @@ def _is_of_many(run: dg.DagsterRun) -> bool:
     return RANGE_START_TAG in run.tags and RANGE_END_TAG in run.tags
 
 
-def _within(instance: dg.DagsterInstance, ranges: Sequence[tuple[str, str]]) -> set[str]:
+def _within(instance: dg.DagsterInstance, ranges: Sequence[tuple[str, str]], names: Names) -> set[str]:
     """The files between the ends of these ranges, in the order in which Dagster has them."""
     if not ranges:
         return set()
-    keys = list(instance.get_dynamic_partitions(nexus_files.name or ""))
+    keys = list(instance.get_dynamic_partitions(names.name(NEXUS_FILES)))
     places = {key: place for place, key in enumerate(keys)}
     found: set[str] = set()
     for start, end in ranges:
@@ -86,17 +91,18 @@ def _within(instance: dg.DagsterInstance, ranges: Sequence[tuple[str, str]]) -> 
     return found
 
 
-def _in_backfills(instance: dg.DagsterInstance) -> set[str]:
+def _in_backfills(instance: dg.DagsterInstance, names: Names) -> set[str]:
     """The files for which a backfill has not yet started a run, or not yet seen the end of it."""
-    graph = AssetGraph.from_assets([raw_dataset])
+    asset = names.key(RAW_DATASET)
+    graph = AssetGraph.from_assets([raw_dataset(names)])
     found: set[str] = set()
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED])):
-        if RAW_DATASET in (backfill.asset_selection or ()):
+        if asset in (backfill.asset_selection or ()):
             data = backfill.get_asset_backfill_data(graph)
             left = data.target_subset - (data.materialized_subset | data.failed_and_downstream_subset)
             found.update(
                 partition.partition_key
                 for partition in left.iterate_asset_partitions()
-                if partition.asset_key == RAW_DATASET and partition.partition_key is not None
+                if partition.asset_key == asset and partition.partition_key is not None
             )
     return found

@@ -16,6 +16,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import InstigatorType, SensorInstigatorData
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import in_parts
 from scicat_dagster.orchestration.tags import (
     BY_HAND,
@@ -36,14 +37,14 @@ _PRIORITIES = {BY_HAND: "1", RETRY: "0"}
 """Somebody waits for these; all other past files come after live ones."""
 
 
-def tags_of(requester: str) -> dict[str, str]:
+def tags_of(requester: str, names: Names = UNPREFIXED) -> dict[str, str]:
     """The tags of runs for past files: live announcements go first."""
-    return {PRIORITY_TAG: _PRIORITIES.get(requester, "-1"), REQUESTED_BY_TAG: requester}
+    return {PRIORITY_TAG: _PRIORITIES.get(requester, "-1"), REQUESTED_BY_TAG: names.name(requester)}
 
 
-def tags_for(path: str, requester: str) -> dict[str, str]:
+def tags_for(path: str, requester: str, names: Names = UNPREFIXED) -> dict[str, str]:
     """The tags of a run for one past file."""
-    return {**tags_of(requester), **file_tags(path)}
+    return {**tags_of(requester, names), **file_tags(path)}
 
 
 class Position(BaseModel):
@@ -79,13 +80,16 @@ class RequestedFile:
 
 
 def request_events(
-    paths: Sequence[str], requester: str, failed_runs: Mapping[str, str] = MappingProxyType({})
+    paths: Sequence[str],
+    requester: str,
+    failed_runs: Mapping[str, str] = MappingProxyType({}),
+    names: Names = UNPREFIXED,
 ) -> Iterator[dg.AssetObservation]:
     """The observations that request runs for files; ``failed_runs`` are those that are to be repeated."""
     for part in in_parts(paths, _FILES_IN_AN_OBSERVATION):
         repeated = {path: failed_runs[path] for path in part if path in failed_runs}
         yield dg.AssetObservation(
-            RECONCILIATION,
+            names.key(RECONCILIATION),
             description=f"{numbered(len(part), 'file')} requested by {requester}",
             metadata={
                 "requested by": requester,
@@ -96,11 +100,13 @@ def request_events(
         )
 
 
-def requested_files(instance: dg.DagsterInstance, position: Position) -> Iterator[RequestedFile]:
+def requested_files(
+    instance: dg.DagsterInstance, position: Position, names: Names = UNPREFIXED
+) -> Iterator[RequestedFile]:
     """What was requested behind a position, in order."""
     after = position.event - 1
     while True:
-        wanted = dg.AssetRecordsFilter(RECONCILIATION, after_storage_id=after)
+        wanted = dg.AssetRecordsFilter(names.key(RECONCILIATION), after_storage_id=after)
         page = instance.fetch_observations(wanted, limit=10, ascending=True)
         for record in page.records:
             after = record.storage_id
@@ -122,12 +128,12 @@ def _files_of(event: dg.AssetObservation, storage_id: int, done: int) -> Iterato
         yield RequestedFile(path, requested["requester"], after, failed_run)
 
 
-def sensor_position(instance: dg.DagsterInstance) -> Position:
+def sensor_position(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> Position:
     """Where the sensor is; the beginning before its first tick, and where no sensors can be."""
     if instance.schedule_storage is None:
         return Position()
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
-        if state.instigator_name == RECONCILE_SENSOR:
+        if state.instigator_name == names.name(RECONCILE_SENSOR):
             data = state.instigator_data
             return Position.parse(data.cursor if isinstance(data, SensorInstigatorData) else None)
     return Position()

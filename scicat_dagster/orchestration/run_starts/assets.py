@@ -5,15 +5,17 @@ called stands in that file only. What the sample is, and how it is made once, be
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
 
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.paths import canonical_path
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import Metadata
+from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import (
     file_key_of,
     is_sample_key,
@@ -35,38 +37,47 @@ from scicat_dagster.orchestration.tags import (
 from scicat_dagster.usecases.samples import MadeSample, look_for, make_sample, sample_of_run
 
 
-@dg.asset(
-    key=SAMPLE,
-    deps=[ANNOUNCEMENTS],
-    partitions_def=started_files,
-    # A dry run makes nothing.
-    output_required=False,
-    group_name=GROUP,
-    kinds={"kafka", "hdf5", "scicat"},
-    owners=OWNERS,
-    tags=SAMPLES,
-    description="The sample of each run that has started, in SciCat: read from its file while that is "
-    "written, and made where it is not there. A partition that failed says why and what to do; the dataset "
-    "of the file is registered in any case. Off unless the configuration has `ingestion.samples`.",
-)
-def sample(
-    context: dg.AssetExecutionContext, facility: dg.ResourceParam[Facility]
-) -> Iterator[dg.MaterializeResult[None]]:
-    is_dry_run = facility.settings.ingestion.dry_run
-    with explained(context.op_execution_context, facility.op_pauses):
-        made = _made(_file_of(context.partition_key, facility), facility, is_dry_run=is_dry_run)
-    shown = _metadata(made, facility)
-    if is_dry_run:
-        context.log_event(
-            dg.AssetObservation(
-                SAMPLE,
-                partition=context.partition_key,
-                description="Dry run: nothing was made.",
-                metadata=shown,
+@cache
+def sample(names: Names) -> dg.AssetsDefinition:
+    """The asset of a facility."""
+
+    @dg.asset(
+        key=names.key(SAMPLE),
+        deps=[names.key(ANNOUNCEMENTS)],
+        partitions_def=started_files(names),
+        required_resource_keys={names.facility},
+        # A dry run makes nothing.
+        output_required=False,
+        group_name=names.name(GROUP),
+        kinds={"kafka", "hdf5", "scicat"},
+        owners=OWNERS,
+        tags=SAMPLES,
+        description="The sample of each run that has started, in SciCat: read from its file while that is "
+        "written, and made where it is not there. A partition that failed says why and what to do; the "
+        "dataset of the file is registered in any case. Off unless the configuration has "
+        "`ingestion.samples`.",
+    )
+    def sample(
+        context: dg.AssetExecutionContext,
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        facility = facility_in(context, names)
+        is_dry_run = facility.settings.ingestion.dry_run
+        with explained(context.op_execution_context, facility.op_pauses):
+            made = _made(_file_of(context.partition_key, facility), facility, is_dry_run=is_dry_run)
+        shown = _metadata(made, facility)
+        if is_dry_run:
+            context.log_event(
+                dg.AssetObservation(
+                    names.key(SAMPLE),
+                    partition=context.partition_key,
+                    description="Dry run: nothing was made.",
+                    metadata=shown,
+                )
             )
-        )
-        return
-    yield dg.MaterializeResult(metadata=shown)
+            return
+        yield dg.MaterializeResult(metadata=shown)
+
+    return sample
 
 
 run_starts = dg.AssetSpec(

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scicat_dagster.kafka.messages import RunStarted
 from scicat_dagster.kafka.started_runs import StartedRuns
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
 
 _RUNS = "scicat_dagster/open_runs"
 
@@ -30,39 +31,43 @@ _JOBS = TypeAdapter(frozenset[str])
 
 
 def follow(
-    instance: dg.DagsterInstance, started: Sequence[RunStarted], ended: Collection[str], now: datetime
+    instance: dg.DagsterInstance,
+    started: Sequence[RunStarted],
+    ended: Collection[str],
+    now: datetime,
+    names: Names = UNPREFIXED,
 ) -> None:
     """Store what has become of the runs; nothing is asked or written where nothing has."""
     if not (started or ended):
         return
-    before = started_runs(instance)
+    before = started_runs(instance, names)
     after = before.after(started, ended, now)
     if after != before:
-        instance.daemon_cursor_storage.set_cursor_values({_RUNS: after.model_dump_json()})
+        instance.daemon_cursor_storage.set_cursor_values({names.name(_RUNS): after.model_dump_json()})
 
 
-def started_runs(instance: dg.DagsterInstance) -> StartedRuns:
+def started_runs(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> StartedRuns:
     """The runs that are followed; none where nothing is stored, or it is not ours."""
-    text = instance.daemon_cursor_storage.get_cursor_values({_RUNS}).get(_RUNS)
+    text = instance.daemon_cursor_storage.get_cursor_values({names.name(_RUNS)}).get(names.name(_RUNS))
     try:
         return StartedRuns.model_validate_json(text) if text else StartedRuns()
     except ValidationError:
         return StartedRuns()
 
 
-def noted(instance: dg.DagsterInstance, key: str) -> frozenset[str]:
+def noted(instance: dg.DagsterInstance, key: str, names: Names = UNPREFIXED) -> frozenset[str]:
     """The jobs that are noted under a key."""
-    text = instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
+    text = instance.daemon_cursor_storage.get_cursor_values({names.name(key)}).get(names.name(key))
     try:
         return _JOBS.validate_json(text) if text else frozenset()
     except ValidationError:
         return frozenset()
 
 
-def note(instance: dg.DagsterInstance, key: str, jobs: Iterable[str]) -> None:
+def note(instance: dg.DagsterInstance, key: str, jobs: Iterable[str], names: Names = UNPREFIXED) -> None:
     """Note jobs under a key, beside those of it whose runs are still followed."""
-    before = noted(instance, key)
-    followed = {run.job_id for run in started_runs(instance).open}
+    before = noted(instance, key, names)
+    followed = {run.job_id for run in started_runs(instance, names).open}
     after = frozenset((before | set(jobs)) & followed)
     if after != before:
-        instance.daemon_cursor_storage.set_cursor_values({key: _JOBS.dump_json(after).decode()})
+        instance.daemon_cursor_storage.set_cursor_values({names.name(key): _JOBS.dump_json(after).decode()})

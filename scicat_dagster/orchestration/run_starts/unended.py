@@ -18,9 +18,10 @@ from scicat_dagster.dagster_internals import AssetCheckExecutionRecordStatus
 from scicat_dagster.diagnostics.checkup import Question
 from scicat_dagster.errors import IngestionError, TransientError
 from scicat_dagster.kafka.started_runs import OpenRun
-from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.metadata import table
-from scicat_dagster.orchestration.partitions import key_of, nexus_files
+from scicat_dagster.orchestration.names import UNPREFIXED, Names
+from scicat_dagster.orchestration.partitions import NEXUS_FILES, key_of
 from scicat_dagster.orchestration.run_starts.open_runs import (
     DISMISSED,
     SETTLED,
@@ -103,59 +104,51 @@ def find_unended(
     TransientError, PermanentError
         Nobody can say now.
     """
-    settings = facility.settings
+    settings, names = facility.settings, facility.names
     longest = timedelta(hours=settings.monitoring.unended_run_hours)
     if not longest:
         return ()
-    awaited = overdue(started_runs(instance).open, longest, now)
-    late = _unsettled(instance, awaited, settings.ingestion.file_handling.data_directory)
+    awaited = overdue(started_runs(instance, names).open, longest, now)
+    late = _unsettled(instance, awaited, settings.ingestion.file_handling.data_directory, names)
     if not late:
         return ()
-    if not is_everything_read(instance, now):
+    if not is_everything_read(instance, now, names):
         raise TransientError(
             "There are messages still to be read, which may be about these runs.",
             remedy="Nothing; if it goes on, see why wrdn_sensor does not read them.",
         )
     found = unended(late, watch.look([run.file for run in late]), longest, now)
     known = watch.registered(found, facility.catalogue)
-    note(instance, SETTLED, known)
+    note(instance, SETTLED, known, names)
     return tuple(each for each in found if each.run.job_id not in known)
 
 
 def _unsettled(
-    instance: dg.DagsterInstance, awaited: Sequence[OpenRun], data_directory: str
+    instance: dg.DagsterInstance, awaited: Sequence[OpenRun], data_directory: str, names: Names
 ) -> list[OpenRun]:
     """Those whose file was not registered by another way, and of which somebody wants to hear."""
     if not awaited:
         return []
-    left_out = noted(instance, SETTLED) | noted(instance, DISMISSED)
+    left_out = noted(instance, SETTLED, names) | noted(instance, DISMISSED, names)
     runs = [run for run in awaited if run.job_id not in left_out]
-    name = str(nexus_files.name)
+    name = names.name(NEXUS_FILES)
     # A partition is made by whoever requests the file; whether that fails is shown elsewhere.
     requested = {
         run.job_id for run in runs if instance.has_dynamic_partition(name, key_of(run.file, data_directory))
     }
     if requested:
-        note(instance, SETTLED, requested)
+        note(instance, SETTLED, requested, names)
     return [run for run in runs if run.job_id not in requested]
 
 
-def is_everything_read(instance: dg.DagsterInstance, now: datetime) -> bool:
+def is_everything_read(instance: dg.DagsterInstance, now: datetime, names: Names = UNPREFIXED) -> bool:
     """Whether ``wrdn_sensor`` has said lately that no message waits."""
-    event = instance.get_latest_materialization_event(KAFKA_LAG)
+    event = instance.get_latest_materialization_event(names.key(KAFKA_LAG))
     materialization = event.asset_materialization if event is not None else None
     if event is None or materialization is None or LAG_BY_TOPIC not in materialization.metadata:
         return False
     waiting: Any = materialization.metadata[LAG_BY_TOPIC].value
     return now.timestamp() - event.timestamp < LONGEST_LAG_AGE.total_seconds() and not any(waiting.values())
-
-
-SPEC = dg.AssetCheckSpec(
-    RUNS_ENDED,
-    asset=RUN_STARTS,
-    description="Each run that has started is followed by the announcement of its file within "
-    "`monitoring.unended_run_hours`. A finding says whether the file lies on disk, and what to do.",
-)
 
 
 def _words(found: Sequence[UnendedRun]) -> str:
@@ -184,9 +177,10 @@ def _shown(found: Sequence[UnendedRun]) -> dict[str, dg.MetadataValue]:
     }
 
 
-def reported_unended(instance: dg.DagsterInstance) -> tuple[UnendedRun, ...]:
+def reported_unended(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> tuple[UnendedRun, ...]:
     """The runs that the check named when it was evaluated last."""
-    record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(RUN_STARTS, RUNS_ENDED))
+    key = dg.AssetCheckKey(names.key(RUN_STARTS), RUNS_ENDED)
+    record = instance.get_latest_asset_check_evaluation_record(key)
     if record is None or record.status is not AssetCheckExecutionRecordStatus.FAILED or record.event is None:
         return ()
     event = record.event.dagster_event
@@ -196,12 +190,13 @@ def reported_unended(instance: dg.DagsterInstance) -> tuple[UnendedRun, ...]:
     return _RUNS.validate_python(evaluation.metadata[UNENDED_RUNS].value)
 
 
-def run_starts_sensor(settings: MonitoringSettings) -> dg.SensorDefinition:
+def run_starts_sensor(settings: MonitoringSettings, names: Names) -> dg.SensorDefinition:
     """The sensor, with what it keeps between its ticks. It looks seldom where nobody wants to know."""
     watch = Watch()
 
     @dg.sensor(
-        name="run_starts_sensor",
+        name=names.name("run_starts_sensor"),
+        required_resource_keys={names.facility},
         minimum_interval_seconds=60 if settings.unended_run_hours else 600,
         default_status=dg.DefaultSensorStatus.RUNNING,
         owners=OWNERS,
@@ -210,9 +205,8 @@ def run_starts_sensor(settings: MonitoringSettings) -> dg.SensorDefinition:
         "is overdue or no longer is. It does nothing where the configuration has no "
         "`monitoring.unended_run_hours`.",
     )
-    def sensor(
-        context: dg.SensorEvaluationContext, facility: dg.ResourceParam[Facility]
-    ) -> dg.SensorResult | dg.SkipReason:
+    def sensor(context: dg.SensorEvaluationContext, **_: Any) -> dg.SensorResult | dg.SkipReason:
+        facility = facility_in(context, names)
         if not facility.settings.monitoring.unended_run_hours and context.cursor is None:
             return dg.SkipReason("The configuration has no monitoring.unended_run_hours.")
         try:
@@ -223,7 +217,7 @@ def run_starts_sensor(settings: MonitoringSettings) -> dg.SensorDefinition:
         if cursor == context.cursor:
             return dg.SkipReason(_words(found))
         evaluation = dg.AssetCheckEvaluation(
-            asset_key=RUN_STARTS,
+            asset_key=names.key(RUN_STARTS),
             check_name=RUNS_ENDED,
             passed=not found,
             severity=dg.AssetCheckSeverity.ERROR,
@@ -241,17 +235,31 @@ def _checksum(found: Sequence[UnendedRun]) -> str:
     return hashlib.sha256(str(content).encode()).hexdigest()[:12]
 
 
-@dg.multi_asset_check(
-    specs=[SPEC],
-    description="Looks for runs that started and never ended. `run_starts_sensor` does so each minute.",
-)
-def unended_runs(
-    context: dg.AssetCheckExecutionContext, facility: dg.ResourceParam[Facility]
-) -> dg.AssetCheckResult:
-    try:
-        found = find_unended(context.instance, facility, Watch(), datetime.now(UTC))
-    except IngestionError as error:
-        raise dg.Failure(str(error)) from None
-    return dg.AssetCheckResult(
-        check_name=RUNS_ENDED, passed=not found, description=_words(found), metadata=_shown(found)
+def unended_runs(names: Names) -> dg.AssetChecksDefinition:
+    """The check, executed by hand."""
+
+    @dg.multi_asset_check(
+        name=names.name("unended_runs"),
+        specs=[
+            dg.AssetCheckSpec(
+                RUNS_ENDED,
+                asset=names.key(RUN_STARTS),
+                description="Each run that has started is followed by the announcement of its file within "
+                "`monitoring.unended_run_hours`. A finding says whether the file lies on disk, and what to "
+                "do.",
+            )
+        ],
+        required_resource_keys={names.facility},
+        description="Looks for runs that started and never ended. `run_starts_sensor` does so each minute.",
     )
+    def unended_runs(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        facility = facility_in(context, names)
+        try:
+            found = find_unended(context.instance, facility, Watch(), datetime.now(UTC))
+        except IngestionError as error:
+            raise dg.Failure(str(error)) from None
+        return dg.AssetCheckResult(
+            check_name=RUNS_ENDED, passed=not found, description=_words(found), metadata=_shown(found)
+        )
+
+    return unended_runs

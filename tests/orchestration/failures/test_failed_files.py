@@ -31,6 +31,7 @@ from scicat_dagster.orchestration.ingest.retry_sensor import (
     retries,
     retry_sensor,
 )
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.failure_report import failed_files_report
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from tests.small_facility import SmallFacility
@@ -51,7 +52,7 @@ def broken_schema(small: SmallFacility) -> str:
 def retry_tick(small: SmallFacility, now: datetime) -> SensorExecutionData:
     """What Dagster makes of a tick at a time: it refuses requests for partitions that do not exist."""
 
-    @dg.sensor(name="retry_sensor", job=ingest_file)
+    @dg.sensor(name="retry_sensor", job=ingest_file(UNPREFIXED))
     def at_that_time(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         return retries(context.instance, now)
 
@@ -247,7 +248,7 @@ def test_a_re_executed_run_that_is_killed_has_not_failed_as_its_parent_did(
 def test_the_report_is_a_table_of_the_failed_files(small: SmallFacility, broken_schema: str) -> None:
     small.ingest(small.facility())
 
-    result = dg.materialize([failed_files_report], instance=small.instance)
+    result = dg.materialize([failed_files_report(UNPREFIXED)], instance=small.instance)
 
     (event,) = result.asset_materializations_for_node("failed_files_report")
     assert event.metadata["failed files"].value == 1
@@ -294,7 +295,7 @@ def test_a_file_that_was_not_ready_is_requested_anew_with_its_announcement(small
 def test_nothing_is_requested_when_nothing_is_due(small: SmallFacility, broken_schema: str) -> None:
     small.ingest(small.facility())
 
-    result = retry_sensor(dg.build_sensor_context(instance=small.instance))
+    result = retry_sensor(UNPREFIXED)(dg.build_sensor_context(instance=small.instance))
 
     assert isinstance(result, dg.SkipReason)
     assert "1 need manual intervention" in str(result.skip_message)

@@ -21,6 +21,7 @@ from scicat_dagster.demo.file_writer import write_past_file
 from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.deferred_files import deferred_files, deferred_files_sensor
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from scicat_dagster.schemas.loading import SchemaCollection
@@ -154,7 +155,7 @@ def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: B
         backlog.instance,
         result.dagster_run,
     )
-    requests = deferred_files_sensor(context.for_run_failure())
+    requests = deferred_files_sensor(UNPREFIXED)(context.for_run_failure())
     assert isinstance(requests, Iterator)
     (request,) = requests
     assert isinstance(request, dg.RunRequest)

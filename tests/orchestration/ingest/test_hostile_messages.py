@@ -28,6 +28,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.ingest.tick import plan_tick
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.tags import PARTITION_TAG
 from tests.databases import kept_connections
@@ -95,14 +96,14 @@ def tick(facility: Hostile, instance: dg.DagsterInstance, cursor: str | None) ->
     with dg.build_sensor_context(
         instance=instance, cursor=cursor, resources={"facility": facility}
     ) as context:
-        data = wrdn_sensor(context)
+        data = wrdn_sensor(UNPREFIXED)(context)
     assert isinstance(data, dg.SensorResult)
     answer = [*(data.run_requests or ()), *(data.dynamic_partitions_requests or ()), *data.asset_events]
     assert sum(len(serialize_value(part)) for part in answer) < GRPC_LIMIT
     for event in data.asset_events:
         instance.report_runless_asset_event(event)
     for change in data.dynamic_partitions_requests or ():
-        instance.add_dynamic_partitions(str(nexus_files.name), list(change.partition_keys))
+        instance.add_dynamic_partitions(str(nexus_files().name), list(change.partition_keys))
     paths = []
     for request in data.run_requests or ():
         assert request.partition_key is not None

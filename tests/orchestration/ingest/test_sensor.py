@@ -19,6 +19,7 @@ from scicat_dagster.kafka.messages import KafkaMessage, Position
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.ingest.tick import plan_tick
+from scicat_dagster.orchestration.names import UNPREFIXED
 from tests.brokers import Broker, KafkaCluster, read_topic, unique_name
 from tests.kafka.test_reader import make_anew
 from tests.small_facility import SmallFacility
@@ -50,7 +51,7 @@ class Announcements:
         context = dg.build_sensor_context(
             instance=self.small.instance, cursor=cursor, resources={"facility": self.facility}
         )
-        result = wrdn_sensor(context)
+        result = wrdn_sensor(UNPREFIXED)(context)
         assert isinstance(result, dg.SensorResult)
         return result
 
@@ -324,7 +325,7 @@ def test_a_broker_that_is_away_fails_the_tick_with_words(
 def test_without_topics_the_tick_says_so(small: SmallFacility) -> None:
     context = dg.build_sensor_context(instance=small.instance, resources={"facility": small.facility()})
 
-    result = wrdn_sensor(context)
+    result = wrdn_sensor(UNPREFIXED)(context)
 
     assert isinstance(result, dg.SensorResult)
     assert result.skip_reason is not None

@@ -21,6 +21,7 @@ from scicat_dagster.errors import TransientError
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.integration.posted_announcements import posted_announcements_sensor, store
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.health import Home
 from tests.orchestration.ingest.test_sensor import Announcements
 from tests.small_facility import SmallFacility, instance_in
@@ -43,7 +44,7 @@ class Posting:
         context = dg.build_sensor_context(
             instance=self.small.instance, cursor=cursor, resources={"facility": self.facility}
         )
-        result = posted_announcements_sensor(HealthCheckSettings())(context)
+        result = posted_announcements_sensor(HealthCheckSettings(), UNPREFIXED)(context)
         assert isinstance(result, dg.SensorResult)
         return result
 
@@ -135,7 +136,7 @@ def test_what_was_accepted_is_there_after_a_restart(small: SmallFacility, tmp_pa
 
     with instance_in(tmp_path / "home") as after:
         context = dg.build_sensor_context(instance=after, resources={"facility": facility})
-        result = posted_announcements_sensor(HealthCheckSettings())(context)
+        result = posted_announcements_sensor(HealthCheckSettings(), UNPREFIXED)(context)
 
     assert isinstance(result, dg.SensorResult)
     assert requested(result) == [key] == [small.key()]

@@ -18,6 +18,7 @@ from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.notifications.registered import MOST_REFUSED, event_schema
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.integration.registered_events import registered_events_sensor
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.tags import PID, RAW_DATASET
 from tests.brokers import free_ports, read_topic, unique_name
 from tests.notifications.test_notifications import SECRET, Hook
@@ -37,7 +38,7 @@ class Sending:
 
     def tick(self) -> str:
         settings = self.facility.settings
-        sensor = registered_events_sensor(settings.events, settings.kafka)
+        sensor = registered_events_sensor(settings.events, settings.kafka, UNPREFIXED)
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"facility": self.facility}
         )

@@ -21,6 +21,7 @@ from scicat_dagster.notifications.message import MOST_LISTED, Condition
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.digest_sensor import digest_sensor, not_well
 from scicat_dagster.orchestration.operations.news import (
     MOST_REPORTED,
@@ -168,7 +169,7 @@ def tick(
     small: SmallFacility, told: Facility, cursor: str | None = None, *conditions: Condition
 ) -> tuple[str, str]:
     """The words of a tick, and its cursor; ``conditions`` are what is not well."""
-    sensor = digest_sensor(told.settings.notifications, lambda *_: conditions)
+    sensor = digest_sensor(told.settings.notifications, UNPREFIXED, lambda *_: conditions)
     context = dg.build_sensor_context(instance=small.instance, cursor=cursor, resources={"facility": told})
     data = sensor.evaluate_tick(context)
     assert not data.run_requests
@@ -296,8 +297,10 @@ def test_without_a_channel_nothing_is_looked_at(small: SmallFacility) -> None:
 
 
 def test_the_sensor_is_on_where_somebody_is_to_be_told() -> None:
-    off = digest_sensor(NotificationSettings())
-    on = digest_sensor(NotificationSettings.model_validate({"webhook": "https://hook", "every_minutes": 5}))
+    off = digest_sensor(NotificationSettings(), UNPREFIXED)
+    on = digest_sensor(
+        NotificationSettings.model_validate({"webhook": "https://hook", "every_minutes": 5}), UNPREFIXED
+    )
 
     assert off.default_status is dg.DefaultSensorStatus.STOPPED
     assert on.default_status is dg.DefaultSensorStatus.RUNNING

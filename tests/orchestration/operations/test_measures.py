@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,3 +230,14 @@ def test_no_panel_lies_upon_another_one() -> None:
 
     assert len(covered) == len(set(covered))
     assert max(x for x, _ in covered) < 24
+
+
+def test_prometheus_can_read_the_alert_rules() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("It needs promtool, of Debian's prometheus.")
+    rules = DEPLOY / "prometheus-alerts.yml"
+
+    done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr

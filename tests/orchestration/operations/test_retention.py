@@ -10,6 +10,7 @@ import pytest
 
 from scicat_dagster.config.models import RetentionSettings
 from scicat_dagster.definitions import build_definitions
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.retention import deletable, delete_registered, retention_schedule
 from scicat_dagster.orchestration.past_files.backfills import start_backfills
 from scicat_dagster.orchestration.tags import RAW_DATASET
@@ -123,5 +124,10 @@ def test_the_job_forgets_nothing_unless_the_configuration_says_when(small: Small
 
 
 def test_the_schedule_runs_only_where_an_age_is_given() -> None:
-    assert retention_schedule(RetentionSettings()).default_status is dg.DefaultScheduleStatus.STOPPED
-    assert retention_schedule(RetentionSettings(days=30)).default_status is dg.DefaultScheduleStatus.RUNNING
+    assert (
+        retention_schedule(RetentionSettings(), UNPREFIXED).default_status is dg.DefaultScheduleStatus.STOPPED
+    )
+    assert (
+        retention_schedule(RetentionSettings(days=30), UNPREFIXED).default_status
+        is dg.DefaultScheduleStatus.RUNNING
+    )

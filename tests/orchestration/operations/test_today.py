@@ -19,6 +19,7 @@ from scicat_dagster.diagnostics.checkup import Check
 from scicat_dagster.kafka.messages import Position, Rejected
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.today import Registrations, Today, reported, reported_away, today
 from scicat_dagster.orchestration.operations.today_sensor import checksum, today_sensor
 from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, PURPOSE_RUN_TAG
@@ -139,7 +140,7 @@ def tick(small: SmallFacility, facility: Facility, cursor: str | None, checks: S
     context = dg.build_sensor_context(
         instance=small.instance, cursor=cursor, resources={"facility": facility}
     )
-    data = today_sensor(lambda _: checks).evaluate_tick(context)
+    data = today_sensor(UNPREFIXED, lambda _: checks).evaluate_tick(context)
     for event in data.asset_events:
         small.instance.report_runless_asset_event(event)
     return str(data.cursor)

@@ -12,6 +12,7 @@ import pytest
 
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.folder_watch import WatchCursor, folder_watch_sensor
 from tests.small_facility import SmallFacility
 
@@ -27,7 +28,7 @@ class Watching:
         self.restart()
 
     def restart(self) -> None:
-        self.sensor = folder_watch_sensor(self.facility.settings.reconcile)
+        self.sensor = folder_watch_sensor(self.facility.settings.reconcile, UNPREFIXED)
 
     def tick(self, *, is_stored: bool = True) -> list[str]:
         context = dg.build_sensor_context(
@@ -111,7 +112,7 @@ def test_a_file_that_came_while_dagster_was_down_is_found(watching: Watching) ->
 
 def test_without_minutes_nothing_is_looked_at(small: SmallFacility) -> None:
     facility = small.facility()
-    sensor = folder_watch_sensor(facility.settings.reconcile)
+    sensor = folder_watch_sensor(facility.settings.reconcile, UNPREFIXED)
     context = dg.build_sensor_context(instance=small.instance, resources={"facility": facility})
 
     assert isinstance(sensor(context), dg.SkipReason)

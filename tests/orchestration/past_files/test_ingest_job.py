@@ -9,6 +9,7 @@ import dagster as dg
 
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.ingest.jobs import config_of
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.tags import PRIORITY_TAG, REQUESTED_BY_TAG, RETRY
@@ -27,7 +28,7 @@ def name_files(small: SmallFacility, paths: Sequence[str]) -> dg.ExecuteInProces
 
 
 def requested(small: SmallFacility) -> list[dg.RunRequest]:
-    result = reconcile_sensor(dg.build_sensor_context(instance=small.instance))
+    result = reconcile_sensor(UNPREFIXED)(dg.build_sensor_context(instance=small.instance))
     assert isinstance(result, dg.SensorResult)
     return list(result.run_requests or ())
 

@@ -19,6 +19,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from scicat_dagster.cli import main
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.backfills import MOST_FILES_IN_A_BACKFILL, start_backfills
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
@@ -56,7 +57,9 @@ def sweep(small: SmallFacility, **ingestion: object) -> dict[str, object]:
     """One materialization of the asset; what it says."""
     facility = small.facility(**ingestion)
     try:
-        result = dg.materialize([reconciliation], instance=small.instance, resources={"facility": facility})
+        result = dg.materialize(
+            [reconciliation(UNPREFIXED)], instance=small.instance, resources={"facility": facility}
+        )
     finally:
         facility.close()
     (event,) = result.asset_materializations_for_node("reconciliation")
@@ -76,7 +79,7 @@ def rows(table: object) -> list[dict[str, object]]:
 
 def tick(small: SmallFacility, cursor: str | None = None) -> dg.SensorResult:
     """One tick of the sensor that was there at once or has had nothing to do so far."""
-    result = reconcile_sensor(dg.build_sensor_context(instance=small.instance, cursor=cursor))
+    result = reconcile_sensor(UNPREFIXED)(dg.build_sensor_context(instance=small.instance, cursor=cursor))
     assert isinstance(result, dg.SensorResult)
     return result
 
@@ -211,7 +214,10 @@ def test_a_catalogue_that_is_away_fails_the_sweep_with_a_remedy(small: SmallFaci
     facility = small.facility()
 
     result = dg.materialize(
-        [reconciliation], instance=small.instance, resources={"facility": facility}, raise_on_error=False
+        [reconciliation(UNPREFIXED)],
+        instance=small.instance,
+        resources={"facility": facility},
+        raise_on_error=False,
     )
     facility.close()
 
@@ -251,7 +257,7 @@ def test_as_many_runs_are_requested_as_there_is_room_for(small: SmallFacility) -
         for number in range(MOST_UNFINISHED)
     ]
 
-    full = reconcile_sensor(dg.build_sensor_context(instance=small.instance))
+    full = reconcile_sensor(UNPREFIXED)(dg.build_sensor_context(instance=small.instance))
     assert isinstance(full, dg.SkipReason)
     for run in others[:2]:
         small.instance.report_run_canceled(run)
@@ -377,7 +383,7 @@ def invoke(small: SmallFacility, *arguments: str, home: str = "") -> Result:
 
 def backfills(home: dg.DagsterInstance) -> dict[str, set[str]]:
     """The files of each backfill."""
-    graph = AssetGraph.from_assets([raw_dataset])
+    graph = AssetGraph.from_assets([raw_dataset(UNPREFIXED)])
     return {
         backfill.backfill_id: {
             str(partition.partition_key)
@@ -450,7 +456,7 @@ def test_a_backfill_has_exactly_the_missing_files_that_are_not_in_flight(
     backfill = home.get_backfill(identifier)
     assert isinstance(backfill, PartitionBackfill)
     assert backfill.status is BulkActionStatus.REQUESTED
-    assert backfill.asset_selection == [raw_dataset.key]
+    assert backfill.asset_selection == [raw_dataset(UNPREFIXED).key]
     assert dict(backfill.tags) == {PRIORITY_TAG: "-1", REQUESTED_BY_TAG: "discover"}
     assert set(home.get_dynamic_partitions("nexus_files")) == set(map(key, (paths[0], *paths[2:])))
 
@@ -510,4 +516,4 @@ def test_a_backfill_needs_a_home(small: SmallFacility) -> None:
 
 
 def test_the_partitions_are_those_of_the_asset() -> None:
-    assert raw_dataset.partitions_def == nexus_files
+    assert raw_dataset(UNPREFIXED).partitions_def == nexus_files()

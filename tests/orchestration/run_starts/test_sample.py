@@ -22,6 +22,7 @@ from scicat_dagster.demo.catalogue.accounts import Accounts, demo_accounts
 from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
 from scicat_dagster.orchestration.failures.failed_files import failed_files, problem_of
 from scicat_dagster.orchestration.ingest.retry_sensor import retries
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.retention import delete_registered
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
 from scicat_dagster.orchestration.run_starts.open_runs import started_runs
@@ -237,7 +238,7 @@ def test_a_failed_sample_is_requested_again_or_dismissed_by_hand(
 
         assert gone in runner.invoke(main, ["failures"]).stdout
         assert runner.invoke(main, ["failures", "--retry"]).exit_code == 0
-        result = reconcile_sensor(dg.build_sensor_context(instance=instance))
+        result = reconcile_sensor(UNPREFIXED)(dg.build_sensor_context(instance=instance))
         assert isinstance(result, dg.SensorResult)
         assert [(each.job_name, each.partition_key) for each in result.run_requests or []] == [
             ("make_sample", gone)

@@ -21,6 +21,7 @@ from scicat_dagster.config.models import MonitoringSettings
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.kafka.messages import RunStarted
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.digest_sensor import unended_conditions
 from scicat_dagster.orchestration.operations.today import Registrations, as_text, today
 from scicat_dagster.orchestration.run_starts.open_runs import follow, started_runs
@@ -85,7 +86,7 @@ class Followed:
         context = dg.build_sensor_context(
             instance=self.small.instance, cursor=self.cursor, resources={"facility": self.facility}
         )
-        result = run_starts_sensor(MonitoringSettings())(context)
+        result = run_starts_sensor(MonitoringSettings(), UNPREFIXED)(context)
         if not isinstance(result, dg.SensorResult):
             return []
         self.cursor = result.cursor
