@@ -48,7 +48,7 @@ class ExtractedMetadata(BaseModel):
     values: dict[str, Any]
     units: dict[str, str]
     notices: tuple[Notice, ...] = ()
-    consequences: frozenset[str] = frozenset()
+    consequences: tuple[str, ...] = ()
     """The variables that failed because another one did."""
     sample_id: str | None = None
     other_files: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ def extract_metadata(
         values={name: value.value for name, value in evaluation.values.items()},
         units={name: value.unit for name, value in evaluation.values.items() if value.unit},
         notices=(*schemas.notices(), *schemas.notices_about(schema), *evaluation.notices),
-        consequences=frozenset(evaluation.consequences),
+        consequences=tuple(sorted(evaluation.consequences)),
         sample_id=sample_id,
         other_files=others,
         instrument=instrument,

@@ -20,8 +20,9 @@ from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.identity import CompleteFile, FileChangedError, check_unchanged
 from scicat_dagster.files.isolated.hdf5 import open_nexus
 from scicat_dagster.files.readiness import wait_until_complete
-from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.reading import Read, look_at, read_values
 from scicat_dagster.files.values import NexusValue
+from scicat_dagster.isolation import child_cpu_seconds
 
 Age = Callable[[Path, float], Path]
 
@@ -276,6 +277,55 @@ def test_a_file_that_another_process_still_writes_is_waited_for(
 
     found = wait_until_complete(path, (6.0, 7.0), close_at_the_second_delay)
     assert found.size == path.stat().st_size
+
+
+@pytest.mark.parametrize("how", ["'a'", "'w'", "'w', libver='latest'"], ids=["append", "new", "swmr"])
+def test_a_file_that_its_writer_has_not_touched_for_long_and_still_holds_is_waited_for(
+    path: Path, start_writer: Callable[[Path, str], Writer], how: str, aged: Age
+) -> None:
+    writer = start_writer(path, how)
+    aged(path, 3600)
+    with pytest.raises(TransientError, match="still open for writing"):
+        wait_until_complete(path, (), nothing_happens)
+
+    writer.close()
+
+    assert wait_until_complete(path, (), nothing_happens).size == path.stat().st_size
+
+
+def test_a_file_that_nobody_has_touched_for_long_is_complete_without_being_opened(
+    path: Path, aged: Age
+) -> None:
+    aged(path, 3600)
+    look_at(path, never_waits)
+    before = child_cpu_seconds()
+
+    found = wait_until_complete(path, (), never_waits)
+
+    assert child_cpu_seconds() == before
+    assert found == look_at(path, never_waits)
+
+
+@pytest.mark.parametrize("size", [100, 5000])
+def test_what_is_wrong_with_a_file_of_long_ago_is_found_when_it_is_read(
+    path: Path, aged: Age, size: int
+) -> None:
+    with changed(path) as file:
+        file["entry/counts"] = np.arange(10_000)
+    os.truncate(path, size)
+    aged(path, 3600)
+    found = wait_until_complete(path, (), never_waits)
+    with pytest.raises(PermanentError, match="not a complete HDF5"):
+        read_values(found, [Read(path="/entry/title")])
+
+
+def test_a_file_of_long_ago_that_does_not_begin_like_hdf5_is_refused_at_once(
+    tmp_path: Path, aged: Age
+) -> None:
+    path = tmp_path / "run.hdf"
+    path.write_bytes(b"no HDF5 at all")
+    with pytest.raises(PermanentError, match="not a complete HDF5"):
+        wait_until_complete(aged(path, 3600), (), never_waits)
 
 
 def test_a_file_that_did_not_change_is_unchanged(path: Path, aged: Age) -> None:

@@ -125,7 +125,8 @@ def wait_for_file(names: Names) -> dg.OpDefinition:
         out=dg.Out(io_manager_key=names.io_manager),
         ins={"announcements": dg.In(dg.Nothing)},
         tags=kinds("hdf5"),
-        description="Wait until the file writer is done: the file opens, and its size and mtime are stable.",
+        description="Wait until the file writer is done: the file opens, and its size and mtime are stable. "
+        "One that nobody has written for a minute is not opened for that.",
     )
     def wait_for_file(context: dg.OpExecutionContext, config: AnnouncementConfig) -> PerFile[AnnouncedFile]:
         facility = facility_in(context, names)
