@@ -130,9 +130,8 @@ def _create(
         pid = client.create_dataset(built.dataset).pid
     except ConflictError:
         return _complete(built, _with_our_pid(built, client, settings), client, most_bytes)
-    for body in bodies:
-        _create_first_block(body, pid, client)
-    return Registration(pid=pid, created_dataset=True, created_origdatablock=True)
+    notices = [notice for body in bodies for notice in _create_first_block(body, pid, client)]
+    return Registration(pid=pid, created_dataset=True, created_origdatablock=True, notices=tuple(notices))
 
 
 def _complete(
@@ -239,7 +238,7 @@ def _bodies(built: BuiltDataset, entries: Sequence[JsonValue], most_bytes: int) 
     return [{**built.origdatablock, "dataFileList": part, "size": _size(part)} for part in reversed(parts)]
 
 
-def _create_first_block(body: dict[str, JsonValue], pid: str, client: ScicatClient) -> None:
+def _create_first_block(body: dict[str, JsonValue], pid: str, client: ScicatClient) -> tuple[Notice, ...]:
     """Add a block to a dataset that we have just created, so that nobody else adds it.
 
     A server that answers with an error may have stored the block all the same, so that it is looked for
@@ -247,17 +246,30 @@ def _create_first_block(body: dict[str, JsonValue], pid: str, client: ScicatClie
     """
     for _ in range(_POSTS_OF_A_BLOCK):
         try:
-            client.create_origdatablock({**body, "datasetId": pid})
+            stored = client.create_origdatablock({**body, "datasetId": pid})
         except TransientError as error:
             failure = error
         else:
-            return
+            return _stored_otherwise(body, stored)
         found = _readable(pid, client)
         if found.listed.issuperset(_body_paths(body, found.record)):
-            return
+            return ()
         if isinstance(failure, UnansweredError):
             break
     raise failure
+
+
+def _stored_otherwise(body: dict[str, JsonValue], stored: OrigDatablockRecord) -> tuple[Notice, ...]:
+    """A notice where the server's answer shows another list than the one that was sent."""
+    sent, kept = (
+        {(file.path, file.size, file.chk) for file in files}
+        for files in (_records(body["dataFileList"]), stored.dataFileList)
+    )
+    if sent == kept:
+        return ()
+    lost = f"{len(sent - kept)} of the {len(sent)} files that were sent"
+    reason = f"The server answered that in {stored.id} {lost} are not as they were: path, size or checksum."
+    return (Notice(subject="origdatablock", reason=reason),)
 
 
 def _add_missing(

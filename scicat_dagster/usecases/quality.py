@@ -6,7 +6,7 @@ How a verdict is shown is the orchestration's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -43,10 +43,12 @@ class Verdict(BaseModel):
         return not self.findings and not self.unanswered
 
 
+CATALOGUE_AGREES = "catalogue_agrees"
+
 QUESTIONS: Mapping[str, str] = {
     "variables_resolved": "Every variable and field of the schema could be evaluated.",
     "fields_present": f"The recommended fields are filled: {', '.join(RECOMMENDED)}.",
-    "catalogue_agrees": "The catalogue lists each file once, with the size and checksum that it has on disk, "
+    CATALOGUE_AGREES: "The catalogue lists each file once, with the size and checksum that it has on disk, "
     "and each dataset has the size and number of files of its origdatablocks.",
     "references_known": "The proposal and the instrument that the dataset names are in the catalogue.",
 }
@@ -57,18 +59,22 @@ def judge(
     client: ScicatClient,
     answers: Catalogue,
     endpoints: ApiEndpoints,
-) -> tuple[Verdict, ...]:
+    questions: Collection[str] = tuple(QUESTIONS),
+) -> Iterator[Verdict]:
     """The verdicts on the datasets that were registered, by pid. Asks the catalogue; never raises.
 
     ``answers`` is whom to ask for proposals and instruments, which other files name, too.
     """
     built = list(registered.values())
-    return (
-        Verdict(question="variables_resolved", findings=tuple(_unresolved(built))),
-        Verdict(question="fields_present", findings=tuple(_empty_fields(built))),
-        _asked("catalogue_agrees", lambda: _disagreements(registered, client)),
-        _asked("references_known", lambda: _unknown_references(built, answers, endpoints)),
-    )
+    found: Mapping[str, Callable[[], Iterator[Notice]]] = {
+        "variables_resolved": lambda: _unresolved(built),
+        "fields_present": lambda: _empty_fields(built),
+        CATALOGUE_AGREES: lambda: _disagreements(registered, client),
+        "references_known": lambda: _unknown_references(built, answers, endpoints),
+    }
+    for question, find in found.items():
+        if question in questions:
+            yield _asked(question, find)
 
 
 def _asked(question: str, find: Callable[[], Iterator[Notice]]) -> Verdict:

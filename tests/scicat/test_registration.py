@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -716,6 +717,37 @@ def test_a_new_file_takes_two_requests(catalogue: Catalogue) -> None:
     assert registered.created_origdatablock
     assert [(call.method, call.path) for call in catalogue.plans.calls] == [CREATE, ADD]
     assert catalogue.holds == (1, 1)
+
+
+class Miscounting:
+    """A server that stores another size than it was sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def miscounted() -> dict[str, Any]:
+            message = dict(await receive())
+            if scope["path"].endswith("/origdatablocks"):
+                message["body"] = message["body"].replace(b'"size": 1000,', b'"size": 1001,')
+            return message
+
+        await self._app(scope, receive if scope["type"] != "http" else miscounted, send)
+
+
+def test_a_list_that_the_server_stores_otherwise_is_noticed(tmp_path: Path) -> None:
+    accounts = Accounts((INGESTOR,))
+    with Store(tmp_path / "catalogue.sqlite") as store:
+        app = Miscounting(create_app(store, accounts, Dialect.V4X))
+        with CatalogueServer(store, accounts, app=app) as server:
+            settings = ScicatSettings(host=server.api_root, username="ingestor", password=SecretStr(PASSWORD))
+            client = ScicatClient(settings)
+            registered = register(built(), client, ANY_CHECK)
+            client.close()
+
+    (notice,) = registered.notices
+    assert notice.subject == "origdatablock"
+    assert "1 of the 2 files" in notice.reason
 
 
 def test_a_file_that_somebody_registered_since_is_not_registered_twice(catalogue: Catalogue) -> None:

@@ -29,6 +29,7 @@ from scicat_dagster.orchestration.tags import (
     TOPIC_TAG,
 )
 from scicat_dagster.scicat.client import ScicatClient
+from scicat_dagster.scicat.models import DatasetRecord
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import FILE_TIME, SmallFacility
 
@@ -433,6 +434,29 @@ def test_that_all_is_well_is_not_said_for_each_file_but_what_is_not_always_is(sm
     assert second == {question: False for question, is_good in first.items() if not is_good}
     for found in broken:
         assert found == second | {"variables_resolved": False}
+
+
+def test_a_new_dataset_is_read_once_more_if_that_was_not_done_within_the_last_minute(
+    small: SmallFacility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    ask = ScicatClient.dataset
+
+    def noted(client: ScicatClient, pid: str) -> DatasetRecord | None:
+        read.append(pid)
+        return ask(client, pid)
+
+    monkeypatch.setattr(ScicatClient, "dataset", noted)
+    facility = small.facility()
+    for number in range(3):
+        # The first is new, and so is the second; the third was registered before.
+        if number < 2:
+            small.store.clear()
+            small.add_proposal()
+        small.ingest(facility)
+
+    assert read == [PID, PID]
+    facility.close()
 
 
 @pytest.mark.parametrize(("seconds", "says"), [(3600.0, []), (0.0, [True])])
