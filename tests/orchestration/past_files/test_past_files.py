@@ -387,6 +387,15 @@ def backfills(home: dg.DagsterInstance) -> dict[str, set[str]]:
     }
 
 
+def test_the_command_says_what_a_folder_has_in_which_it_finds_nothing(small: SmallFacility) -> None:
+    shown = invoke(small, "--glob", "*.raw")
+
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "Looked for *.raw" in shown.stderr
+    listed = json.loads(invoke(small, "--glob", "*.raw", "--json").stdout)
+    assert listed["nothing_found"][0]["looked_for"] == ["*.raw"]
+
+
 def test_the_command_lists_files_with_their_states(small: SmallFacility) -> None:
     paths = add_files(small, 2)
     small.ingest(small.facility(), Path(paths[0]))
