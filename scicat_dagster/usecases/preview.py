@@ -19,6 +19,7 @@ from scicat_dagster.dataset.jobs import WantedJob, wanted_jobs
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, TransientError
 from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.schemas.variables import Cause, by_cause
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Correction, compare
 from scicat_dagster.scicat.registration import registered_dataset
@@ -57,6 +58,8 @@ class Preview(BaseModel):
     difference: Correction | None = None
     warnings: list[Notice] = []
     errors: list[PreviewError] = []
+    causes: list[Cause] = Field(default=[], exclude=True)
+    """The warnings, with what follows from another one together with it."""
 
     def as_text(self) -> str:
         """The same for a person."""
@@ -75,10 +78,15 @@ class Preview(BaseModel):
                 f"It is registered as {self.difference.pid}. Differences, and what `reingest` does:",
             ]
             lines += [f"  {change.field}: {change.in_words()}" for change in self.difference.changes]
-        lines += ["", *(f"warning: {notice.subject}: {notice.reason}" for notice in self.warnings)]
+        lines += ["", *map(_warning, self.causes or map(Cause, self.warnings))]
         lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
         lines.append("It could not be registered." if self.errors else "It could be registered.")
         return "\n".join(lines)
+
+
+def _warning(cause: Cause) -> str:
+    also = f" Also affected: {', '.join(cause.affected)}." if cause.affected else ""
+    return f"warning: {cause.notice.subject}: {cause.notice.reason}{also}"
 
 
 def preview_file(
@@ -121,6 +129,7 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     except TransientError as error:
         preview.warnings.append(Notice(subject="scicat.api", reason=f"Nobody can say which. {error.what}"))
     preview.difference = _difference(preview, built, metadata, client, settings)
+    preview.causes = by_cause(preview.warnings, metadata.schema_)
 
 
 def _difference(

@@ -328,6 +328,23 @@ def test_what_a_field_holds_is_no_entry_as_well_and_numbers_are_as_they_were_wri
     assert (energy["value"], energy["unit"], energy["type"]) == (117.6, "meV", "float")
 
 
+@pytest.mark.usefixtures("catalogue")
+def test_an_instrument_that_scicat_does_not_know_is_one_warning_that_says_so(folder: Path) -> None:
+    file = file_of_two_entries(folder)
+    write_draft(folder, file, filled)
+
+    shown = CliRunner().invoke(main, ["preview", str(file), "--config", str(folder / "config.yml")])
+    live = validate(folder, file, "--live")
+
+    (row,) = [line for line in shown.stdout.splitlines() if "LRMECS" in line and "warning" in line]
+    asked = 'SciCat has no entry for instruments?filter={"where":{"name":{"ilike":"LRMECS"}}}.'
+    also = "Also affected: variables.instrument_id, schema.instrumentId (instrumentId)."
+    assert row == f"warning: variables.instrument_data: {asked} {also}"
+    assert f"variables.instrument_data: {asked} Also affected: variables.instrument_id" in live.stdout
+    assert "dataset.default_instrument_id" in live.stdout
+    assert "Correct the schema" not in live.stdout
+
+
 def test_attributes_are_among_what_is_not_used(folder: Path) -> None:
     listed = draft_schema(file_of_two_entries(folder)).partition("# Not used")[2]
 
