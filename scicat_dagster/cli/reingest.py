@@ -34,7 +34,8 @@ DIFFERS = 3
 )
 @click.option(
     "--also", multiple=True, metavar="FIELD",
-    help="Change this field, too, although it is left alone otherwise. May be given several times.",
+    help="Change this field, too, although it is left alone otherwise; scientificMetadata.NAME that the "
+    "schema no longer defines is removed. May be given several times.",
 )  # fmt: skip
 @click.option("--schema", metavar="ID", help="Only files whose schema has this id or name.")
 @click.option(
@@ -104,6 +105,10 @@ def reingest(
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(_as_json(done, left_out, empty))
+    differing = {change.field for file in done for change in file.changes}
+    for name in also:
+        if name not in differing:
+            click.echo(f"--also {name}: no dataset differs in it.", err=True)
     _finish(done, left_out, empty)
 
 

@@ -119,6 +119,18 @@ def test_a_field_is_touched_when_somebody_asks_for_it(facility: CorrectedFacilit
     assert facility.dataset(path)["datasetName"] == "The good one"
 
 
+def test_an_entry_that_is_in_no_schema_any_more_is_removed_on_request(facility: CorrectedFacility) -> None:
+    path = facility.odin[0]
+    facility.edit(path, scientificMetadata={"old": {"value": 1, "unit": ""}})
+
+    shown = run(facility, path, "--update", "--also", "scientificMetadata.old")
+    again = run(facility, path, "--update", "--also", "scientificMetadata.old")
+
+    assert "scientificMetadata.old" in shown.stdout
+    assert "old" not in facility.dataset(path)["scientificMetadata"]
+    assert "--also scientificMetadata.old: no dataset differs in it." in again.stderr
+
+
 def test_only_the_files_of_a_schema_or_an_instrument(facility: CorrectedFacility) -> None:
     assert set(as_json(facility, facility.data, "--schema", "schema-odin")) == {"1.nxs", "2.nxs", "3.nxs"}
     assert set(as_json(facility, facility.data, "--schema", "Dream")) == {"4.nxs", "5.nxs"}
