@@ -7,7 +7,7 @@ one, by the same limit that it has for all runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,7 @@ from scicat_dagster.orchestration.partitions import nexus_files
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, files_with_unfinished_runs
 from scicat_dagster.orchestration.tags import (
     BY_HAND,
+    IS_NEW,
     MAX_RETRIES_TAG,
     PAGE,
     PID,
@@ -53,6 +54,10 @@ class IngestedFile(BaseModel):
     origdatablock: dict[str, JsonValue] | None = None
     warnings: tuple[Notice, ...] = ()
     problem: Problem | None = None
+    is_new: bool | None = None
+    """Whether the dataset was created now; False where it was registered already, and left as it is. None
+    where nothing is registered.
+    """
 
     @property
     def is_well(self) -> bool:
@@ -61,11 +66,19 @@ class IngestedFile(BaseModel):
 
     def as_text(self) -> str:
         """The same for a person."""
-        lines = [f"{self.result:<10}  {self.file}"]
+        lines = [f"{'unchanged' if self.is_new is False else self.result:<10}  {self.file}"]
         lines += [f"            {line}" for line in (self.pid, self.page) if line]
+        if self.is_new is False:
+            lines.append(f"            {_UNCHANGED}")
         if self.problem is not None:
             lines += [f"            {line}" for line in (self.problem.what, self.problem.remedy) if line]
         return "\n".join(lines)
+
+
+_UNCHANGED = (
+    "It was registered already, and its metadata stays as it is. `scicat-dagster reingest` shows what its "
+    "schema makes of it today, and with --update changes the dataset."
+)
 
 
 def refused(file: str, what: str, remedy: str) -> IngestedFile:
@@ -141,10 +154,12 @@ def _ingested(order: Order, instance: dg.DagsterInstance, done: dg.ExecuteInProc
     )
     if not done.success:
         return shown.model_copy(update={"problem": problem_of_run(instance, done.run_id, order.key)})
-    metadata = dict(_registration(done))
+    metadata = _registration(done)
     if not metadata:
         return shown.model_copy(update={"result": "dry run"})
-    named = {"pid": metadata.get(PID), "page": metadata.get(PAGE)}
+    named = {
+        "pid": str(metadata[PID].value), "page": str(metadata[PAGE].value), "is_new": metadata[IS_NEW].value
+    }  # fmt: skip
     return shown.model_copy(update={"result": "registered", **named})
 
 
@@ -159,8 +174,9 @@ def _prepared(order: Order, done: dg.ExecuteInProcessResult) -> Prepared | None:
 _BUILD = "raw_dataset.build_dataset"
 
 
-def _registration(done: dg.ExecuteInProcessResult) -> Iterator[tuple[str, str]]:
+def _registration(done: dg.ExecuteInProcessResult) -> Mapping[str, dg.MetadataValue]:
+    """The metadata of the file's materialization; empty where there is none."""
     for event in done.all_events:
         if event.is_step_materialization and event.asset_key == RAW_DATASET:
-            metadata = event.step_materialization_data.materialization.metadata
-            yield from ((name, str(metadata[name].value)) for name in (PID, PAGE) if name in metadata)
+            return event.step_materialization_data.materialization.metadata
+    return {}
