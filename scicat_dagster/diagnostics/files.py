@@ -285,7 +285,8 @@ class _Rows:
     def _add_cause(self, cause: Cause, recommended: list[FieldState]) -> None:
         notice = cause.notice
         fields = [field.field for field in recommended if self._cause_of(field.field) == notice.subject]
-        remedy = _OF_CATALOGUE if notice.is_of_catalogue else _OF_SCHEMA
+        is_of_schema = notice.subject.partition(".")[0] in {"variables", "schema"}
+        remedy = _OF_CATALOGUE if notice.is_of_catalogue else _OF_SCHEMA if is_of_schema else ""
         self._add("warning", f"{notice.subject}: {notice.reason}{self._also(notice.subject, fields)}", remedy)
 
     def _also(self, cause: str, named: list[str]) -> str:

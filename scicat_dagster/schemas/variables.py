@@ -134,6 +134,11 @@ class Cause:
     notice: Notice
     affected: tuple[str, ...] = ()
 
+    def as_text(self) -> str:
+        """The same for a person."""
+        also = f" Also affected: {', '.join(self.affected)}." if self.affected else ""
+        return f"{self.notice.subject}: {self.notice.reason}{also}"
+
 
 def by_cause(notices: Iterable[Notice], schema: Schema) -> list[Cause]:
     """The notices about a file, with what follows from another one together with it."""

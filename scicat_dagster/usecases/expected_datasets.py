@@ -22,6 +22,7 @@ from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, UnknownHereError
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema
+from scicat_dagster.schemas.variables import Cause, by_cause
 from scicat_dagster.scicat.correction import METADATA, shortened, varying_fields
 from scicat_dagster.usecases.walk import Criteria, NothingFound, has_name, nothing_found
 
@@ -50,7 +51,8 @@ class FileResult(BaseModel):
     result: Result
     schema_name: str = ""
     details: list[str] = []
-    notices: list[Notice] = []
+    causes: list[Cause] = []
+    """What else failed, each with what follows from it."""
 
     @property
     def is_as_expected(self) -> bool:
@@ -61,7 +63,7 @@ class FileResult(BaseModel):
         """The same for a person: one line, and one for each detail."""
         lines = [f"{self.result:17}{self.file}  {self.schema_name}".rstrip()]
         lines += [f"  {detail}" for detail in self.details]
-        lines += [f"  note: {notice.subject}: {notice.reason}" for notice in self.notices]
+        lines += [f"  note: {cause.as_text()}" for cause in self.causes]
         return "\n".join(lines)
 
 
@@ -152,7 +154,8 @@ def _result(
         result, details = judge(_expected_of(file), found)
     except IngestionError as error:
         return _failed(name, error)
-    return FileResult(file=name, result=result, schema_name=schema.name, details=details, notices=notices)
+    causes = by_cause(notices, schema)
+    return FileResult(file=name, result=result, schema_name=schema.name, details=details, causes=causes)
 
 
 def _compared(expected: Path, found: dict[str, JsonValue]) -> tuple[Result, list[str]]:

@@ -78,15 +78,11 @@ class Preview(BaseModel):
                 f"It is registered as {self.difference.pid}. Differences, and what `reingest` does:",
             ]
             lines += [f"  {change.field}: {change.in_words()}" for change in self.difference.changes]
-        lines += ["", *map(_warning, self.causes or map(Cause, self.warnings))]
+        causes = self.causes or map(Cause, self.warnings)
+        lines += ["", *(f"warning: {cause.as_text()}" for cause in causes)]
         lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
         lines.append("It could not be registered." if self.errors else "It could be registered.")
         return "\n".join(lines)
-
-
-def _warning(cause: Cause) -> str:
-    also = f" Also affected: {', '.join(cause.affected)}." if cause.affected else ""
-    return f"warning: {cause.notice.subject}: {cause.notice.reason}{also}"
 
 
 def preview_file(
@@ -150,4 +146,13 @@ def _difference(
 
 
 def _error(subject: str, error: IngestionError) -> PreviewError:
-    return PreviewError(subject=subject, reason=error.what, remedy=error.remedy)
+    # Its own remedy is for runs, which are tried again by themselves.
+    remedy = _WITHOUT_SERVER if isinstance(error, TransientError) else error.remedy
+    return PreviewError(subject=subject, reason=error.what, remedy=remedy)
+
+
+_WITHOUT_SERVER = (
+    "See that it is there and answers, then run this again. Without SciCat, `scicat-dagster validate CONFIG "
+    "--against FILE` says which fields get a value, and `scicat-dagster schema test FILE` makes the dataset, "
+    "with answers of SciCat that you write down."
+)

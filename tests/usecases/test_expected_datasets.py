@@ -162,6 +162,15 @@ def test_without_schemas_it_says_what_to_give(folder: Path) -> None:
     assert "--config" in result.output
 
 
+def test_an_answer_that_is_missing_is_noted_once_with_what_needs_it(folder: Path) -> None:
+    (folder / "scicat.json").write_text(json.dumps({"proposals/443503": PROPOSAL}))
+
+    shown = run(folder, "--update").stdout
+
+    assert shown.count("has no answer for") == 1
+    assert "Also affected: variables.instrument_data, variables.instrument_id" in shown
+
+
 def test_one_file_is_compared_with_the_answers_of_its_folder(folder: Path) -> None:
     assert run(folder, "--update").exit_code == 0
     shutil.copy(DATA / "small-coda.hdf", folder / "odin" / "other.hdf")

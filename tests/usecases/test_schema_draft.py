@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -343,6 +344,42 @@ def test_an_instrument_that_scicat_does_not_know_is_one_warning_that_says_so(fol
     assert f"variables.instrument_data: {asked} Also affected: variables.instrument_id" in live.stdout
     assert "dataset.default_instrument_id" in live.stdout
     assert "Correct the schema" not in live.stdout
+
+
+def test_a_preview_without_scicat_says_what_works_without_it(folder: Path) -> None:
+    configure(folder, "http://127.0.0.1:1/api/v3")
+    file = file_of_two_entries(folder)
+    write_draft(folder, file, filled)
+
+    shown = CliRunner().invoke(main, ["preview", str(file), "--config", str(folder / "config.yml"), "--json"])
+
+    (error,) = json.loads(shown.stdout)["errors"]
+    assert shown.exit_code == 1
+    assert "`scicat-dagster schema test FILE`" in error["remedy"]
+    assert "`scicat-dagster validate CONFIG --against FILE`" in error["remedy"]
+
+
+FIRST_SCHEMA = Path(__file__).parents[2] / "docs" / "how-to" / "your-first-schema.md"
+
+
+def test_the_first_page_is_short_and_its_entries_work(folder: Path) -> None:
+    page = FIRST_SCHEMA.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    added = yaml.safe_load(block.replace("Histogram1", "histogram1").replace("calibration_status", "status"))
+    file = file_of_two_entries(folder)
+    schema = write_draft(folder, file, filled)
+    whole = yaml.safe_load(schema.read_text())
+    schema.write_text(yaml.safe_dump({**whole, **{key: whole[key] | added[key] for key in added}}))
+
+    result = CliRunner().invoke(
+        main, ["schema", "test", str(file), "--schemas", str(schema.parent), "--update"]
+    )
+
+    assert len(page.split()) <= 1500
+    assert result.exit_code == 0, result.output
+    made = json.loads(file.with_name(f"{file.name}.expected.json").read_text())["scientificMetadata"]
+    assert (made["incident_energy"]["value"], made["incident_energy"]["unit"]) == (117.6, "meV")
+    assert made["energy_status"]["value"] == "Nominal"
 
 
 def test_attributes_are_among_what_is_not_used(folder: Path) -> None:
