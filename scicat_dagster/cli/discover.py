@@ -123,7 +123,8 @@ def _found(
 ) -> Discovery:
     from scicat_dagster.scicat.client import ScicatClient
     from scicat_dagster.usecases.discover import discover as ask
-    from scicat_dagster.usecases.walk import nothing_found_in, walk
+    from scicat_dagster.usecases.discover import with_empty_folders
+    from scicat_dagster.usecases.walk import walk
 
     def pids(paths: Sequence[str]) -> Mapping[str, str]:
         if instance is None:
@@ -137,10 +138,7 @@ def _found(
     with closing(ScicatClient(settings.scicat)) as catalogue, _progress() as answered:
         handling = settings.ingestion.file_handling
         found = ask(walk(places, criteria, handling), catalogue, known_pids=pids, answered=answered)
-    looked_at = [file.path for file in found.files]
-    looked_at += [place.path for place in (*found.refused, *found.unreadable)]
-    empty = nothing_found_in(places, looked_at, criteria, handling)
-    return found.model_copy(update={"nothing_found": empty})
+    return with_empty_folders(found, places, criteria, handling)
 
 
 def _register(

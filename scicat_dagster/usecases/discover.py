@@ -10,15 +10,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.models import DatasetRecord
 from scicat_dagster.usecases.walk import (
+    Criteria,
     Entry,
     FoundFile,
     LeftOut,
     NothingFound,
     Refused,
     Unreadable,
+    nothing_found_in,
     printable,
 )
 
@@ -133,6 +136,16 @@ def discover(
         unreadable=tuple(unreadable),
         refused=tuple(refused),
     )
+
+
+def with_empty_folders(
+    found: Discovery, folders: Sequence[str], criteria: Criteria, handling: FileHandlingSettings
+) -> Discovery:
+    """The same, with what there is instead in folders that hold no wanted file; raises as ``walk``."""
+    seen = [file.path for file in found.files]
+    seen += [place.path for place in (*found.refused, *found.unreadable)]
+    empty = nothing_found_in(folders, seen, criteria, handling)
+    return found.model_copy(update={"nothing_found": empty})
 
 
 class _Listed:

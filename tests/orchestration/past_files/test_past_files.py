@@ -325,6 +325,14 @@ def test_the_job_adds_partitions_for_the_missing_files_and_says_what_to_do(small
     assert numbers(found_by(discover_files(small, glob=["small-coda-*.hdf"]))) == numbers(shown)
 
 
+def test_the_job_says_what_a_folder_has_in_which_it_finds_nothing(small: SmallFacility) -> None:
+    shown = found_by(discover_files(small, glob=["*.raw"]))
+
+    (row,) = rows(shown["folders without a data file"])
+    assert row["folder"] == str(small.directory / "data")
+    assert "*.raw" in str(row["what there is"])
+
+
 def test_the_job_looks_only_where_and_when_it_is_told(small: SmallFacility) -> None:
     add_files(small, 2)
 
