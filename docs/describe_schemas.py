@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ from scicat_dagster.schemas.models import (
 from scicat_dagster.schemas.operators import OPERATORS, Arguments
 from scicat_dagster.schemas.rendering import UnresolvedError, Value, render
 from scicat_dagster.schemas.selection import Match, read_selector
-from scicat_dagster.usecases.schema_draft import WHERE_FROM
+from scicat_dagster.usecases.schema_draft import IDENTIFIER, WHERE_FROM
 
 PAGE = Path(__file__).parent / "reference" / "metadata-schemas.md"
 VESPA = Path(__file__).parent / "tutorials" / "vespa" / "raw" / "700123_27.nxs"
@@ -115,6 +116,7 @@ SELECTOR_EXAMPLES: tuple[Any, ...] = (
 PATH_EXAMPLES: tuple[tuple[str, str], ...] = (
     ("/entry/title", "string"),
     ("/entry/sample/mass", "float"),
+    ("/entry/sample/mass@units", "string"),
     ("/entry/user_*/name", "string[]"),
     ("/entry/*/name", "string[]"),
     ("/entry/instrument/.*_chopper/rotation_speed", "float[]"),
@@ -231,7 +233,11 @@ _WILDCARDS = """
 A path is absolute. A component with `*` is a **regular expression that is searched in the names** at that place, not a file
 name pattern: `user_*` is *user* and any number of `_`, anywhere in the name, and `^user_` without `*` would be a name. `*` alone is
 every name. A type that ends in `[]`, and `list`, takes every value that is found, in the order of the file; every other type
-needs exactly one. Links within the file are followed, links to other files are not. In the tutorial's file:
+needs exactly one. Links within the file are followed, links to other files are not.
+
+What follows an `@` at the end is the name of an **attribute** of the group or dataset before it: `/@user` is one of the file itself,
+`/entry/sample/mass@units` one of a dataset. It has no unit; a dataset that is really called so comes first. An attribute may take
+64 KiB. In the tutorial's file:
 """
 
 _REFERENCES = """
@@ -337,8 +343,11 @@ def _operator_rows() -> Iterator[Sequence[str]]:
 def _types() -> Iterator[str]:
     yield (
         "\n## Types\n\n`value_type` of a variable and `type` of a field convert the value. One that does not fit is a failure; "
-        "nothing is\nreplaced by a default. NaN and infinities become null. A float of single precision that is read as text has "
-        "the digits of its own\nprecision.\n\n"
+        "nothing is\nreplaced by a default. NaN and infinities become null.\n\n"
+        "A number of **single precision** (float32) that is read as `float` is the nearest one of double precision: 117.6 becomes\n"
+        "117.5999984741211, as scicat-ingestor registers it, too. Read it as `string`, where it has the digits of its own precision, "
+        "and\ngive the field `type: float`: then the catalogue has 117.6, and its unit. For many values these are `string[]` and "
+        "`float[]`.\n`schema draft` writes it so.\n\n"
     )
     yield _table(("type", "value", "becomes"), _type_rows())
 
@@ -370,6 +379,12 @@ def _fields() -> Iterator[str]:
         ("field", "", "what it is"), ((f"`{name}`", kind, WHERE_FROM[name]) for name, kind in importance)
     )
     yield (
+        f"\nRecommended, too, where the file has one, is the entry `job_id` of the scientific metadata. {_marked(IDENTIFIER)} `validate` "
+        "warns\nwhere it is missing although the file has `entry_identifier_uuid` or `entry_identifier`, where the schema assigns it and "
+        "the file\nhas no value, and where no pid is sent (`dataset.allow_dataset_pid: false`), because nothing else identifies a "
+        "registered file then.\n"
+    )
+    yield (
         "\n`dataset.default_owner_group`, `default_instrument_id`, `default_proposal_id` and `default_access_groups` of the "
         "configuration fill\ntheir fields where a schema does not.\n"
     )
@@ -377,6 +392,11 @@ def _fields() -> Iterator[str]:
     yield f"{_codes(sorted(DATASET_FIELDS))}.\n\n"
     pairs = ", ".join(f"`{name}` (`{v3}`)" for name, v3 in V4_LIST_FIELDS.items())
     yield f"Lists of SciCat's v4 API may be assigned, too, and fill the v3 field: {pairs}.\n"
+
+
+def _marked(text: str) -> str:
+    """The text with the configuration's key as code."""
+    return re.sub(r"(ingestion\.[a-z_.]+[a-z])", r"`\1`", text)
 
 
 def _selector_rows() -> Iterator[Sequence[str]]:

@@ -47,6 +47,10 @@ class UnknownHereError(LookupError):
     """Neither the file nor the schema is wrong: what was asked for cannot be known where we are."""
 
 
+class NotInCatalogueError(LookupError):
+    """Neither the file nor the schema is wrong: SciCat was asked, and holds nothing of the kind."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why a variable or field has no value."""
@@ -54,6 +58,8 @@ class Reason:
     text: str
     is_unknown: bool = False
     """Whether it is only not known here, without SciCat or without an announcement."""
+    is_of_catalogue: bool = False
+    """Whether it is SciCat that lacks something, and neither the file nor the schema."""
 
 
 class Notice(BaseModel):
@@ -66,6 +72,8 @@ class Notice(BaseModel):
     reason: Annotated[str, AfterValidator(bounded)]
     is_unknown: bool = Field(default=False, exclude=True)
     """As of a :class:`Reason`; stays in the process that looks at a file without SciCat."""
+    is_of_catalogue: bool = Field(default=False, exclude=True)
+    """As of a :class:`Reason`; stays in the process that looks at a file."""
 
 
 class Problem(BaseModel):

@@ -38,7 +38,8 @@ _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 )  # fmt: skip
 @click.option(
     "--glob", "patterns", multiple=True, metavar="PATTERN",
-    help="Only files with such a name. May be given several times.  [default: *.nxs, *.hdf, *.h5, *.hdf5]",
+    help="Only files with such a name. May be given several times.  [default: the configuration's "
+    "ingestion.file_handling.file_names]",
 )  # fmt: skip
 @click.option("--missing-only", is_flag=True, help="List only the files that the catalogue does not hold.")
 @click.option(
@@ -78,10 +79,10 @@ def discover(
     """
     from scicat_dagster.config.loading import load_configuration
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria
+    from scicat_dagster.usecases.walk import Criteria
 
     criteria = Criteria(
-        patterns=patterns or DEFAULT_PATTERNS,
+        patterns=patterns,
         since=since.astimezone() if since else None,
         until=until.astimezone() if until else None,
         instruments=instruments,
@@ -113,6 +114,8 @@ def discover(
             f"{count.changed} changed, {count.missing} missing",
             err=True,
         )
+    for folder in found.nothing_found:
+        click.echo(folder.as_text(), err=True)
     for place in (*found.unreadable, *found.refused):
         click.echo(f"Not looked at: {place.path}  {place.reason}", err=True)
     sys.exit(1 if found.unreadable else 0)
@@ -127,6 +130,7 @@ def _found(
 ) -> Discovery:
     from scicat_dagster.scicat.client import ScicatClient
     from scicat_dagster.usecases.discover import discover as ask
+    from scicat_dagster.usecases.discover import with_empty_folders
     from scicat_dagster.usecases.walk import walk
 
     def pids(paths: Sequence[str]) -> Mapping[str, str]:
@@ -139,8 +143,9 @@ def _found(
     # Not resolved: a root that is a link keeps its name.
     places = [os.path.normpath(root.absolute()) for root in roots]
     with closing(ScicatClient(settings.scicat)) as catalogue, _progress() as answered:
-        entries = walk(places, criteria, settings.ingestion.file_handling)
-        return ask(entries, catalogue, known_pids=pids, answered=answered)
+        handling = settings.ingestion.file_handling
+        found = ask(walk(places, criteria, handling), catalogue, known_pids=pids, answered=answered)
+    return with_empty_folders(found, places, criteria, handling)
 
 
 def _register(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -34,11 +36,20 @@ def _next_commands(place: Path) -> str:
     def of(name: str) -> str:
         return shlex.quote(str(place / name))
 
+    ours, dagster = map(_command, ("scicat-dagster", "dagster"))
     return f"""
 Edit config.yml, and set SCICAT_PASSWORD in the environment. Then, with a NeXus file of your instrument:
 
-  scicat-dagster schema draft FILE > {of("schemas/INSTRUMENT.imsc.yml")}
-  scicat-dagster validate {of("config.yml")} --live --against FILE
+  {ours} schema draft FILE > {of("schemas/INSTRUMENT.imsc.yml")}
+  {ours} validate {of("config.yml")} --live --against FILE
   DAGSTER_HOME={shlex.quote(str(place))} \\
     SCICAT_INGESTOR_CONFIG={of("config.yml")} \\
-    dagster dev -w {of("workspace.yaml")}"""
+    {dagster} dev -w {of("workspace.yaml")}"""
+
+
+def _command(name: str) -> str:
+    """How a command of this installation is called: by its path where its name finds none, or another."""
+    here = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    is_ours = found is not None and Path(found).parent == here.parent
+    return name if is_ours or not here.exists() else shlex.quote(str(here))

@@ -17,7 +17,7 @@ from scicat_dagster.cli.options import config_option
 if TYPE_CHECKING:
     from scicat_dagster.config.overrides import Overrides
     from scicat_dagster.usecases.reingest import Reingested
-    from scicat_dagster.usecases.walk import Refused, Unreadable
+    from scicat_dagster.usecases.walk import NothingFound, Refused, Unreadable
 
 FAILED = 1
 DIFFERS = 3
@@ -34,7 +34,8 @@ DIFFERS = 3
 )
 @click.option(
     "--also", multiple=True, metavar="FIELD",
-    help="Change this field, too, although it is left alone otherwise. May be given several times.",
+    help="Change this field, too, although it is left alone otherwise; scientificMetadata.NAME that the "
+    "schema no longer defines is removed. May be given several times.",
 )  # fmt: skip
 @click.option("--schema", metavar="ID", help="Only files whose schema has this id or name.")
 @click.option(
@@ -71,7 +72,7 @@ def reingest(
     from scicat_dagster.schemas.loading import load_schemas
     from scicat_dagster.scicat.client import ScicatClient
     from scicat_dagster.usecases.reingest import Reingestion, listed_files
-    from scicat_dagster.usecases.walk import Criteria
+    from scicat_dagster.usecases.walk import Criteria, nothing_found_in
 
     named = [str(place) for place in places]
     named += [line.strip() for line in listed or () if line.strip()]
@@ -79,43 +80,57 @@ def reingest(
         raise click.UsageError("Give a file or folder, or --from.")
     done: list[Reingested] = []
     left_out: list[Unreadable | Refused] = []
+    empty: tuple[NothingFound, ...] = ()
     try:
         configuration = load_configuration(config, os.environ, overrides)
         settings = configuration.settings
+        handling, criteria = settings.ingestion.file_handling, Criteria(instruments=instruments)
         schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
         with closing(ScicatClient(settings.scicat)) as client:
             reingestion = Reingestion(settings, schemas, client, also)
             work = reingestion.updated if update else reingestion.compared
             # Not resolved: a symbolic link is the path that a message would name.
             paths = [os.path.abspath(name) for name in named]  # noqa: PTH100
-            for entry in listed_files(
-                paths, Criteria(instruments=instruments), settings.ingestion.file_handling
-            ):
+            seen: list[str] = []
+            for entry in listed_files(paths, criteria, handling):
+                seen.append(entry if isinstance(entry, str) else entry.path)
                 if not isinstance(entry, str):
                     left_out.append(entry)
                 elif schema is None or reingestion.is_for(entry, schema):
                     done.append(work(entry))
                     if not as_json:
                         click.echo(done[-1].as_text())
+            empty = nothing_found_in(filter(os.path.isdir, paths), seen, criteria, handling)
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(_as_json(done, left_out))
-    _finish(done, left_out)
+        click.echo(_as_json(done, left_out, empty))
+    differing = {change.field for file in done for change in file.changes}
+    for name in also:
+        if name not in differing:
+            click.echo(f"--also {name}: no dataset differs in it.", err=True)
+    _finish(done, left_out, empty)
 
 
-def _as_json(done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused]) -> str:
+def _as_json(
+    done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused], empty: Sequence[NothingFound]
+) -> str:
     shown = {
         "files": [file.model_dump(mode="json") for file in done],
         "left_out": [{"path": place.path, "reason": place.reason} for place in left_out],
+        "nothing_found": [folder.model_dump(mode="json") for folder in empty],
     }
     return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
-def _finish(done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused]) -> None:
+def _finish(
+    done: Sequence[Reingested], left_out: Sequence[Unreadable | Refused], empty: Sequence[NothingFound]
+) -> None:
     from scicat_dagster.usecases.reingest import counted
     from scicat_dagster.usecases.walk import Unreadable
 
+    for folder in empty:
+        click.echo(folder.as_text(), err=True)
     for place in left_out:
         click.echo(f"Not looked at: {place.path}  {place.reason}", err=True)
     counts = counted(done)

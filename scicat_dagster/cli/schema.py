@@ -125,7 +125,7 @@ def draft(file: Path) -> None:
 
 
 @schema.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("place", metavar="FOLDER|FILE", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--config", "-c", envvar=CONFIGURATION_VARIABLE, show_envvar=True, type=click.Path(path_type=Path),
     help="The facility's configuration file: its schemas and its defaults for datasets.",
@@ -138,29 +138,37 @@ def draft(file: Path) -> None:
 @click.option("--update", is_flag=True, help="Write the expected datasets, instead of comparing with them.")
 @set_option
 def test(
-    folder: Path, config: Path | None, schemas: Path | None, overrides: Overrides, *, update: bool
+    place: Path, config: Path | None, schemas: Path | None, overrides: Overrides, *, update: bool
 ) -> None:
-    """Compare what the schemas make of the NeXus files below FOLDER with the datasets that are expected.
+    """Compare what the schemas make of data files below FOLDER, or of one FILE, with what is expected.
 
     The expected dataset of run.nxs is run.nxs.expected.json beside it. No server is asked: what SciCat would
-    answer is in FOLDER/scicat.json, by the address that a schema asks for.
+    answer is in FOLDER/scicat.json, by the address that a schema asks for; for FILE the nearest folder above
+    that has this file is FOLDER. Data files are those with a name as in ingestion.file_handling.file_names.
 
-    Exits with 0 when every file is as expected, and with 1 when not.
+    Exits with 0 when every file is as expected, and with 1 when not, or when there is no data file.
     """
     from scicat_dagster.errors import IngestionError
-    from scicat_dagster.usecases.expected_datasets import absolute, compare_with_expected, write_expected
+    from scicat_dagster.usecases.expected_datasets import (
+        absolute,
+        compare_with_expected,
+        without_data_files,
+        write_expected,
+    )
 
     act = write_expected if update else compare_with_expected
     try:
         collection, settings = _schemas_and_settings(config, schemas, overrides)
-        results = act(absolute(folder), collection, settings)
+        results = act(absolute(place), collection, settings)
     except IngestionError as error:
         raise click.ClickException(str(error)) from None
     for result in results:
         say(result.as_text())
+    if not results:
+        raise click.ClickException(without_data_files(absolute(place), settings).as_text())
     good = sum(result.is_as_expected for result in results)
     click.echo(f"{good} of {len(results)} files {'written' if update else 'as expected'}")
-    sys.exit(0 if results and good == len(results) else 1)
+    sys.exit(0 if good == len(results) else 1)
 
 
 def _schemas_and_settings(

@@ -76,6 +76,17 @@ def known_algorithm(name: str) -> str:
     return name
 
 
+def file_name_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not patterns:
+        raise ValueError("must have at least one pattern, such as *.nxs")
+    for pattern in patterns:
+        if "/" in pattern:
+            raise ValueError(
+                f"holds {pattern!r}, which is the pattern of a path; name patterns of file names"
+            )
+    return patterns
+
+
 def api_root(url: str) -> str:
     if not re.match(r"https?://[^/]", url):
         raise ValueError("must begin with https:// (or http://) and name a host")

@@ -32,6 +32,7 @@ from scicat_dagster.config.field_types import (
     ascii_secret,
     comma_separated,
     cron_expression,
+    file_name_patterns,
     known_algorithm,
     mail_address,
     offset_reset,
@@ -40,6 +41,9 @@ from scicat_dagster.config.field_types import (
     upper_case,
     webhook_address,
 )
+
+DATA_FILE_NAMES = ("*.nxs", "*.nx", "*.nx5", "*.nexus", "*.hdf", "*.hdf5", "*.h5")
+"""What HDF5 files of the field are called. Not ``*.nx*``: ``1.nxs.b2b`` and ``1.nxs.part`` are none."""
 
 _SHORTEST_DELAY, _LONGEST_DELAY = 1.0, 120.0
 
@@ -94,6 +98,10 @@ class FileHandlingSettings(_Section):
     """How files are listed: `relative` to the dataset's sourceFolder, or `absolute`."""
     data_directory: str = ""
     """The absolute folder that all files are in; announcements of others are rejected. Empty: anywhere."""
+    file_names: Annotated[Names, AfterValidator(file_name_patterns)] = DATA_FILE_NAMES
+    """New: which files of a folder are data files, as patterns of their names such as `*.nxs`: a list, or
+    separated by commas. A file that is announced or given by itself may have any name.
+    """
     follow_links: Literal["beside", "data_directory", "never"] = "beside"
     """New: whether values are read, and files listed, through links of a file to other files: those that lie
     in its own folder or below (`beside`), anywhere in the data_directory, or `never`.

@@ -20,7 +20,7 @@ from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.rebuild import describe_again, extract_again
 from scicat_dagster.dataset.samples import SampleSource
-from scicat_dagster.diagnostics.report import FieldState, FileReport, Importance, Report
+from scicat_dagster.diagnostics.report import FieldState, FileReport, Importance, Report, Result
 from scicat_dagster.errors import (
     IngestionError,
     Notice,
@@ -30,9 +30,19 @@ from scicat_dagster.errors import (
     UnknownHereError,
 )
 from scicat_dagster.files.manifest import FileDescription
+from scicat_dagster.files.reading import Read
+from scicat_dagster.files.values import Reader
+from scicat_dagster.isolation import LIMITS
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import FieldAssignment, Schema
+from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
+from scicat_dagster.schemas.rendering import references
+from scicat_dagster.schemas.variables import Cause, by_cause, cause_of
 from scicat_dagster.usecases.preview import PreviewSchema
+
+_IDENTIFIERS = tuple(
+    Read(path=f"/*/{name}", all=True, as_text=True) for name in ("entry_identifier_uuid", "entry_identifier")
+)
+"""Where NXentry identifies a measurement."""
 
 _GIVEN = {
     "contactEmail": "given@example.org",
@@ -84,11 +94,11 @@ def check_file(
     _sort(found, (notice for notice in built.notices if notice not in of_schemas))
     found.fields = [
         *(_state(name, "mandatory", reasons.get(name)) for name in dict.fromkeys((*MANDATORY, *reasons))),
-        *_recommended(metadata.schema_, built, settings),
+        *_recommended(metadata, built, settings),
     ]
     states = {field.state for field in found.fields if field.importance == "mandatory"}
     found.registrable = False if "missing" in states else None if "unknown" in states else True
-    _add_rows(found, report)
+    _Rows(found, metadata, report).add()
 
 
 def _without_checksums(settings: Settings) -> Settings:
@@ -158,7 +168,8 @@ def _state(name: str, importance: Importance, reason: Reason | None) -> FieldSta
     return FieldState(field=name, importance=importance, state=state, reason=reason.text)
 
 
-def _recommended(schema: Schema, built: BuiltDataset, settings: Settings) -> list[FieldState]:
+def _recommended(metadata: ExtractedMetadata, built: BuiltDataset, settings: Settings) -> list[FieldState]:
+    schema = metadata.schema_
     states = [
         _state(name, "recommended", None if built.dataset.get(name) else _why_empty(name, schema, built))
         for name in RECOMMENDED
@@ -168,9 +179,31 @@ def _recommended(schema: Schema, built: BuiltDataset, settings: Settings) -> lis
         key = ingesting.check_if_dataset_exists_by_metadata_key
         entries = built.dataset["scientificMetadata"]
         filled = isinstance(entries, dict) and bool(entries.get(key))
+        if not filled and not _should_identify(key, metadata, settings):
+            return states
         reason = None if filled else _why_empty(key, schema, built)
         states.append(_state(f"scientificMetadata.{key}", "recommended", reason))
     return states
+
+
+def _should_identify(key: str, metadata: ExtractedMetadata, settings: Settings) -> bool:
+    """Whether the entry that identifies the measurement is missed: it was meant, or could be there.
+
+    Where the file has no identifier, the pid is enough: the same file always gets the same one.
+    """
+    is_assigned = any(field.machine_name == key for field in metadata.schema_.items.values())
+    if is_assigned or not settings.dataset.allow_dataset_pid:
+        return True
+    contents = ingestion.values_of(metadata.file, _IDENTIFIERS, settings.ingestion.file_handling, LIMITS)
+    return any(_values_at(read, contents) for read in _IDENTIFIERS)
+
+
+def _values_at(read: Read, contents: Reader) -> list[Any]:
+    try:
+        found = contents.read_all(read.path, as_text=read.as_text).value
+    except (LookupError, ValueError):
+        return []
+    return found if isinstance(found, list) else [found]
 
 
 def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> Reason:
@@ -184,36 +217,108 @@ def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> Reason:
     return Reason("its value is empty." if len(subjects) > 1 else "the schema does not assign it.")
 
 
-def _add_rows(found: FileReport, report: Report) -> None:
-    schema = f"{found.file}: the schema {found.schema_.name} is for it" if found.schema_ else found.file
-    lacking = [
-        field for field in found.fields if field.importance == "mandatory" and field.state == "missing"
-    ]
-    if found.registrable:
-        report.add("file", "ok", f"{schema}; it could be registered.")
-    elif found.registrable is None:
-        report.add("file", "warning", f"{schema}; whether it could be registered is not known.", _ASK)
-    for field in lacking:
-        what = f"{schema}, but a mandatory field cannot be built: {field.field}: {field.reason}"
-        remedy = f"Correct the file, or assign it in the schema: {_assignment(field.field)}"
-        report.add("file", "mistake", what, remedy)
-    of_lacking = [field.reason for field in lacking]
-    for notice in found.unresolved:
-        if notice.reason not in of_lacking:
-            report.add(
-                "file", "warning", f"{found.file}: {notice.subject}: {notice.reason}",
-                "Correct the schema, if the file is as it should be.",
-            )  # fmt: skip
-    told = [notice.reason for notice in found.unresolved]
-    for field in found.fields:
-        if field.importance == "recommended" and field.state == "missing" and field.reason not in told:
-            report.add(
-                "file", "warning", f"{found.file}: {field.field} is recommended: {field.reason}",
-                f"Assign it in the schema: {_assignment(field.field)}",
-            )  # fmt: skip
-    if found.unknown:
-        names = ", ".join(notice.subject for notice in found.unknown)
-        report.add("file", "ok", f"{found.file}: not known without SciCat or an announcement: {names}", _ASK)
+class _Rows:
+    """What a person is shown of one file: a row for each cause, and what else is affected by it."""
+
+    def __init__(self, found: FileReport, metadata: ExtractedMetadata, report: Report) -> None:
+        self._found = found
+        self._schema = metadata.schema_
+        self._report = report
+        self._failed = {notice.subject for notice in metadata.notices}
+        self._reasons = {notice.subject: notice for notice in (*metadata.notices, *found.unresolved)}
+        self._causes = by_cause(found.unresolved, metadata.schema_)
+
+    def add(self) -> None:
+        """Add the rows."""
+        lacking = self._missing("mandatory")
+        by_schema = [field for field in lacking if self._is_told_of_the_schema(field.field)]
+        self._add_verdict(by_schema)
+        told = self._add_lacking([field for field in lacking if field not in by_schema])
+        recommended = self._missing("recommended")
+        for cause in self._causes:
+            if cause.notice.subject not in told:
+                self._add_cause(cause, recommended)
+        for field in recommended:
+            if self._cause_of(field.field) not in self._reasons:
+                self._add("warning", f"{field.field} is recommended: {field.reason}", _remedy(field.field))
+        if self._found.unknown:
+            names = ", ".join(notice.subject for notice in self._found.unknown)
+            self._add("ok", f"not known without SciCat or an announcement: {names}", _ASK)
+
+    def _add(self, result: Result, what: str, remedy: str = "") -> None:
+        self._report.add("file", result, what, remedy, self._found.file)
+
+    def _missing(self, importance: Importance) -> list[FieldState]:
+        return [
+            field
+            for field in self._found.fields
+            if field.importance == importance and field.state == "missing"
+        ]
+
+    def _add_verdict(self, by_schema: list[FieldState]) -> None:
+        schema = f"the schema {self._schema.name} is for it"
+        if by_schema:
+            names = ", ".join(field.field for field in by_schema)
+            self._add("warning", f"{schema}; by the mistakes of the schema it lacks {names}.", _AS_SAID)
+        elif self._found.registrable:
+            self._add("ok", f"{schema}; it could be registered.")
+        elif self._found.registrable is None:
+            self._add("warning", f"{schema}; whether it could be registered is not known.", _ASK)
+
+    def _add_lacking(self, lacking: list[FieldState]) -> set[str]:
+        """Add the mandatory fields that cannot be built; the answer are the subjects of the causes."""
+        fields: dict[str, list[FieldState]] = {}
+        for field in lacking:
+            fields.setdefault(self._cause_of(field.field), []).append(field)
+        for cause, affected in fields.items():
+            names = ", ".join(field.field for field in affected)
+            noun = "mandatory fields cannot" if len(affected) > 1 else "a mandatory field cannot"
+            notice = self._reasons.get(cause)
+            why = f"{cause}: {notice.reason}" if notice else affected[0].reason
+            remedy = (
+                _OF_CATALOGUE if notice and notice.is_of_catalogue else _remedy(affected[0].field, _OR_FILE)
+            )
+            what = f"the schema {self._schema.name} is for it, but {noun} be built: {names}: {why}"
+            self._add("mistake", what + self._also(cause, [field.field for field in affected]), remedy)
+        return set(fields)
+
+    def _add_cause(self, cause: Cause, recommended: list[FieldState]) -> None:
+        notice = cause.notice
+        fields = [field.field for field in recommended if self._cause_of(field.field) == notice.subject]
+        is_of_schema = notice.subject.partition(".")[0] in {"variables", "schema"}
+        remedy = _OF_CATALOGUE if notice.is_of_catalogue else _OF_SCHEMA if is_of_schema else ""
+        self._add("warning", f"{notice.subject}: {notice.reason}{self._also(notice.subject, fields)}", remedy)
+
+    def _also(self, cause: str, named: list[str]) -> str:
+        affected = next((each.affected for each in self._causes if each.notice.subject == cause), ())
+        others = [subject for subject in affected if not subject.endswith(tuple(f"({n})" for n in named))]
+        recommended = [field.field for field in self._missing("recommended") if field.field in named]
+        others += [f"{name} (recommended)" for name in recommended]
+        return f" Also affected: {', '.join(others)}." if others else ""
+
+    def _cause_of(self, name: str) -> str:
+        """The subject of the failure that left a field empty; the field's name where it is no other's."""
+        for key, field in self._schema.assignments.items():
+            if name in {field.fills, f"scientificMetadata.{field.machine_name}"}:
+                subject = f"schema.{key} ({field.machine_name})"
+                cause = cause_of(subject, self._schema, self._failed)
+                return name if cause == subject else cause
+        return name
+
+    def _is_told_of_the_schema(self, name: str) -> bool:
+        """Whether a field is empty because of a mistake of the schema, which has a row of its own."""
+        known = {*self._schema.variables, *BUILT_IN_VARIABLES}
+        return any(
+            used not in known
+            for field in self._schema.assignments.values()
+            if field.fills == name
+            for used in references(field.value, known)
+        )
+
+
+def _remedy(field: str, otherwise: str = "") -> str:
+    begin = _FIND_AGAIN if field.startswith("scientificMetadata.") else "Assign"
+    return f"{otherwise}{begin} it in the schema: {_assignment(field)}"
 
 
 def _assignment(field: str) -> str:
@@ -222,5 +327,19 @@ def _assignment(field: str) -> str:
     kind = "scientific_metadata" if entry else "high_level"
     return f"{{field_type: {kind}, machine_name: {entry or field}, value: …, type: string}}"
 
+
+_OR_FILE = "Correct the file, or: "
+
+_FIND_AGAIN = "So that the dataset is found again if somebody else registered it under another pid, assign"
+"""What the entry that identifies the measurement is for; the names of other fields say it."""
+
+_OF_SCHEMA = "Correct the schema, if the file is as it should be."
+
+_OF_CATALOGUE = (
+    "Ask an administrator of SciCat to add it. An instrument can also be given by its pid as "
+    "dataset.default_instrument_id in the configuration."
+)
+
+_AS_SAID = "Correct these first; they are in the rows of the schema."
 
 _ASK = "--live asks SciCat. What comes with an announcement is known only then."

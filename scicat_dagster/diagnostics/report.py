@@ -30,6 +30,8 @@ class Check(BaseModel):
     result: Result
     what: str
     remedy: str = ""
+    file: str = ""
+    """The data file that it is about."""
 
 
 class FieldState(BaseModel):
@@ -76,9 +78,9 @@ class Report(BaseModel):
         found = {check.result for check in self.checks}
         return next((result for result in _WORST_FIRST if result in found), "ok")
 
-    def add(self, check: Subject, result: Result, what: str, remedy: str = "") -> None:
+    def add(self, check: Subject, result: Result, what: str, remedy: str = "", file: str = "") -> None:
         """Add a check."""
-        self.checks.append(Check(check=check, result=result, what=what, remedy=remedy))
+        self.checks.append(Check(check=check, result=result, what=what, remedy=remedy, file=file))
 
     def failed(self, check: Subject, error: IngestionError, about: str = "") -> None:
         """Add a check that a failure ended; a transient one says nothing about what was to be checked."""
@@ -98,7 +100,11 @@ class Report(BaseModel):
         """The table for a person: a row for each check, its remedy below it, and a line that counts."""
         width = max((len(check.check) for check in self.checks), default=0)
         lines = []
+        before = ""
         for check in self.checks:
+            if check.file and check.file != before:
+                lines.append(f"{'':11}{check.check:{width}}  {check.file}")
+            before = check.file
             lines.append(f"{check.result:11}{check.check:{width}}  {check.what}")
             if check.remedy and check.result != "ok":
                 lines.append(f"{'':{11 + width}}  {check.remedy}")

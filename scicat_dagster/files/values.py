@@ -26,7 +26,8 @@ class NexusValue:
 class Reader(Protocol):
     """The values of a file, by absolute HDF5 paths.
 
-    A component with ``*`` is searched as a regular expression in the names.
+    A component with ``*`` is searched as a regular expression in the names. What follows the last ``@`` is
+    the name of an attribute of the group or dataset before it, where no dataset is called so.
     """
 
     def read_one(self, path: str, *, as_text: bool = False) -> NexusValue:
@@ -73,6 +74,10 @@ class Member(BaseModel):
     unit: str = ""
     text: str = ""
     """The beginning of the value, where the dataset has one only."""
+    attributes: dict[str, str] = {}
+    """The beginnings of attributes that hold one value, by their names, without those that say how the file
+    is to be read.
+    """
 
     @property
     def size(self) -> int:

@@ -127,6 +127,9 @@ CONFIGURATION_IN_FORCE = "configuration_in_force"
 PID = "pid"
 """Of a materialization of ``raw_dataset``."""
 
+IS_NEW = "new in SciCat"
+"""Of a materialization of ``raw_dataset``: whether its run created the dataset."""
+
 JOBS = "jobs"
 """Of a materialization of ``raw_dataset``: a table of :class:`scicat_dagster.scicat.models.PostedJob`."""
 

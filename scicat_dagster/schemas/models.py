@@ -179,7 +179,7 @@ class NexusVariable(_Part):
     """`NXS`: the value is read from the NeXus file."""
     path: str
     """Where it is in the file, such as /entry/title. A component with * is searched as a regular expression
-    in the names there; * alone is every name.
+    in the names there; * alone is every name. What follows an @ at the end is the name of an attribute.
     """
     value_type: ValueType
     """What the value is turned into; types that end in [] and `list` take every value found."""
@@ -206,7 +206,9 @@ class ScicatVariable(_Part):
     value_type: ValueType
     """What the value is turned into."""
     unit: Text = ""
-    """Accepted, without effect: what the catalogue answers has no unit."""
+    """Does nothing here. What the catalogue answers has no unit; write one as the `unit` of the field that
+    the value is put in.
+    """
 
 
 class ValueVariable(_Part):
@@ -229,7 +231,9 @@ class ValueVariable(_Part):
     value_type: ValueType
     """What the value is turned into."""
     unit: Text = ""
-    """Accepted, without effect: the unit is the one of the variables that the value is made of."""
+    """Does nothing here. The value has the unit of the variables that it is made of; another one is written
+    as the `unit` of the field that the value is put in.
+    """
 
     @property
     def arguments(self) -> Arguments:

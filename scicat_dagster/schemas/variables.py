@@ -6,13 +6,14 @@ it. Only a storage or a catalogue that is away stops the evaluation, because the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import unquote_plus
 
 from pydantic import JsonValue
 
-from scicat_dagster.errors import Notice, Reason, UnknownHereError
+from scicat_dagster.errors import Notice, NotInCatalogueError, Reason, UnknownHereError
 from scicat_dagster.files.reading import Read
 from scicat_dagster.files.values import Reader
 from scicat_dagster.schemas.conversion import convert
@@ -25,7 +26,10 @@ from scicat_dagster.schemas.models import (
     ValueVariable,
 )
 from scicat_dagster.schemas.plugins import operator_named
-from scicat_dagster.schemas.rendering import UnresolvedError, Value, render, render_address
+from scicat_dagster.schemas.rendering import UnresolvedError, Value, references, render, render_address
+
+_TAKES_AN_ITEM = frozenset({"getitem", "first", "last"})
+"""Operators that need an item in a list."""
 
 _TEXTS = frozenset({"string", "string[]", "email", "link"})
 """Value types whose result is text."""
@@ -68,7 +72,7 @@ class Evaluation:
             text = f"It uses <{error.name}>, which is not defined before it."
             return Reason(text, error.name in MESSAGE_VARIABLES)
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        return Reason(text, isinstance(error, UnknownHereError))
+        return Reason(text, isinstance(error, UnknownHereError), isinstance(error, NotInCatalogueError))
 
     def _failure_of(self, error: Exception) -> Notice | None:
         """The notice about the variable whose failure is the reason of this one."""
@@ -104,6 +108,7 @@ def evaluate_variables(
     """
     evaluation = Evaluation(values=dict(built_in), notices=list(notices))
     answers: dict[str, JsonValue | LookupError] = {}
+    asked: dict[str, str] = {}
     for name, variable in schema.variables.items():
         try:
             match variable:
@@ -113,9 +118,12 @@ def evaluate_variables(
                     url = render_address(
                         variable.url, evaluation.values, schema.variables, _quoted_by_schema(schema)
                     )
+                    asked[name] = url
                     found = _from_catalogue(variable, url, catalogue, answers)
                 case ValueVariable():
-                    found = _operated(variable, render(variable.value, evaluation.values, schema.variables))
+                    rendered = render(variable.value, evaluation.values, schema.variables)
+                    _check_answered(variable, rendered, asked)
+                    found = _operated(variable, rendered)
                 case Unusable():
                     raise ValueError(variable.reason)
             value = Value(convert(found.value, variable.value_type), found.unit)
@@ -128,7 +136,62 @@ def evaluate_variables(
 
 def notice_of(subject: str, reason: Reason) -> Notice:
     """The notice about something that has no value."""
-    return Notice(subject=subject, reason=reason.text, is_unknown=reason.is_unknown)
+    return Notice(
+        subject=subject,
+        reason=reason.text,
+        is_unknown=reason.is_unknown,
+        is_of_catalogue=reason.is_of_catalogue,
+    )
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A notice, and the subjects of those that would not be without it."""
+
+    notice: Notice
+    affected: tuple[str, ...] = ()
+
+    def as_text(self) -> str:
+        """The same for a person."""
+        also = f" Also affected: {', '.join(self.affected)}." if self.affected else ""
+        return f"{self.notice.subject}: {self.notice.reason}{also}"
+
+
+def by_cause(notices: Iterable[Notice], schema: Schema) -> list[Cause]:
+    """The notices about a file, with what follows from another one together with it."""
+    listed = list(notices)
+    failed = {notice.subject for notice in listed}
+    affected: dict[str, list[str]] = {}
+    causes = []
+    for notice in listed:
+        cause = cause_of(notice.subject, schema, failed)
+        if cause == notice.subject:
+            causes.append(notice)
+        else:
+            affected.setdefault(cause, []).append(notice.subject)
+    return [Cause(notice, tuple(affected.pop(notice.subject, ()))) for notice in causes]
+
+
+def cause_of(subject: str, schema: Schema, failed: Collection[str]) -> str:
+    """The subject of the first failure that led to another one; its own where none did."""
+    seen: set[str] = set()
+    while subject not in seen:
+        seen.add(subject)
+        used = references(_template_of(subject, schema), schema.variables)
+        needed = (f"variables.{name}" for name in used)
+        subject = next((name for name in needed if name in failed and name not in seen), subject)
+    return subject
+
+
+def _template_of(subject: str, schema: Schema) -> Any:
+    """What is rendered for the variable or field that a notice is about."""
+    match schema.variables.get(subject.removeprefix("variables.")):
+        case ValueVariable(value=template) | ScicatVariable(url=template) if subject[:10] == "variables.":
+            return template
+    for key, field_ in schema.assignments.items():
+        if subject in {f"schema.{key}", f"schema.{key} ({field_.machine_name})"}:
+            return field_.value
+    return None
 
 
 def reads_of(schema: Schema) -> Iterator[Read]:
@@ -150,6 +213,18 @@ def _from_file(name: str, variable: NexusVariable, file: Reader, notices: list[N
     if found.unit_mistake:
         notices.append(Notice(subject=f"variables.{name}.unit", reason=found.unit_mistake))
     return Value(found.value, found.unit if found.states_unit else variable.unit)
+
+
+def _check_answered(variable: ValueVariable, rendered: Value, asked: Mapping[str, str]) -> None:
+    """Say that SciCat found nothing where an item of its answer is wanted, which no schema can mend."""
+    if rendered.value == [] and variable.operator in _TAKES_AN_ITEM:
+        for name in references(variable.value, asked):
+            if name in asked:
+                raise _nothing_in_catalogue(asked[name])
+
+
+def _nothing_in_catalogue(url: str) -> NotInCatalogueError:
+    return NotInCatalogueError(f"SciCat has no entry for {unquote_plus(url)}.")
 
 
 def _quoted_by_schema(schema: Schema) -> frozenset[str]:
@@ -180,6 +255,8 @@ def _from_catalogue(
         return Value(answer[str(variable.field)])
     if isinstance(answer, list) and isinstance(variable.field, int) and variable.field < len(answer):
         return Value(answer[variable.field])
+    if answer == []:
+        raise _nothing_in_catalogue(url)
     kind = f"a list of {len(answer)}" if isinstance(answer, list) else "an answer"
     raise LookupError(f"The catalogue gave {kind} without the field {variable.field!r} for {url}.")
 

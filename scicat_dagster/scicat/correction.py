@@ -4,7 +4,7 @@ A schema owns what it gives a value to. Of that, some is left alone unless someb
 edit in SciCat (``EDITED_BY_PEOPLE``), who may see the dataset (``RIGHTS``), and values that are others at
 each execution. Some cannot be changed (``FIXED``), and some is the catalogue's own business
 (``KEPT_BY_CATALOGUE``). Entries of the scientific metadata that the schema does not define belong to others:
-they are named, and kept.
+they are named, and kept, unless somebody asks for them to be removed.
 
 SciCat replaces the scientific metadata whole. So the dataset is read immediately before each change, the
 entries of others are sent back as they were, and the change is refused by the server where somebody else was
@@ -133,7 +133,7 @@ def check_also(also: Collection[str]) -> None:
             raise PermanentError(
                 f"{name} cannot be brought up to date. {reason}",
                 remedy=f"Give one of {', '.join(sorted(EDITED_BY_PEOPLE | RIGHTS))}, or a field or "
-                f"{METADATA}.NAME whose value is non-deterministic.",
+                f"{METADATA}.NAME whose value is non-deterministic, or that the schema no longer defines.",
             )
 
 
@@ -147,7 +147,8 @@ def compare(
     schema
         The one that it was built with.
     also
-        Fields to change although they would be left alone.
+        Fields to change although they would be left alone. An entry that the schema no longer defines is
+        removed.
     """
     varying = varying_fields(schema)
     record = registered.record
@@ -157,7 +158,7 @@ def compare(
         *_entries_that_differ(_metadata(built), record.scientificMetadata),
     ]
     judged = [_judged(change, varying, also) for change in found]
-    return Correction(pid=record.pid, changes=(*judged, *_entries_of_others(built, schema, record)))
+    return Correction(pid=record.pid, changes=(*judged, *_entries_of_others(built, schema, record, also)))
 
 
 def apply(
@@ -192,7 +193,9 @@ def apply(
         registered = _registered(pid, client)
         now = registered.record
         left = compare(built, schema, registered, also).wanted
-        lost = set(record.scientificMetadata) - set(now.scientificMetadata)
+        removed = {change.field for change in correction.wanted if _is_removed(change, built)}
+        kept = {key for key in record.scientificMetadata if f"{METADATA}.{key}" not in removed}
+        lost = kept - set(now.scientificMetadata)
         if not (left or lost):
             return correction
         named = ", ".join(sorted({f"{METADATA}.{key}" for key in lost} | {change.field for change in left}))
@@ -257,21 +260,33 @@ def _entries_that_differ(ours: Mapping[str, dict[str, Any]], theirs: Mapping[str
     return found
 
 
-def _entries_of_others(built: BuiltDataset, schema: Schema, record: DatasetRecord) -> list[Change]:
+def _entries_of_others(
+    built: BuiltDataset, schema: Schema, record: DatasetRecord, also: Collection[str]
+) -> list[Change]:
     assigned = {
         item.machine_name for item in schema.items.values() if item.field_type == "scientific_metadata"
     }
     ours = _metadata(built)
-    return [
-        Change(
-            field=f"{METADATA}.{key}",
-            in_catalogue=_without_si(entry),
-            kind="left alone",
-            reason="It could not be built now." if key in assigned else "The schema does not define it.",
-        )
-        for key, entry in record.scientificMetadata.items()
-        if key not in ours
-    ]
+    found = []
+    for key, entry in record.scientificMetadata.items():
+        if key not in ours:
+            change = Change(field=f"{METADATA}.{key}", in_catalogue=_without_si(entry))
+            if key in assigned:
+                reason = "It could not be built now."
+            elif change.field in also:
+                reason = ""
+            else:
+                reason = "The schema does not define it."
+            found.append(
+                change.model_copy(update={"kind": "left alone", "reason": reason}) if reason else change
+            )
+    return found
+
+
+def _is_removed(change: Change, built: BuiltDataset) -> bool:
+    """Whether a change takes an entry of the scientific metadata away."""
+    key = change.field.removeprefix(f"{METADATA}.")
+    return change.field != key and key not in _metadata(built)
 
 
 def _judged(change: Change, varying: Collection[str], also: Collection[str]) -> Change:
@@ -394,6 +409,10 @@ def _body(built: BuiltDataset, record: DatasetRecord, correction: Correction) ->
             body[change.field] = change.from_file
             continue
         key = change.field.removeprefix(f"{METADATA}.")
+        if _is_removed(change, built):
+            merged.pop(key, None)
+            body[METADATA] = merged
+            continue
         known = merged.get(key)
         # What others added to the entry stays; the server makes the SI values anew.
         merged[key] = {**(_without_si(known) if isinstance(known, dict) else {}), **ours[key]}

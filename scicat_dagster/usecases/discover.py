@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,9 +10,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.models import DatasetRecord
-from scicat_dagster.usecases.walk import Entry, FoundFile, LeftOut, Refused, Unreadable
+from scicat_dagster.usecases.walk import (
+    Criteria,
+    Entry,
+    FoundFile,
+    LeftOut,
+    NothingFound,
+    Refused,
+    Unreadable,
+    nothing_found_in,
+    printable,
+)
 
 _MOST_DATASETS = 500
 
@@ -60,6 +70,8 @@ class Discovery(BaseModel):
     files: tuple[FileState, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
     refused: tuple[LeftOut, ...] = ()
+    nothing_found: tuple[NothingFound, ...] = ()
+    """The folders in which no file is wanted."""
 
     def of(self, state: State) -> list[FileState]:
         """The files in one state."""
@@ -112,9 +124,9 @@ def discover(
             case FoundFile():
                 found.append(entry)
             case Unreadable(path, reason):
-                unreadable.append(LeftOut(path=_printable(path), reason=reason))
+                unreadable.append(LeftOut(path=printable(path), reason=reason))
             case Refused(path, reason):
-                refused.append(LeftOut(path=_printable(path), reason=reason))
+                refused.append(LeftOut(path=printable(path), reason=reason))
     listed = _Listed(found, catalogue)
     listed.look_in_folders(answered)
     listed.look_up(known_pids(listed.missing()))
@@ -126,9 +138,14 @@ def discover(
     )
 
 
-def _printable(path: str) -> str:
-    """The path as text; bytes that are none are shown as such."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def with_empty_folders(
+    found: Discovery, folders: Sequence[str], criteria: Criteria, handling: FileHandlingSettings
+) -> Discovery:
+    """The same, with what there is instead in folders that hold no wanted file; raises as ``walk``."""
+    seen = [file.path for file in found.files]
+    seen += [place.path for place in (*found.refused, *found.unreadable)]
+    empty = nothing_found_in(folders, seen, criteria, handling)
+    return found.model_copy(update={"nothing_found": empty})
 
 
 class _Listed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,9 @@ from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, UnknownHereError
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema
+from scicat_dagster.schemas.variables import Cause, by_cause
 from scicat_dagster.scicat.correction import METADATA, shortened, varying_fields
-from scicat_dagster.usecases.walk import DEFAULT_PATTERNS
+from scicat_dagster.usecases.walk import Criteria, NothingFound, has_name, nothing_found
 
 SUFFIX = ".expected.json"
 """Follows the name of a data file: the dataset that is expected of it."""
@@ -50,7 +51,8 @@ class FileResult(BaseModel):
     result: Result
     schema_name: str = ""
     details: list[str] = []
-    notices: list[Notice] = []
+    causes: list[Cause] = []
+    """What else failed, each with what follows from it."""
 
     @property
     def is_as_expected(self) -> bool:
@@ -61,7 +63,7 @@ class FileResult(BaseModel):
         """The same for a person: one line, and one for each detail."""
         lines = [f"{self.result:17}{self.file}  {self.schema_name}".rstrip()]
         lines += [f"  {detail}" for detail in self.details]
-        lines += [f"  note: {notice.subject}: {notice.reason}" for notice in self.notices]
+        lines += [f"  note: {cause.as_text()}" for cause in self.causes]
         return "\n".join(lines)
 
 
@@ -103,26 +105,39 @@ def read_answers(folder: Path) -> RecordedCatalogue:
     return RecordedCatalogue(_object_in(path))
 
 
-def compare_with_expected(folder: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
-    """Each data file below a folder with what differs from its expected dataset. Nothing is written."""
-    return _each(folder, schemas, settings, _compared)
+def compare_with_expected(place: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
+    """Each data file below a folder, or one file, with what differs from its expected dataset.
+
+    Nothing is written.
+    """
+    return _each(place, schemas, settings, _compared)
 
 
-def write_expected(folder: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
-    """Write what the schemas make of each data file below a folder as its expected dataset."""
-    return _each(folder, schemas, settings, _updated)
+def write_expected(place: Path, schemas: SchemaCollection, settings: Settings) -> list[FileResult]:
+    """Write what the schemas make of each data file below a folder, or of one, as its expected dataset."""
+    return _each(place, schemas, settings, _updated)
 
 
 def _each(
-    folder: Path,
+    place: Path,
     schemas: SchemaCollection,
     settings: Settings,
     judge: Callable[[Path, dict[str, JsonValue]], tuple[Result, list[str]]],
 ) -> list[FileResult]:
     """What ``judge`` says of each file's expected dataset, by its place, and of the dataset that was made."""
+    folder = folder_of(place)
     catalogue = read_answers(folder)
-    files = [_result(folder, file, schemas, settings, catalogue, judge) for file in _data_files(folder)]
-    return files + _without_file(folder)
+    named = settings.ingestion.file_handling.file_names
+    files = [place] if place.is_file() else _data_files(folder, named)
+    results = [_result(folder, file, schemas, settings, catalogue, judge) for file in files]
+    return results if place.is_file() else results + _without_file(folder)
+
+
+def folder_of(place: Path) -> Path:
+    """The folder of the tests that a file is one of: the nearest one above with answers, or else its own."""
+    if place.is_dir():
+        return place
+    return next((folder for folder in place.parents if (folder / ANSWERS).exists()), place.parent)
 
 
 def _result(
@@ -139,7 +154,8 @@ def _result(
         result, details = judge(_expected_of(file), found)
     except IngestionError as error:
         return _failed(name, error)
-    return FileResult(file=name, result=result, schema_name=schema.name, details=details, notices=notices)
+    causes = by_cause(notices, schema)
+    return FileResult(file=name, result=result, schema_name=schema.name, details=details, causes=causes)
 
 
 def _compared(expected: Path, found: dict[str, JsonValue]) -> tuple[Result, list[str]]:
@@ -180,9 +196,13 @@ def _without_file(folder: Path) -> list[FileResult]:
     ]
 
 
-def _data_files(folder: Path) -> list[Path]:
-    found = {path for pattern in DEFAULT_PATTERNS for path in folder.rglob(pattern) if path.is_file()}
-    return sorted(found)
+def _data_files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if has_name(path.name, patterns) and path.is_file())
+
+
+def without_data_files(folder: Path, settings: Settings) -> NothingFound:
+    """What there is in a folder in which no file was looked at."""
+    return nothing_found(str(folder), Criteria(), _for_files_anywhere(settings).ingestion.file_handling)
 
 
 def _expected_of(file: Path) -> Path:

@@ -19,6 +19,7 @@ from scicat_dagster.dataset.jobs import WantedJob, wanted_jobs
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, TransientError
 from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.schemas.variables import Cause, by_cause
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Correction, compare
 from scicat_dagster.scicat.registration import registered_dataset
@@ -57,6 +58,8 @@ class Preview(BaseModel):
     difference: Correction | None = None
     warnings: list[Notice] = []
     errors: list[PreviewError] = []
+    causes: list[Cause] = Field(default=[], exclude=True)
+    """The warnings, with what follows from another one together with it."""
 
     def as_text(self) -> str:
         """The same for a person."""
@@ -75,7 +78,8 @@ class Preview(BaseModel):
                 f"It is registered as {self.difference.pid}. Differences, and what `reingest` does:",
             ]
             lines += [f"  {change.field}: {change.in_words()}" for change in self.difference.changes]
-        lines += ["", *(f"warning: {notice.subject}: {notice.reason}" for notice in self.warnings)]
+        causes = self.causes or map(Cause, self.warnings)
+        lines += ["", *(f"warning: {cause.as_text()}" for cause in causes)]
         lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
         lines.append("It could not be registered." if self.errors else "It could be registered.")
         return "\n".join(lines)
@@ -121,6 +125,7 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     except TransientError as error:
         preview.warnings.append(Notice(subject="scicat.api", reason=f"Nobody can say which. {error.what}"))
     preview.difference = _difference(preview, built, metadata, client, settings)
+    preview.causes = by_cause(preview.warnings, metadata.schema_)
 
 
 def _difference(
@@ -141,4 +146,13 @@ def _difference(
 
 
 def _error(subject: str, error: IngestionError) -> PreviewError:
-    return PreviewError(subject=subject, reason=error.what, remedy=error.remedy)
+    # Its own remedy is for runs, which are tried again by themselves.
+    remedy = _WITHOUT_SERVER if isinstance(error, TransientError) else error.remedy
+    return PreviewError(subject=subject, reason=error.what, remedy=remedy)
+
+
+_WITHOUT_SERVER = (
+    "See that it is there and answers, then run this again. Without SciCat, `scicat-dagster validate CONFIG "
+    "--against FILE` says which fields get a value, and `scicat-dagster schema test FILE` makes the dataset, "
+    "with answers of SciCat that you write down."
+)

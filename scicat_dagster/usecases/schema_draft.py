@@ -44,16 +44,27 @@ WHERE_FROM: Mapping[str, str] = {
 }
 """What each mandatory and recommended field is, and where it may come from."""
 
-_ENTRY_FIELDS = (
-    ("title", "title", "string"),
-    ("description", "experiment_description", "string"),
-    ("proposal_id", "experiment_identifier", "string"),
-    ("run_number", "entry_identifier", "string"),
-    ("job_id", "entry_identifier_uuid", "string"),
-    ("start_time", "start_time", "date"),
-    ("end_time", "end_time", "date"),
+IDENTIFIER = (
+    "What identifies the measurement wherever it is catalogued, such as the file writer's job id. By it a "
+    "dataset is found again that somebody else registered under another pid; a pid is not made of it. "
+    "ingestion.check_if_dataset_exists_by_metadata_key names the entry."
 )
-"""Names of variables, and of the fields of NXentry that they are read from."""
+"""What the entry ``job_id`` of the scientific metadata is for."""
+
+_ENTRY_FIELDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("title", ("title",), "string"),
+    ("description", ("experiment_description",), "string"),
+    ("proposal_id", ("experiment_identifier",), "string"),
+    ("run_number", ("run_number", "entry_identifier"), "string"),
+    ("job_id", ("entry_identifier_uuid", "entry_identifier"), "string"),
+    ("start_time", ("start_time",), "date"),
+    ("end_time", ("end_time",), "date"),
+)
+"""Names of variables, and the fields of NXentry of which each reads the first that there is."""
+
+_DATE_FIELDS = (("startTime", "start_time"), ("endTime", "end_time"))
+
+_PROPOSALS = "  # Proposals: remove the # of what you want."
 
 _LEFT_OUT_CLASSES = frozenset(
     {"NXcite", "NXcue", "NXdata", "NXevent_data", "NXnote", "NXtransformations", "NXuser"}
@@ -77,6 +88,20 @@ _TELLING_CLASSES = frozenset(
 _SEVERAL_CLASSES = frozenset({"NXcollection", "NXpositioner", "NXprocess"})
 """Groups that hold a state of everything there is."""
 
+_SINGLE_PRECISION = frozenset({"float16", "float32"})
+
+_COUNTED = {
+    ("NXmonitor", "data"): ("sum", "counts"),
+    ("NXdetector", "polar_angle"): ("length", "pixels"),
+    ("NXdetector", "detector_number"): ("length", "pixels"),
+}
+"""By class of a group and name of its dataset, the operator that makes one number of it, and its name."""
+
+_NOT_LISTED = frozenset({"default", "file_name", "file_time"})
+"""Attributes that every file has, or that say how it is to be read."""
+
+_MOST_DIFFERENT = 8
+
 _MOST_ENTRIES = 60
 _MOST_LISTED = 100
 _LONGEST_LIST = 16
@@ -91,6 +116,8 @@ class _Variable:
     name: str
     definition: Mapping[str, str]
     comment: str = ""
+    is_proposal: bool = False
+    """Whether it is written as a comment."""
 
 
 @dataclass
@@ -98,6 +125,10 @@ class _Draft:
     """What is in the file by path, and what was made of it so far."""
 
     members: Mapping[str, Member]
+    entry: str = ""
+    """The path of the one NXentry that the schema is about."""
+    others: tuple[str, ...] = ()
+    """Those of all others."""
     variables: list[_Variable] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     """Paths that a variable reads."""
@@ -105,18 +136,24 @@ class _Draft:
     def has(self, name: str) -> bool:
         return any(variable.name == name for variable in self.variables)
 
-    def add(self, name: str, comment: str = "", **definition: str) -> str:
+    def is_of_another(self, path: str) -> bool:
+        """Whether a path is in another NXentry than the one that the schema is about."""
+        return any(f"{path}/".startswith(f"{other}/") for other in self.others)
+
+    def add(self, name: str, comment: str = "", *, is_proposal: bool = False, **definition: str) -> str:
         """Define a variable under a name that is free, which is returned."""
         free, number = name, 2
         while self.has(free) or free in BUILT_IN_VARIABLES:
             free, number = f"{name}_{number}", number + 1
-        self.variables.append(_Variable(free, definition, comment))
+        self.variables.append(_Variable(free, definition, comment, is_proposal))
         return free
 
-    def read(self, name: str, path: str, value_type: str) -> str:
+    def read(self, name: str, path: str, value_type: str, *, is_proposal: bool = False) -> str:
         """Define a variable that reads a path of the file."""
-        self.taken.add(path)
-        return self.add(name, self.about(path), source="NXS", path=path, value_type=value_type)
+        if not is_proposal:
+            self.taken.add(path)
+        definition = {"source": "NXS", "path": path, "value_type": value_type}
+        return self.add(name, self.about(path), is_proposal=is_proposal, **definition)
 
     def about(self, path: str) -> str:
         """Class of the group, type, shape, unit and value of a dataset, as one line."""
@@ -156,11 +193,22 @@ def draft_schema(file: Path) -> str:
     # Not resolved: a symbolic link is the path that a message would name.
     path = Path(os.path.abspath(file))  # noqa: PTH100
     members = {member.path: member for member in read_members(path) if _can_be_written(member.path)}
-    return "\n".join(_lines(path, _Draft(members))) + "\n"
+    entry, others = _entries_of(members)
+    return "\n".join(_lines(path, _Draft(members, entry, others))) + "\n"
+
+
+def _entries_of(members: Mapping[str, Member]) -> tuple[str, tuple[str, ...]]:
+    """The entry that the file calls its default, or else the first, and all others."""
+    entries = [
+        path for path, member in members.items() if member.nexus_class == "NXentry" and path.count("/") == 1
+    ]
+    default = f"/{members[''].attributes.get('default', '')}" if "" in members else ""
+    chosen = default if default in entries else next(iter(entries), "/entry")
+    return chosen, tuple(path for path in entries if path != chosen)
 
 
 def _lines(path: Path, draft: _Draft) -> Iterator[str]:
-    entry = draft.first_of_class("NXentry", "") or "/entry"
+    entry = draft.entry
     entries = _known_variables(draft, entry)
     _add_catalogue_variables(draft)
     draft.add(
@@ -168,16 +216,25 @@ def _lines(path: Path, draft: _Draft) -> Iterator[str]:
     )
     assignments = list(_high_level(draft))
     entries += _other_entries(draft, entry)
+    proposals = list(_proposals(draft))
     instrument = draft.members.get(f"{draft.first_of_class('NXinstrument', entry)}/name")
     yield from _beginning(path, instrument.text if instrument else "")
+    yield from _remarks(draft)
     yield "variables:"
     for variable in draft.variables:
-        yield from _variable_lines(variable)
+        if not variable.is_proposal:
+            yield from _variable_lines(variable)
+    yield _PROPOSALS
+    for variable in draft.variables:
+        if variable.is_proposal:
+            yield from _commented_out(_variable_lines(variable))
     yield "schema:"
     yield from assignments
     yield "  # Scientific metadata: the entry's name, its name for people, and its value with the unit."
     for name, value_type in entries:
         yield from _entry_lines(name, value_type)
+    yield _PROPOSALS
+    yield from _commented_out(proposals)
     yield from _not_taken(draft)
 
 
@@ -195,6 +252,28 @@ def _beginning(path: Path, instrument: str) -> Iterator[str]:
     yield "order: 100"
 
 
+def _remarks(draft: _Draft) -> Iterator[str]:
+    """How single precision is read, which entries the schema is not about, and whether they say the same."""
+    if any(draft.members[path].type in _SINGLE_PRECISION for path in draft.taken):
+        yield "# Numbers of single precision (float32) are read as text and become numbers in their fields:"
+        yield "# 117.6 would be 117.5999984741211 otherwise."
+    for other in draft.others:
+        different = [
+            path.removeprefix(f"{other}/")
+            for path, member in draft.members.items()
+            if path.startswith(f"{other}/") and not _is_the_same(member, draft, path, other)
+        ]
+        shown = ", ".join(different[:_MOST_DIFFERENT]) + (", …" if len(different) > _MOST_DIFFERENT else "")
+        what = f"other values or shapes: {shown}" if different else "the same single values and shapes"
+        yield f"# Not drafted: the entry {_one_line(other)}. Compared with {_one_line(draft.entry)} it has"
+        yield f"#   {_one_line(what)}"
+
+
+def _is_the_same(member: Member, draft: _Draft, path: str, other: str) -> bool:
+    twin = draft.members.get(draft.entry + path.removeprefix(other))
+    return twin is not None and (twin.text, twin.shape, twin.type) == (member.text, member.shape, member.type)
+
+
 def _selector(path: Path, instrument: str) -> str:
     for folder in path.parent.parts[1:]:
         if folder.casefold() == instrument.casefold():
@@ -205,18 +284,20 @@ def _selector(path: Path, instrument: str) -> str:
 def _known_variables(draft: _Draft, entry: str) -> list[tuple[str, str]]:
     """Define what NeXus has a place for; the answer are those that become entries, with their types."""
     entries = []
-    for name, where, value_type in _ENTRY_FIELDS:
-        path = f"{entry}/{where}"
-        if draft.single(path):
+    for name, places, value_type in _ENTRY_FIELDS:
+        path = next((f"{entry}/{place}" for place in places if draft.single(f"{entry}/{place}")), "")
+        if path:
             is_date = value_type == "date" and _is_date(draft.members[path].text)
             draft.read(name, path, value_type if value_type != "date" or is_date else "string")
-            if where not in {"title", "experiment_description", "experiment_identifier"}:
-                entries.append((name, "date" if is_date else "string"))
+            # All others are fields of the dataset.
+            if name == "job_id" or (value_type == "date" and not is_date):
+                entries.append((name, "string"))
     for name, group in (("instrument_name", "NXinstrument"), ("sample_name", "NXsample")):
         path = f"{draft.first_of_class(group, entry)}/name"
         if draft.single(path):
             draft.read(name, path, "string")
-            entries.append((name, "string"))
+            if name != "instrument_name":
+                entries.append((name, "string"))
     if users := _users(draft, entry):
         about = "every NXuser"
         draft.add("team_members", about, source="NXS", path=f"{users}/name", value_type="string[]")
@@ -265,9 +346,13 @@ def _high_level(draft: _Draft) -> Iterator[str]:
             continue
         yield from _comment(f"{importance}. {WHERE_FROM[name]}")
         yield from _field_lines(name, value)
-    for name, variable in (("startTime", "start_time"), ("endTime", "end_time"), ("runNumber", "run_number")):
-        if draft.has(variable) and (name == "runNumber" or _reads_date(draft, variable)):
+    if not draft.has("job_id"):
+        yield from _comment(f"Recommended, and not in the file: scientificMetadata.job_id. {IDENTIFIER}")
+    for name, variable in _DATE_FIELDS:
+        if draft.has(variable) and _reads_date(draft, variable):
             yield from _field_lines(name, f"<{variable}>")
+    if draft.has("run_number"):
+        yield from _field_lines("runNumber", "<run_number>")
 
 
 def _value_of(name: str, draft: _Draft) -> str | None:
@@ -298,7 +383,11 @@ def _reads_date(draft: _Draft, variable: str) -> bool:
 def _other_entries(draft: _Draft, entry: str) -> list[tuple[str, str]]:
     """Define what else could be metadata: single values, short lists, and the means of logs."""
     instrument = draft.first_of_class("NXinstrument", entry) or entry
-    paths = [path for path in draft.members if path not in draft.taken and _is_metadata(path, draft)]
+    paths = [
+        path
+        for path in draft.members
+        if path not in draft.taken and not draft.is_of_another(path) and _is_metadata(path, draft)
+    ]
     most_telling = set(sorted(paths, key=lambda path: _rank(path, draft))[:_MOST_ENTRIES])
     return [
         _entry_of(path, draft, _name_of(path.removeprefix(f"{instrument}/").removeprefix(f"{entry}/")))
@@ -322,7 +411,41 @@ def _entry_of(path: str, draft: _Draft, name: str) -> tuple[str, str]:
         value = f"<{values}>"
         return draft.add(name, source="VALUE", value=value, operator="mean", value_type="float"), "float"
     value_type = _value_type(member)
-    return draft.read(name, path, value_type), value_type
+    return draft.read(name, path, _read_as(member, value_type)), value_type
+
+
+def _read_as(member: Member, value_type: str) -> str:
+    # As text a number of single precision has the digits that were meant.
+    return value_type.replace("float", "string") if member.type in _SINGLE_PRECISION else value_type
+
+
+def _proposals(draft: _Draft) -> Iterator[str]:
+    """Define what is often wanted and not read as it is; the lines are those of the fields."""
+    for path, member in draft.members.items():
+        if draft.is_of_another(path) or len(member.shape or ()) != 1 or not 1 < member.size <= _LONGEST_LOG:
+            continue
+        group = draft.members.get(path.rpartition("/")[0])
+        what = (group.nexus_class if group else "", path.rpartition("/")[2])
+        if what not in _COUNTED or member.type in {"string", ""}:
+            continue
+        operator, suffix = _COUNTED[what]
+        name = _name_of(path.rpartition("/")[0].rpartition("/")[2])
+        values = draft.read(f"{name}_{what[1]}", path, _value_type(member), is_proposal=True)
+        kind = "integer" if operator == "length" or not member.type.startswith("float") else "float"
+        made = draft.add(
+            f"{name}_{suffix}", is_proposal=True,
+            source="VALUE", value=f"<{values}>", operator=operator, value_type=kind,
+        )  # fmt: skip
+        yield from _entry_lines(made, kind)
+    draft.add(
+        "technique_names", "names of PaNET, such as neutron powder diffraction", is_proposal=True,
+        source="VALUE", value=GAP, operator="panet", value_type="list",
+    )  # fmt: skip
+    yield "  techniques:"
+    yield from _assignment("high_level", "techniques", "<technique_names>", "list")
+    yield "  keywords:"
+    yield from _assignment("high_level", "keywords", GAP, "string[]")
+    yield from _field_lines("dataFormat", "NeXus HDF5")
 
 
 def _value_type(member: Member) -> str:
@@ -360,14 +483,29 @@ def _groups_of(path: str) -> Iterator[str]:
 
 def _not_taken(draft: _Draft) -> Iterator[str]:
     left = [
-        path for path, member in draft.members.items() if member.shape is not None and path not in draft.taken
+        line
+        for path, member in draft.members.items()
+        if not draft.is_of_another(path)
+        for line in _not_taken_of(path, member, draft)
     ]
     if left:
-        yield "# Not used, but in the file:"
-    for path in left[:_MOST_LISTED]:
-        yield f"#   {_one_line(path)}  {draft.about(path)}".rstrip()
+        yield "# Not used, but in the file (what follows an @ is an attribute):"
+    for line in left[:_MOST_LISTED]:
+        yield f"#   {line}".rstrip()
     if len(left) > _MOST_LISTED:
-        yield f"#   and {len(left) - _MOST_LISTED} more datasets"
+        yield f"#   and {len(left) - _MOST_LISTED} more datasets and attributes"
+
+
+def _not_taken_of(path: str, member: Member, draft: _Draft) -> Iterator[str]:
+    if member.shape is not None and path not in draft.taken:
+        yield f"{_one_line(path)}  {draft.about(path)}"
+    for name, text in member.attributes.items():
+        if name not in _NOT_LISTED:
+            yield f"{_one_line(path or '/')}@{_one_line(name)}  {_one_line(text)}"
+
+
+def _commented_out(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  # {line[2:]}" for line in lines)
 
 
 def _variable_lines(variable: _Variable) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict
@@ -15,16 +16,22 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.wording import numbered
 
-DEFAULT_PATTERNS = ("*.nxs", "*.hdf", "*.h5", "*.hdf5")
+_MOST_LOOKED_AT = 100_000
+"""Of the files of a folder without data files; there may be years of others."""
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Criteria:
     """Which files are wanted. Those modified at ``since`` or later, and before ``until``."""
 
-    patterns: Sequence[str] = DEFAULT_PATTERNS
-    """Of their names, as in a shell: a name that begins with a dot has to be asked for with the dot."""
+    patterns: Sequence[str] = ()
+    """Of their names, as in a shell: a name that begins with a dot has to be asked for with the dot. Empty:
+    those of the configuration.
+    """
     since: datetime | None = None
     until: datetime | None = None
     instruments: Sequence[str] = ()
@@ -88,6 +95,83 @@ def walk(roots: Iterable[str], criteria: Criteria, handling: FileHandlingSetting
     return (entry for walk in walks(roots, criteria, handling) for entry in walk.entries())
 
 
+def wanted_names(criteria: Criteria, handling: FileHandlingSettings) -> tuple[str, ...]:
+    """The patterns of the names of data files."""
+    return tuple(criteria.patterns) or handling.file_names
+
+
+class NothingFound(BaseModel):
+    """A folder in which no file is wanted, what was looked for, and what there is instead."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    looked_for: tuple[str, ...]
+    """Patterns of names."""
+    others: int = 0
+    """How many files have other names."""
+    names: tuple[str, ...] = ()
+    """Some of them."""
+    not_chosen: int = 0
+    """How many have such a name, but were modified at another time or lie in folders that were not asked for.
+    """
+
+    def as_text(self) -> str:
+        """The same for a person."""
+        text = f"{self.folder}: no data file. Looked for {', '.join(self.looked_for)}"
+        if self.not_chosen:
+            return (
+                f"{text}; {numbered(self.not_chosen, 'file')} of such a name did not meet the other options."
+            )
+        if not self.others:
+            return f"{text}; there is no other file either."
+        more = ", …" if self.others > len(self.names) else ""
+        return (
+            f"{text}; {numbered(self.others, 'file')} with other names: {', '.join(self.names)}{more}. "
+            "If these are data files, add a pattern to ingestion.file_handling.file_names."
+        )
+
+
+def nothing_found(folder: str, criteria: Criteria, handling: FileHandlingSettings) -> NothingFound:
+    """What there is in a folder in which a walk found nothing; raises as :func:`walk`."""
+    patterns = wanted_names(criteria, handling)
+    files = islice(walk([folder], Criteria(patterns=("*",)), handling), _MOST_LOOKED_AT)
+    names = [posixpath.basename(entry.path) for entry in files if isinstance(entry, FoundFile)]
+    others = [name for name in names if not has_name(name, patterns)]
+    return NothingFound(
+        folder=printable(folder),
+        looked_for=patterns,
+        others=len(others),
+        names=tuple(printable(name) for name in others[:_MOST_NAMED]),
+        not_chosen=len(names) - len(others),
+    )
+
+
+def nothing_found_in(
+    folders: Iterable[str], found: Iterable[str], criteria: Criteria, handling: FileHandlingSettings
+) -> tuple[NothingFound, ...]:
+    """Those folders in which none of the found files lies, with what there is instead."""
+    paths = tuple(found)
+    return tuple(
+        nothing_found(folder, criteria, handling)
+        for folder in folders
+        if not any(path.startswith(f"{folder.rstrip('/')}/") for path in paths)
+    )
+
+
+def has_name(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a file's name is that of a data file."""
+    return any(
+        fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
+        for pattern in patterns
+    )
+
+
+def printable(path: str) -> str:
+    """The path as text; bytes that are none are shown as such."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def walks(roots: Iterable[str], criteria: Criteria, handling: FileHandlingSettings) -> list[Walk]:
     """The walks of some roots, none of which is within another; raises as :func:`walk`."""
     made: list[Walk] = []
@@ -114,7 +198,7 @@ class Walk:
     def __init__(self, root: str, criteria: Criteria, handling: FileHandlingSettings) -> None:
         self.root = root
         self._base = posixpath.normpath(handling.data_directory or root)
-        self._patterns = tuple(criteria.patterns)
+        self._patterns = wanted_names(criteria, handling)
         self._instruments = {name.casefold() for name in criteria.instruments}
         self._since = float("-inf") if criteria.since is None else criteria.since.timestamp()
         self._until = float("inf") if criteria.until is None else criteria.until.timestamp()
@@ -168,10 +252,7 @@ class Walk:
             yield FoundFile(path, self.root, instrument, status.st_size, status.st_mtime)
 
     def _matches(self, name: str) -> bool:
-        return any(
-            fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
-            for pattern in self._patterns
-        )
+        return has_name(name, self._patterns)
 
     def _is_left_out(self, entry: os.DirEntry[str]) -> bool:
         return entry.name.startswith(".") or (self._own != "/" and entry.path.endswith(self._own))

@@ -44,8 +44,21 @@ def test_a_registered_file_stays_as_it_is(small: SmallFacility) -> None:
     ingest(small, str(small.file))
     before = small.store.datasets()
 
-    assert ingest(small, str(small.file)).exit_code == 0
+    again = ingest(small, str(small.file))
+
+    assert again.exit_code == 0
+    assert again.stdout.startswith("unchanged   ")
+    assert "scicat-dagster reingest" in again.stdout
     assert small.store.datasets() == before
+
+
+def test_new_and_unchanged_are_told_apart_for_scripts(small: SmallFacility) -> None:
+    shown = [json.loads(ingest(small, str(small.file), "--json").stdout)["files"][0] for _ in range(2)]
+
+    assert [(file["result"], file["is_new"]) for file in shown] == [
+        ("registered", True),
+        ("registered", False),
+    ]
 
 
 def test_with_a_home_it_is_a_run_like_any_other(small: SmallFacility, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -109,7 +111,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_the_next_commands_are_ones_that_there_are(tmp_path: Path) -> None:
+def test_the_next_commands_have_their_paths_where_a_shell_would_not_find_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    printed = init(tmp_path / "facility").output
+
+    for name in ("scicat-dagster", "dagster"):
+        command = Path(sys.executable).with_name(name)
+        assert command.exists()
+        assert f" {shlex.quote(str(command))} " in printed
+
+
+def test_the_next_commands_are_ones_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     result = init(tmp_path / "a facility")
 
     commands = [line.strip() for line in result.output.replace("\\\n", "").splitlines() if line[:2] == "  "]

@@ -97,6 +97,18 @@ def test_exactly_the_affected_datasets_are_repaired_and_edits_survive(facility: 
     assert again.exit_code == 0
 
 
+def test_a_folder_without_data_files_is_not_silent(facility: CorrectedFacility) -> None:
+    folder = facility.data / "lrmecs"
+    folder.mkdir()
+    (folder / "lrcs3701.raw").write_bytes(b"")
+
+    result = run(facility, folder)
+
+    assert "1 file with other names: lrcs3701.raw" in result.stderr
+    shown = json.loads(run(facility, folder, "--json").stdout)
+    assert shown["nothing_found"][0]["names"] == ["lrcs3701.raw"]
+
+
 def test_a_field_is_touched_when_somebody_asks_for_it(facility: CorrectedFacility) -> None:
     path = facility.odin[0]
     facility.edit(path, keywords=["good"], datasetName="The good one")
@@ -105,6 +117,18 @@ def test_a_field_is_touched_when_somebody_asks_for_it(facility: CorrectedFacilit
 
     assert facility.dataset(path)["keywords"] == ["neutrons"]
     assert facility.dataset(path)["datasetName"] == "The good one"
+
+
+def test_an_entry_that_is_in_no_schema_any_more_is_removed_on_request(facility: CorrectedFacility) -> None:
+    path = facility.odin[0]
+    facility.edit(path, scientificMetadata={"old": {"value": 1, "unit": ""}})
+
+    shown = run(facility, path, "--update", "--also", "scientificMetadata.old")
+    again = run(facility, path, "--update", "--also", "scientificMetadata.old")
+
+    assert "scientificMetadata.old" in shown.stdout
+    assert "old" not in facility.dataset(path)["scientificMetadata"]
+    assert "--also scientificMetadata.old: no dataset differs in it." in again.stderr
 
 
 def test_only_the_files_of_a_schema_or_an_instrument(facility: CorrectedFacility) -> None:

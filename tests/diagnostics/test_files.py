@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -105,7 +106,9 @@ def test_a_file_that_could_be_registered_has_every_field(facility: Facility) -> 
     assert set(states(report).values()) == {"filled"}
     assert states(report).keys() > MANDATORY
     assert (report["unresolved"], report["unknown"]) == ([], [])
-    assert f"{facility.file}: the schema Odin is for it; it could be registered." in facility.run().stdout
+    shown = facility.run().stdout.splitlines()
+    assert f"           file           {facility.file}" in shown
+    assert "ok         file           the schema Odin is for it; it could be registered." in shown
 
 
 def test_a_variable_and_a_field_that_fail_are_warnings_with_their_reasons(facility: Facility) -> None:
@@ -118,7 +121,52 @@ def test_a_variable_and_a_field_that_fail_are_warnings_with_their_reasons(facili
     subjects = {notice["subject"]: notice["reason"] for notice in report["unresolved"]}
     assert "/entry/nowhere" in subjects["variables.lost"]
     assert "/entry/nowhere" in subjects["schema.lost (comment)"]
-    assert "0 mistakes, 2 warnings" in facility.run().stdout
+    shown = facility.run().stdout
+    assert "Also affected: schema.lost (comment)." in shown
+    assert "0 mistakes, 1 warning" in shown
+
+
+def test_one_cause_is_one_row_whatever_needs_it(facility: Facility) -> None:
+    facility.define("lost", source="NXS", path="/entry/nowhere")
+    facility.define("person", source="VALUE", value="Dr <lost>")
+    facility.assign("owner", "owner", "<person>")
+    facility.assign("pi", "principalInvestigator", "<person>")
+    facility.assign("description", "description", "<lost>")
+
+    shown = facility.run()
+
+    assert shown.exit_code == 1
+    assert "1 mistake, 0 warnings" in shown.stdout
+    assert "mandatory fields cannot be built: owner, principalInvestigator: variables.lost: " in shown.stdout
+    assert shown.stdout.count("/entry/nowhere") == 1
+    affected = shown.stdout.partition("Also affected: ")[2].splitlines()[0]
+    assert "variables.person" in affected
+    assert "description (recommended)" in affected or "schema.description (description)" in affected
+
+
+def test_a_gap_is_the_schemas_mistake_and_not_the_files_as_well(facility: Facility) -> None:
+    for name in ("owner", "contactEmail"):
+        facility.assign("owner" if name == "owner" else "contact", name, "<FILL_IN>")
+
+    shown = facility.run()
+
+    assert shown.exit_code == 1
+    assert "2 mistakes, 1 warning" in shown.stdout
+    assert "by the mistakes of the schema it lacks owner, contactEmail." in shown.stdout
+
+
+def test_an_identifier_is_missed_only_where_there_could_be_one(facility: Facility) -> None:
+    del facility.schema["schema"]["job"]
+    with h5py.File(facility.file, "a") as file:
+        for name in ("entry_identifier_uuid", "entry_identifier"):
+            file["entry"].pop(name, None)
+    os.utime(facility.file, (0, 0))
+
+    assert "scientificMetadata.job_id" not in states(facility.report())
+    (facility.folder / "config.yml").write_text(
+        CONFIGURATION.replace("dataset: {", "dataset: {allow_dataset_pid: false, "), encoding="utf-8"
+    )
+    assert states(facility.report())["scientificMetadata.job_id"] == "missing"
 
 
 @pytest.mark.parametrize(

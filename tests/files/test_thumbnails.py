@@ -105,6 +105,21 @@ def test_an_image_has_its_bright_corner_where_it_is_and_rows_go_upwards(path: Pa
     assert inside[:50, :60].min() > inside[100:, 100:].max()
 
 
+def test_no_letter_of_a_long_label_covers_the_image(path: Path) -> None:
+    write = nxdata(np.zeros((200, 300)), {"y": np.arange(200.0), "x": np.arange(300.0)})
+
+    def with_long_label(file: h5py.File) -> None:
+        write(file)
+        file["entry/data/counts"].attrs["long_name"] = "Neutron counts in all of the detectors"
+
+    _, pixels = picture(drawn(path, with_long_label))
+
+    inside = pixels[31:312, 66:386].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) == 1
+    beside = pixels[31:312, 392:416].sum(axis=2)
+    assert (beside < 600).any(axis=1).sum() > 100, "the label is along the bar"
+
+
 def test_a_hot_pixel_does_not_take_the_colours_from_all_others(path: Path) -> None:
     values = np.tile(np.arange(100.0), (100, 1))
     calm = picture(drawn(path, nxdata(values)))[1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,3 +62,24 @@ def test_a_label_in_a_schema_is_checked_before_any_file_comes(schema_document: d
     (mistake,) = schema(["NPD", "tomografy"]).mistakes()
     assert mistake.place.startswith("variables.techniques")
     assert "did you mean tomography?" in mistake.what
+
+
+ROOT = Path(__file__).parents[2]
+WRITTEN = [
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("scicat_dagster/**/*.imsc.yml"),
+    *ROOT.glob("scicat_dagster/demo/**/*.py"),
+]
+_NAMED = re.compile(r"(PaNET\d{5})\W+name\W+([a-z][^\"'}\n]*)", re.IGNORECASE)
+
+
+def named_techniques() -> list[tuple[str, str]]:
+    return [found for path in WRITTEN for found in _NAMED.findall(path.read_text(encoding="utf-8"))]
+
+
+def test_identifiers_in_the_documentation_have_the_names_that_panet_gives_them() -> None:
+    named = named_techniques()
+
+    assert len(named) >= 2
+    for identifier, name in named:
+        assert technique(identifier)["name"] == name.strip()

@@ -443,7 +443,7 @@ def test_a_field_picks_one_part_of_the_answer(
         ({"a": 1}, "b", "without the field 'b'"),
         # An empty proposal id asks for all proposals: the catalogue answers with the list of them.
         ([{"a": 1}], "a", "a list of 1 without the field 'a'"),
-        ([], 0, "a list of 0"),
+        ([], 0, "SciCat has no entry for proposals/"),
         ([], -1, ""),
         (None, "a", "without the field 'a'"),
         ("text", "a", "without the field 'a'"),

@@ -336,6 +336,15 @@ def test_an_entry_of_the_catalogue_only_is_named_with_the_reason() -> None:
     }
 
 
+def test_an_entry_that_the_schema_no_longer_defines_is_removed_if_somebody_asks_for_it() -> None:
+    theirs = record(scientificMetadata={"run": entry(12), "old": entry(1), "failed": entry(2)})
+    also = ["scientificMetadata.old", "scientificMetadata.failed"]
+
+    (change,) = compare(built(), schema("run", "failed"), theirs, also).wanted
+
+    assert (change.field, change.from_file) == ("scientificMetadata.old", None)
+
+
 @pytest.mark.parametrize("name", ["pid", "size", "isPublished", "colour"])
 def test_a_field_that_cannot_be_brought_up_to_date_is_refused(name: str) -> None:
     with pytest.raises(PermanentError, match=name):
@@ -364,6 +373,21 @@ def test_only_what_differs_is_changed(catalogue: Catalogue) -> None:
     assert after["scientificMetadata"]["theirs"]["value"] == 3
     untouched = set(before) - {"creationLocation", "scientificMetadata", "updatedAt", "updatedBy"}
     assert {name: after[name] for name in untouched} == {name: before[name] for name in untouched}
+
+
+@pytest.mark.parametrize("old", ["old", "old name. of it"])
+def test_an_entry_is_renamed_and_nothing_else_is_touched(catalogue: Catalogue, old: str) -> None:
+    catalogue.edit(scientificMetadata={old: entry(12, "mm"), "theirs": entry(3, "mm")})
+    new, renamed = built({"run": entry(12), "new": entry(12)}), schema("run", "new")
+    client, also = catalogue.client(), [f"scientificMetadata.{old}"]
+
+    correction = apply(new, renamed, PID, client, also)
+    patches = catalogue.plan.patches
+    again = apply(new, renamed, PID, client, also)
+
+    assert {change.field for change in correction.wanted} == {"scientificMetadata.new", *also}
+    assert catalogue.document["scientificMetadata"].keys() == {"run", "new", "theirs"}
+    assert (again.wanted, catalogue.plan.patches) == ((), patches)
 
 
 def test_applying_again_asks_for_no_change(catalogue: Catalogue) -> None:

@@ -160,3 +160,35 @@ def test_without_schemas_it_says_what_to_give(folder: Path) -> None:
 
     assert result.exit_code == 2
     assert "--config" in result.output
+
+
+def test_an_answer_that_is_missing_is_noted_once_with_what_needs_it(folder: Path) -> None:
+    (folder / "scicat.json").write_text(json.dumps({"proposals/443503": PROPOSAL}))
+
+    shown = run(folder, "--update").stdout
+
+    assert shown.count("has no answer for") == 1
+    assert "Also affected: variables.instrument_data, variables.instrument_id" in shown
+
+
+def test_one_file_is_compared_with_the_answers_of_its_folder(folder: Path) -> None:
+    assert run(folder, "--update").exit_code == 0
+    shutil.copy(DATA / "small-coda.hdf", folder / "odin" / "other.hdf")
+    file = folder / "odin" / "small-coda.hdf"
+
+    result = CliRunner(env={"SCICAT_INGESTOR_CONFIG": ""}).invoke(
+        main, ["schema", "test", str(file), "--schemas", str(folder.parent / "schemas")]
+    )
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "1 of 1 files as expected"
+
+
+def test_a_folder_without_data_files_is_a_failure_that_says_what_it_has(folder: Path) -> None:
+    (folder / "odin" / "small-coda.hdf").rename(folder / "odin" / "small-coda.raw")
+
+    result = run(folder, "--update")
+
+    assert result.exit_code == 1
+    assert "*.nx5" in result.output
+    assert "small-coda.raw" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -233,3 +234,173 @@ def test_a_file_that_cannot_be_read_has_no_draft(folder: Path) -> None:
 
 def test_every_mandatory_and_recommended_field_says_where_it_may_come_from() -> None:
     assert WHERE_FROM.keys() == {*MANDATORY, *RECOMMENDED}
+
+
+def file_of_two_entries(folder: Path, default: str = "") -> Path:
+    """As those of IPNS: two histograms of one measurement, in single precision, with attributes."""
+    file = folder / "two.nx5"
+    with h5py.File(file, "w") as made:
+        made.attrs["user"] = "EAG/RO"
+        made.attrs["NX_class"] = "NXroot"
+        if default:
+            made.attrs["default"] = default
+        for number, channels in ((1, 20), (2, 30)):
+            for name, nexus_class in (
+                ("", "NXentry"),
+                ("/instrument", "NXinstrument"),
+                ("/instrument/monochromator", "NXchopper"),
+                ("/instrument/detector", "NXdetector"),
+                ("/monitor1", "NXmonitor"),
+            ):
+                made.create_group(f"histogram{number}{name}").attrs["NX_class"] = nexus_class
+            entry = made[f"histogram{number}"]
+            entry["title"] = "MgB2 PDOS 8K"
+            entry["run_number"] = 3701
+            entry["start_time"] = "2001-02-07T08:54:21-06:00"
+            entry["end_time"] = "2001-02-09T14:12:53-06:00"
+            entry["instrument/name"] = "LRMECS"
+            entry["instrument/monochromator/energy"] = np.float32(117.6)
+            entry["instrument/monochromator/energy"].attrs.update({"units": "meV", "status": "Nominal"})
+            entry["instrument/detector/polar_angle"] = np.arange(148, dtype="f4")
+            entry["monitor1/data"] = np.arange(channels)
+    return file
+
+
+@pytest.mark.parametrize(("default", "read", "left"), [("", 1, 2), ("histogram2", 2, 1), ("nothing", 1, 2)])
+def test_one_entry_is_drafted_and_the_others_are_compared(
+    folder: Path, default: str, read: int, left: int
+) -> None:
+    text = draft_schema(file_of_two_entries(folder, default))
+
+    assert f"path: /histogram{read}/title" in text
+    assert f"path: /histogram{left}" not in text
+    assert f"# Not drafted: the entry /histogram{left}. Compared with /histogram{read} it has" in text
+    assert "#   other values or shapes: monitor1/data\n" in text
+
+
+def made_of(folder: Path, file: Path, text: str) -> dict[str, Any]:
+    schema = folder / "schemas" / "drafted.imsc.yml"
+    schema.write_text(text, encoding="utf-8")
+    shown = json.loads(
+        CliRunner()
+        .invoke(main, ["preview", str(file), "--config", str(folder / "config.yml"), "--json"])
+        .stdout
+    )
+    assert shown["errors"] == []
+    dataset = shown["dataset"]
+    assert isinstance(dataset, dict)
+    return dataset
+
+
+def with_proposals(text: str) -> str:
+    """The draft with all that it proposes."""
+    lines, is_proposal = [], False
+    for line in text.splitlines():
+        is_proposal = line.startswith("  # ") and (is_proposal or line.startswith("  # Proposals:"))
+        taken = is_proposal and not line.startswith("  # Proposals:")
+        lines.append(f"  {line[4:]}" if taken else line)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_proposals_work_when_they_are_uncommented(folder: Path) -> None:
+    file = file_of_two_entries(folder)
+    text = with_proposals(draft_schema(file))
+    text = text.replace(f"value: {GAP}\n    operator", "value: neutron powder diffraction\n    operator")
+
+    dataset = made_of(folder, file, filled(text))
+
+    entries = dataset["scientificMetadata"]
+    assert (entries["monitor1_counts"]["value"], entries["detector_pixels"]["value"]) == (190, 148)
+    assert dataset["techniques"][0]["name"] == "neutron powder diffraction"
+    assert (dataset["dataFormat"], dataset["keywords"]) == ("NeXus HDF5", ["ess"])
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_what_a_field_holds_is_no_entry_as_well_and_numbers_are_as_they_were_written(folder: Path) -> None:
+    file = file_of_two_entries(folder)
+
+    dataset = made_of(folder, file, filled(draft_schema(file)))
+
+    assert (dataset["runNumber"], dataset["startTime"][:10]) == ("3701", "2001-02-07")
+    entries = dataset["scientificMetadata"]
+    assert entries.keys() == {"monochromator_energy"}
+    energy = entries["monochromator_energy"]
+    assert (energy["value"], energy["unit"], energy["type"]) == (117.6, "meV", "float")
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_an_instrument_that_scicat_does_not_know_is_one_warning_that_says_so(folder: Path) -> None:
+    file = file_of_two_entries(folder)
+    write_draft(folder, file, filled)
+
+    shown = CliRunner().invoke(main, ["preview", str(file), "--config", str(folder / "config.yml")])
+    live = validate(folder, file, "--live")
+
+    (row,) = [line for line in shown.stdout.splitlines() if "LRMECS" in line and "warning" in line]
+    asked = 'SciCat has no entry for instruments?filter={"where":{"name":{"ilike":"LRMECS"}}}.'
+    also = "Also affected: variables.instrument_id, schema.instrumentId (instrumentId)."
+    assert row == f"warning: variables.instrument_data: {asked} {also}"
+    assert f"variables.instrument_data: {asked} Also affected: variables.instrument_id" in live.stdout
+    assert "dataset.default_instrument_id" in live.stdout
+    assert "Correct the schema" not in live.stdout
+
+
+def test_a_preview_without_scicat_says_what_works_without_it(folder: Path) -> None:
+    configure(folder, "http://127.0.0.1:1/api/v3")
+    file = file_of_two_entries(folder)
+    write_draft(folder, file, filled)
+
+    shown = CliRunner().invoke(main, ["preview", str(file), "--config", str(folder / "config.yml"), "--json"])
+
+    (error,) = json.loads(shown.stdout)["errors"]
+    assert shown.exit_code == 1
+    assert "`scicat-dagster schema test FILE`" in error["remedy"]
+    assert "`scicat-dagster validate CONFIG --against FILE`" in error["remedy"]
+
+
+FIRST_SCHEMA = Path(__file__).parents[2] / "docs" / "how-to" / "your-first-schema.md"
+
+
+def test_the_first_page_is_short_and_its_entries_work(folder: Path) -> None:
+    page = FIRST_SCHEMA.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    added = yaml.safe_load(block.replace("Histogram1", "histogram1").replace("calibration_status", "status"))
+    file = file_of_two_entries(folder)
+    schema = write_draft(folder, file, filled)
+    whole = yaml.safe_load(schema.read_text())
+    schema.write_text(yaml.safe_dump({**whole, **{key: whole[key] | added[key] for key in added}}))
+
+    result = CliRunner().invoke(
+        main, ["schema", "test", str(file), "--schemas", str(schema.parent), "--update"]
+    )
+
+    assert len(page.split()) <= 1500
+    assert result.exit_code == 0, result.output
+    made = json.loads(file.with_name(f"{file.name}.expected.json").read_text())["scientificMetadata"]
+    assert (made["incident_energy"]["value"], made["incident_energy"]["unit"]) == (117.6, "meV")
+    assert made["energy_status"]["value"] == "Nominal"
+
+
+def test_attributes_are_among_what_is_not_used(folder: Path) -> None:
+    listed = draft_schema(file_of_two_entries(folder)).partition("# Not used")[2]
+
+    assert "#   /@user  EAG/RO\n" in listed
+    assert "#   /histogram1/instrument/monochromator/energy@status  Nominal\n" in listed
+    assert "NX_class" not in listed
+
+
+@pytest.mark.parametrize("place", ["entry_identifier_uuid", "entry_identifier", ""])
+def test_the_identifier_of_the_measurement_is_drafted_where_the_file_has_one(
+    folder: Path, place: str
+) -> None:
+    file = folder / "run.nxs"
+    with h5py.File(file, "w") as made:
+        made.create_group("entry").attrs["NX_class"] = "NXentry"
+        if place:
+            made[f"entry/{place}"] = "f22acb1c"
+
+    text = draft_schema(file)
+
+    assert ("machine_name: job_id" in text) == bool(place)
+    assert ("not in the file: scientificMetadata.job_id" in text) == (not place)

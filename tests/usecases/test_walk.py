@@ -18,7 +18,15 @@ from scicat_dagster.config.models import FileHandlingSettings, ReconcileSettings
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.paths import canonical_path
 from scicat_dagster.usecases.discover import Count, Discovery, FileState, State
-from scicat_dagster.usecases.walk import Criteria, FoundFile, Refused, Unreadable, walk
+from scicat_dagster.usecases.walk import (
+    Criteria,
+    FoundFile,
+    Refused,
+    Unreadable,
+    nothing_found,
+    nothing_found_in,
+    walk,
+)
 
 NOBODY = 65534
 
@@ -304,3 +312,46 @@ def test_cron_expressions_that_are_taken(cron: str) -> None:
 def test_cron_expressions_that_are_refused(cron: str, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         ReconcileSettings(cron=cron)
+
+
+def test_names_of_data_files_are_the_configurations(tmp_path: Path) -> None:
+    write(tmp_path, "1.nxs", "lrcs3701.nx5", "2.nx", "3.nexus", "4.nxs.b2b", "5.nxs.message.json", "6.raw")
+
+    assert found(tmp_path) == ["1.nxs", "2.nx", "3.nexus", "lrcs3701.nx5"]
+    entries = walk([str(tmp_path)], Criteria(), FileHandlingSettings(file_names=("*.raw",)))
+    assert [PurePosixPath(entry.path).name for entry in entries] == ["6.raw"]
+
+
+@pytest.mark.parametrize("patterns", ["", "raw/*.nxs", []])
+def test_patterns_that_match_no_name_are_refused(patterns: object) -> None:
+    with pytest.raises(ValidationError):
+        FileHandlingSettings.model_validate({"file_names": patterns})
+
+
+def test_a_folder_without_data_files_says_what_it_has(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{number}.raw" for number in range(7)))
+
+    report = nothing_found(str(tmp_path), Criteria(), FileHandlingSettings())
+
+    assert (report.others, report.not_chosen) == (7, 0)
+    assert report.names == ("0.raw", "1.raw", "2.raw", "3.raw", "4.raw")
+    for word in ("*.nx5", "7 files", "0.raw", "ingestion.file_handling.file_names"):
+        assert word in report.as_text()
+
+
+def test_files_that_the_options_leave_out_are_counted_apart(tmp_path: Path) -> None:
+    write(tmp_path, "raw/1.nxs", "raw/notes.txt")
+
+    report = nothing_found(str(tmp_path), Criteria(instruments=["odin"]), FileHandlingSettings())
+
+    assert (report.others, report.not_chosen) == (1, 1)
+    assert "1 file of such a name" in report.as_text()
+
+
+def test_only_folders_without_a_file_are_reported(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.nxs", "ab/notes.txt")
+    folders = [str(tmp_path / "a"), str(tmp_path / "ab")]
+
+    reports = nothing_found_in(folders, [f"{tmp_path}/a/1.nxs"], Criteria(), FileHandlingSettings())
+
+    assert [report.folder for report in reports] == [str(tmp_path / "ab")]

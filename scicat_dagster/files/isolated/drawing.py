@@ -214,7 +214,7 @@ def _image_plot(plot: Plot, span: _Span, pen: ImageDraw.ImageDraw, text: Image.I
         value = _place(vertical, fraction, plot.shape[0])
         _tick_beside(pen, left, bottom - 1 - fraction * (bottom - top - 1), value)
     _frame(pen, text, box, horizontal.label, vertical.label)
-    _legend(pen, canvas, span, plot.label)
+    _legend(pen, text, canvas, span, plot.label)
     return canvas
 
 
@@ -230,14 +230,14 @@ def _image_box(plot: Plot) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _legend(pen: ImageDraw.ImageDraw, canvas: Pixels, span: _Span, label: str) -> None:
-    left, top, right, bottom = WIDTH - 62, _TOP + 18, WIDTH - 52, HEIGHT - _BOTTOM
+def _legend(pen: ImageDraw.ImageDraw, text: Image.Image, canvas: Pixels, span: _Span, label: str) -> None:
+    left, top, right, bottom = WIDTH - 62, _TOP, WIDTH - 52, HEIGHT - _BOTTOM
     ramp = np.linspace(_COLOURS, 1, bottom - top).round().astype(np.uint8)
     canvas[top:bottom, left:right] = 2 * _SHADES + ramp[:, np.newaxis]
     for tick, number in span.ticks(5):
         place = bottom - span.fractions(np.array([tick]))[0] * (bottom - top)
         _write(pen, (right + 3, round(place)), number, WIDTH - right - 4, "lm")
-    _write(pen, (WIDTH - 6, top - 6), label, 110, "rs")
+    _write_upwards(text, (left - 20, (top + bottom) // 2), label, bottom - top)
 
 
 # Letters
@@ -249,10 +249,7 @@ def _frame(
     left, top, right, bottom = box
     pen.rectangle((left - 1, top - 1, right, bottom), outline=150)
     _write(pen, ((left + right) // 2, bottom + 24), below, WIDTH - 40, "ma")
-    upright = Image.new("L", (HEIGHT - 40, 16))
-    _write(ImageDraw.Draw(upright), (upright.width // 2, 1), beside, upright.width, "ma")
-    turned = upright.rotate(90, expand=True)
-    text.paste(255, (max(0, left - 62), (top + bottom) // 2 - turned.height // 2), turned)
+    _write_upwards(text, (max(0, left - 62), (top + bottom) // 2), beside, HEIGHT - 40)
 
 
 def _tick_below(pen: ImageDraw.ImageDraw, x: float, bottom: int, number: str) -> None:
@@ -274,6 +271,15 @@ def _write(
     while text and font.getlength(text) > room:
         text = text.removesuffix("...")[:-1] + "..." if len(text) > 4 else ""
     pen.text(place, text, fill=255, font=font, anchor=anchor)
+
+
+def _write_upwards(text: Image.Image, place: tuple[int, int], label: str, room: int) -> None:
+    """Write a line from below upwards; ``place`` is its left side, and its middle."""
+    upright = Image.new("L", (room, 16))
+    _write(ImageDraw.Draw(upright), (upright.width // 2, 1), label, upright.width, "ma")
+    turned = upright.rotate(90, expand=True)
+    left, middle = place
+    text.paste(255, (left, middle - turned.height // 2), turned)
 
 
 def _place(axis: Axis, fraction: float, points: int) -> str:

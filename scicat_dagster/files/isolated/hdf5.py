@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -21,7 +21,10 @@ import numpy as np
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
 from scicat_dagster.files.access import why_broken
 from scicat_dagster.files.isolated.hdf5_values import (
+    OpenAttribute,
     OpenDataset,
+    attribute_of,
+    attributes_of,
     class_of,
     common_unit,
     contents_of,
@@ -67,6 +70,8 @@ _MOST_MEMBERS = 20_000
 _LONGEST_SHOWN = 80
 
 _MOST_OPEN_GROUPS = 1000
+
+_Held = TypeVar("_Held", OpenDataset, OpenAttribute)
 
 _BROKEN = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
 """What h5py and numpy raise for a damaged file."""
@@ -251,8 +256,12 @@ class NexusFile:
         """See ``Reader.read_all``."""
         with _explained(path):
             datasets = self._datasets(path)
-            if not datasets and "*" not in path:
+            attributes = [] if datasets else self._attributes(path)
+            if not datasets and not attributes and "*" not in path:
                 raise _nothing_at(path)
+            if attributes:
+                found = [attribute.contents(as_text=as_text) for attribute in attributes if attribute.size]
+                return NexusValue(_together(found))
             elements = sum(dataset.size for dataset in datasets)
             if elements > MOST_ELEMENTS:
                 raise ValueError(f"{path} holds {elements} values; metadata can hold {MOST_ELEMENTS}.")
@@ -260,14 +269,12 @@ class NexusFile:
             contents = [
                 self._contents(dataset, as_text=as_text) if dataset.size else [] for dataset in datasets
             ]
-            if len(contents) == 1:
-                values = contents[0] if isinstance(contents[0], list) else contents
-            else:
-                values = flattened(contents)
-            return with_unit(values, unit)
+            return with_unit(_together(contents), unit)
 
     def members(self) -> Iterator[Member]:
-        """Every group and dataset, once, by hard links only; a group before what is in it.
+        """Every group and dataset, once, by hard links only; a group before what is in it, the root first.
+
+        The path of the root is empty.
 
         Raises
         ------
@@ -275,8 +282,7 @@ class NexusFile:
             There are more than anybody can look at.
         """
         for where, found in self._hard_linked():
-            if where:
-                yield self._member(where, found)
+            yield self._member(where, found)
 
     def linked_files(self) -> list[str]:
         """The names of other files that links, virtual datasets and external storage refer to, each once.
@@ -309,7 +315,7 @@ class NexusFile:
     def _member(self, where: str, found: h5py.Group | h5py.h5d.DatasetID) -> Member:
         try:
             if isinstance(found, h5py.Group):
-                return Member(path=where, nexus_class=class_of(found))
+                return Member(path=where, nexus_class=class_of(found), attributes=attributes_of(found.id))
             dataset = OpenDataset(where, found)
             return Member(
                 path=where,
@@ -317,6 +323,7 @@ class NexusFile:
                 shape=dataset.shape or (),
                 unit=unit_of(dataset).text or "",
                 text=self._beginning(dataset) if dataset.size == 1 else "",
+                attributes=attributes_of(found),
             )
         except _BROKEN:
             # A type without values that metadata can hold, or a damaged part of the file.
@@ -328,16 +335,12 @@ class NexusFile:
     def _only(self, path: str, *, as_text: bool) -> NexusValue:
         with _explained(path):
             datasets = self._datasets(path)
+            if not datasets and (attributes := self._attributes(path)):
+                attribute = _single(attributes, path, "attributes")
+                return NexusValue(flattened(attribute.contents(as_text=as_text))[0])
             if not datasets:
                 raise _nothing_at(path)
-            if len(datasets) != 1:
-                raise LookupError(f"{len(datasets)} datasets match {path}; use a value_type that ends in [].")
-            dataset = datasets[0]
-            if dataset.size != 1:
-                raise LookupError(
-                    f"{dataset.where} holds {dataset.size} values where one was meant; "
-                    "use a value_type that ends in []."
-                )
+            dataset = _single(datasets, path, "datasets")
             return with_unit(flattened(self._contents(dataset, as_text=as_text))[0], unit_of(dataset))
 
     def _datasets(self, path: str) -> list[OpenDataset]:
@@ -346,6 +349,22 @@ class NexusFile:
             for where, item in self._matches(_components(path))
             if isinstance(item, h5py.h5d.DatasetID)
         ]
+
+    def _attributes(self, path: str) -> list[OpenAttribute]:
+        """The attributes of a path whose last component has an ``@``, of groups and datasets."""
+        owner, at, name = path.rpartition("@")
+        if not at or not name or "/" in name or not _are_expressions(owner):
+            return []
+        found = (
+            attribute_of(where, item.id if isinstance(item, h5py.Group) else item, name)
+            for where, item in self._matches(_components(owner))
+            if isinstance(item, h5py.Group | h5py.h5d.DatasetID)
+        )
+        attributes = [attribute for attribute in found if attribute is not None]
+        elements = sum(attribute.size for attribute in attributes)
+        if elements > MOST_ELEMENTS:
+            raise ValueError(f"{path} holds {elements} values; metadata can hold {MOST_ELEMENTS}.")
+        return attributes
 
     def _contents(self, dataset: OpenDataset, *, as_text: bool) -> Any:
         # Values that have one place in this very file, as most have, are neither elsewhere nor in chunks.
@@ -571,6 +590,36 @@ def _shown(name: str | bytes) -> str:
 
 def _components(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in {"", "."}]
+
+
+def _are_expressions(path: str) -> bool:
+    """Whether its components with ``*`` can be searched, which an expression that was cut at an @ may not."""
+    try:
+        for component in filter(lambda component: "*" in component, _components(path)):
+            if component != "*":
+                re.compile(component)
+    except re.error:
+        return False
+    return True
+
+
+def _single(found: Sequence[_Held], path: str, noun: str) -> _Held:
+    """The only dataset or attribute at a path, if it holds one value."""
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} {noun} match {path}; use a value_type that ends in [].")
+    if found[0].size != 1:
+        raise LookupError(
+            f"{found[0].where} holds {found[0].size} values where one was meant; "
+            "use a value_type that ends in []."
+        )
+    return found[0]
+
+
+def _together(contents: list[Any]) -> list[Any]:
+    """The values of several datasets, or attributes, as one list; those of a single one keep their shape."""
+    if len(contents) == 1:
+        return contents[0] if isinstance(contents[0], list) else contents
+    return flattened(contents)
 
 
 def _nothing_at(path: str) -> LookupError:

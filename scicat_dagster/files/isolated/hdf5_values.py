@@ -23,6 +23,24 @@ _LONGEST_NAMES = 4096
 """Of an attribute that names others, as it is stored."""
 
 
+MOST_ATTRIBUTE_BYTES = 64 * 1024
+"""As it is stored; HDF5 keeps no larger one with its group or dataset."""
+
+_MOST_ATTRIBUTES = 32
+"""Of a group or dataset that are looked at without being asked for."""
+
+_LONGEST_SHOWN = 80
+
+_OWN_ATTRIBUTES = frozenset(
+    {
+        "HDF5_Version", "HDF5_version", "NX_class", "axes", "axis", "depends_on", "h5py_version",
+        "interpretation", "long_name", "offset", "primary", "signal", "target", "transformation_type",
+        "units", "vector",
+    }
+)  # fmt: skip
+"""Those that say how the file is to be read: HDF5's, NeXus', and those of NXdata and NXtransformations."""
+
+
 class OpenDataset:
     """A dataset of the file, and how many values it holds.
 
@@ -56,12 +74,64 @@ def contents_of(dataset: OpenDataset, *, as_text: bool) -> Any:
         return _texts(dataset, dtype)
     if dtype.kind not in "biuf":
         raise TypeError(f"{where} is of the type {dtype}, which metadata cannot hold.")
-    raw = dataset.read(dtype)
+    return _plain(dataset.read(dtype), as_text=as_text)
+
+
+def _plain(raw: np.ndarray[Any, Any], *, as_text: bool) -> Any:
     if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
         raw = raw.astype(np.float64)
     if as_text and raw.dtype.kind == "f" and raw.dtype.itemsize < 8:
         return _in_shape([str(number) for number in raw.flat], raw.shape)
     return raw.tolist()
+
+
+class OpenAttribute:
+    """An attribute of a group or dataset, and how many values it holds."""
+
+    def __init__(self, where: str, attribute: h5py.h5a.AttrID) -> None:
+        self.where = where
+        self.id = attribute
+        self.size: int = attribute.get_space().get_simple_extent_npoints()
+
+    def contents(self, *, as_text: bool) -> Any:
+        """Its values as plain Python, as :func:`contents_of` has those of a dataset."""
+        where, dtype = self.where, self.id.dtype
+        if not self.size:
+            raise ValueError(f"{where} is empty.")
+        if self.id.get_storage_size() > MOST_ATTRIBUTE_BYTES:
+            raise ValueError(f"{where} holds more than an attribute may ({MOST_ATTRIBUTE_BYTES} bytes).")
+        is_text = h5py.check_string_dtype(dtype) is not None
+        if not is_text and dtype.kind not in "biuf":
+            raise TypeError(f"{where} is of the type {dtype}, which metadata cannot hold.")
+        raw = np.zeros(self.id.get_space().shape, dtype)
+        self.id.read(raw)
+        return _texts_in_shape(where, raw.flat, raw.shape) if is_text else _plain(raw, as_text=as_text)
+
+
+def attribute_of(where: str, owner: Any, name: str) -> OpenAttribute | None:
+    """An attribute of a group or dataset by its name; None where it has none of that name."""
+    key = name.encode()
+    if not h5py.h5a.exists(owner, key):
+        return None
+    return OpenAttribute(f"{where or '/'}@{name}", h5py.h5a.open(owner, key))
+
+
+def attributes_of(owner: Any) -> dict[str, str]:
+    """The beginnings of the attributes that hold one value and are not the format's own, by their names."""
+    found = {}
+    for index in range(min(h5py.h5a.get_num_attrs(owner), _MOST_ATTRIBUTES)):
+        attribute = h5py.h5a.open(owner, index=index)
+        name = _text(attribute.name)
+        if name in _OWN_ATTRIBUTES or name.endswith("_indices") or len(name) > _LONGEST_UNIT:
+            continue
+        try:
+            opened = OpenAttribute("", attribute)
+            if opened.size == 1:
+                found[name] = str(flattened(opened.contents(as_text=True))[0])[:_LONGEST_SHOWN]
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError):
+            # Of a kind that metadata cannot hold.
+            continue
+    return found
 
 
 def _in_shape(texts: list[str], shape: tuple[int, ...]) -> Any:
@@ -78,6 +148,10 @@ def _texts(dataset: OpenDataset, dtype: np.dtype[Any]) -> Any:
         # One at a time: thousands may share one long text, which reading them together would multiply.
         by_index = h5py.Dataset(dataset.id, readonly=True)
         found = (by_index[index] for index in np.ndindex(dataset.shape))
+    return _texts_in_shape(where, found, dataset.shape)
+
+
+def _texts_in_shape(where: str, found: Iterable[Any], shape: tuple[int, ...]) -> Any:
     total = 0
     texts = []
     for raw in found:
@@ -86,7 +160,7 @@ def _texts(dataset: OpenDataset, dtype: np.dtype[Any]) -> Any:
         if total > MOST_BYTES:
             raise ValueError(f"{where} holds more text than metadata can hold ({MOST_BYTES} bytes).")
         texts.append(text)
-    return _in_shape(texts, dataset.shape)
+    return _in_shape(texts, shape)
 
 
 def _text(raw: Any) -> str:

@@ -42,7 +42,8 @@ class ReingestConfig(dg.Config):
     also: list[str] = Field(
         default=[],
         description="Fields that are left alone otherwise, because people edit them, they decide who may see "
-        "the dataset, or their value is non-deterministic.",
+        "the dataset, or their value is non-deterministic. An entry scientificMetadata.NAME that the schema "
+        "no longer defines is removed.",
     )
     only_schema: str = Field(default="", description="Only files whose schema has this id or name.")
     instrument: list[str] = Field(

@@ -7,7 +7,7 @@ one, by the same limit that it has for all runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,7 @@ from scicat_dagster.orchestration.partitions import NEXUS_FILES
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, files_with_unfinished_runs
 from scicat_dagster.orchestration.tags import (
     BY_HAND,
+    IS_NEW,
     MAX_RETRIES_TAG,
     PAGE,
     PID,
@@ -54,6 +55,10 @@ class IngestedFile(BaseModel):
     origdatablock: dict[str, JsonValue] | None = None
     warnings: tuple[Notice, ...] = ()
     problem: Problem | None = None
+    is_new: bool | None = None
+    """Whether the dataset was created now; False where it was registered already, and left as it is. None
+    where nothing is registered.
+    """
 
     @property
     def is_well(self) -> bool:
@@ -62,11 +67,19 @@ class IngestedFile(BaseModel):
 
     def as_text(self) -> str:
         """The same for a person."""
-        lines = [f"{self.result:<10}  {self.file}"]
+        lines = [f"{'unchanged' if self.is_new is False else self.result:<10}  {self.file}"]
         lines += [f"            {line}" for line in (self.pid, self.page) if line]
+        if self.is_new is False:
+            lines.append(f"            {_UNCHANGED}")
         if self.problem is not None:
             lines += [f"            {line}" for line in (self.problem.what, self.problem.remedy) if line]
         return "\n".join(lines)
+
+
+_UNCHANGED = (
+    "It was registered already, and its metadata stays as it is. `scicat-dagster reingest` shows what its "
+    "schema makes of it today, and with --update changes the dataset."
+)
 
 
 def refused(file: str, what: str, remedy: str) -> IngestedFile:
@@ -145,10 +158,12 @@ def _ingested(
     )
     if not done.success:
         return shown.model_copy(update={"problem": problem_of_run(instance, done.run_id, order.key)})
-    metadata = dict(_registration(done, names))
+    metadata = _registration(done, names)
     if not metadata:
         return shown.model_copy(update={"result": "dry run"})
-    named = {"pid": metadata.get(PID), "page": metadata.get(PAGE)}
+    named = {
+        "pid": str(metadata[PID].value), "page": str(metadata[PAGE].value), "is_new": metadata[IS_NEW].value
+    }  # fmt: skip
     return shown.model_copy(update={"result": "registered", **named})
 
 
@@ -161,8 +176,9 @@ def _prepared(order: Order, done: dg.ExecuteInProcessResult, names: Names) -> Pr
     return prepared.made.get(order.key)
 
 
-def _registration(done: dg.ExecuteInProcessResult, names: Names) -> Iterator[tuple[str, str]]:
+def _registration(done: dg.ExecuteInProcessResult, names: Names) -> Mapping[str, dg.MetadataValue]:
+    """The metadata of the file's materialization; empty where there is none."""
     for event in done.all_events:
         if event.is_step_materialization and event.asset_key == names.key(RAW_DATASET):
-            metadata = event.step_materialization_data.materialization.metadata
-            yield from ((name, str(metadata[name].value)) for name in (PID, PAGE) if name in metadata)
+            return event.step_materialization_data.materialization.metadata
+    return {}

@@ -17,7 +17,7 @@ from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of
 from scicat_dagster.orchestration.past_files.sweep import LONGEST_SWEEP_TAGS, compare
 from scicat_dagster.orchestration.past_files.tables import files_table, found_metadata, sweep_table
 from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, PRIORITY_TAG, RAW_DATASET, kinds
-from scicat_dagster.usecases.walk import DEFAULT_PATTERNS, Criteria
+from scicat_dagster.usecases.walk import Criteria
 
 
 class DiscoverConfig(dg.Config):
@@ -31,7 +31,10 @@ class DiscoverConfig(dg.Config):
     instrument: list[str] = Field(
         default=[], description="Only files with a folder of this name on their way; empty: all."
     )
-    glob: list[str] = Field(default=list(DEFAULT_PATTERNS), description="Patterns of file names.")
+    glob: list[str] = Field(
+        default=[],
+        description="Patterns of file names; empty: those of ingestion.file_handling.file_names.",
+    )
 
     def criteria(self) -> Criteria:
         """The same for the domain.

@@ -18,7 +18,7 @@ from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of, s
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.past_files.tables import found_metadata, sweep_table
 from scicat_dagster.orchestration.tags import GROUP, MAX_RUNTIME_TAG, OWNERS, PAST_FILES, RECONCILIATION
-from scicat_dagster.usecases.discover import Discovery, discover
+from scicat_dagster.usecases.discover import Discovery, discover, with_empty_folders
 from scicat_dagster.usecases.walk import Criteria, walk
 
 LONGEST_SWEEP_TAGS = {MAX_RUNTIME_TAG: str(6 * 3600)}
@@ -81,7 +81,8 @@ def compare(
     def pids(paths: Sequence[str]) -> Mapping[str, str]:
         return known_pids(instance, paths, handling.data_directory, facility.names)
 
-    return discover(walk(roots, criteria, handling), facility.catalogue, known_pids=pids)
+    found = discover(walk(roots, criteria, handling), facility.catalogue, known_pids=pids)
+    return with_empty_folders(found, roots, criteria, handling)
 
 
 @cache

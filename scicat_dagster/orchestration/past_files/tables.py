@@ -27,6 +27,10 @@ def found_metadata(found: Discovery) -> dict[str, Any]:
     }
     if changed:
         shown["files that changed since they were registered"] = files_table(changed)
+    if found.nothing_found:
+        shown["folders without a data file"] = table(
+            ("folder", "what there is"), ((folder.folder, folder.as_text()) for folder in found.nothing_found)
+        )
     if found.unreadable:
         shown["what could not be read"] = _places_table(found.unreadable)
     if found.refused:

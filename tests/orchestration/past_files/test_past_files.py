@@ -331,6 +331,14 @@ def test_the_job_adds_partitions_for_the_missing_files_and_says_what_to_do(small
     assert numbers(found_by(discover_files(small, glob=["small-coda-*.hdf"]))) == numbers(shown)
 
 
+def test_the_job_says_what_a_folder_has_in_which_it_finds_nothing(small: SmallFacility) -> None:
+    shown = found_by(discover_files(small, glob=["*.raw"]))
+
+    (row,) = rows(shown["folders without a data file"])
+    assert row["folder"] == str(small.directory / "data")
+    assert "*.raw" in str(row["what there is"])
+
+
 def test_the_job_looks_only_where_and_when_it_is_told(small: SmallFacility) -> None:
     add_files(small, 2)
 
@@ -391,6 +399,15 @@ def backfills(home: dg.DagsterInstance) -> dict[str, set[str]]:
         }
         for backfill in home.get_backfills()
     }
+
+
+def test_the_command_says_what_a_folder_has_in_which_it_finds_nothing(small: SmallFacility) -> None:
+    shown = invoke(small, "--glob", "*.raw")
+
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "Looked for *.raw" in shown.stderr
+    listed = json.loads(invoke(small, "--glob", "*.raw", "--json").stdout)
+    assert listed["nothing_found"][0]["looked_for"] == ["*.raw"]
 
 
 def test_the_command_lists_files_with_their_states(small: SmallFacility) -> None:
