@@ -197,10 +197,11 @@ def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[L
     with ExitStack() as stack:
         password = secrets.token_urlsafe()
         accounts = Accounts(replace(account, password=password) for account in demo_accounts())
+        # A store of our own, which stays open while the catalogue is away.
+        store = stack.enter_context(Store(directory / "catalogue.sqlite"))
         catalogue = stack.enter_context(
-            CatalogueServer(directory / "catalogue.sqlite", accounts, port=_port(28080), dialect=Dialect.V5_2)
+            CatalogueServer(store, accounts, port=_port(28080), dialect=Dialect.V5_2)
         )
-        store = catalogue.store
         seed(store)
         broker = stack.enter_context(LoopbackBroker(_port(29092)))
         for instrument in people.INSTRUMENTS:

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,10 +28,19 @@ def sidecar_directory(path: Path, settings: FileHandlingSettings) -> Path:
     return Path(os.path.normpath(path.parent / settings.ingestor_files_directory))
 
 
+def add_sidecars(description: FileDescription) -> None:
+    """Write those of the planned files that are not there; see :func:`write_sidecars`.
+
+    What is there may belong to a registration whose block lists it with its size and checksum.
+    """
+    _write(description, _is_there)
+
+
 def write_sidecars(description: FileDescription) -> None:
     """Write the planned files, each whole or not at all; the folder is made when it is missing.
 
-    Whoever may write beside the data must not make us write elsewhere, so that no link is followed.
+    Whoever may write beside the data must not make us write elsewhere, so that no link is followed. One that
+    has its content already stays as it is.
 
     Raises
     ------
@@ -40,13 +49,37 @@ def write_sidecars(description: FileDescription) -> None:
     PermanentError
         There is no right to write there, or the folder is a link or lies outside the data directory.
     """
+    _write(description, _is_written)
+
+
+def _write(description: FileDescription, is_done: Callable[[int, str, bytes], bool]) -> None:
     for sidecar in description.sidecars:
-        path = Path(sidecar.path)
+        path, content = Path(sidecar.path), sidecar.content.encode()
         with (
             _sidecar_folder(path.parent, description.sidecars_within) as folder,
             storage_errors("write", path),
         ):
-            _write_whole(folder, path.name, sidecar.content.encode())
+            if not is_done(folder, path.name, content):
+                _write_whole(folder, path.name, content)
+
+
+def _is_there(folder: int, name: str, _: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_written(folder: int, name: str, content: bytes) -> bool:
+    """Whether a regular file has this content; whatever else is there is replaced."""
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
+    with os.fdopen(file, "rb") as stream:
+        is_regular = stat.S_ISREG(os.fstat(file).st_mode)
+        return is_regular and stream.read(len(content) + 1) == content
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -60,9 +60,13 @@ def register(
     client: ScicatClient,
     settings: IngestionSettings,
     *,
+    before_listing: Callable[[], None] = lambda: None,
     most_bytes: int = LARGEST_BLOCK_BYTES,
 ) -> Registration:
     """Make sure that the catalogue holds the dataset and its file list, in blocks of ``most_bytes`` at most.
+
+    ``before_listing`` is called before a block is posted, and so not for a file that is registered already:
+    it makes sure that the listed files are there.
 
     Raises
     ------
@@ -76,8 +80,8 @@ def register(
     """
     existing = _registered_before(built, client, settings)
     if existing is None:
-        return register_new(built, client, settings, most_bytes=most_bytes)
-    return _complete(built, existing, client, most_bytes)
+        return register_new(built, client, settings, before_listing=before_listing, most_bytes=most_bytes)
+    return _complete(built, existing, client, before_listing, most_bytes)
 
 
 def register_new(
@@ -85,13 +89,14 @@ def register_new(
     client: ScicatClient,
     settings: IngestionSettings,
     *,
+    before_listing: Callable[[], None] = lambda: None,
     most_bytes: int = LARGEST_BLOCK_BYTES,
 ) -> Registration:
     """The same for a file that is one of the :func:`unregistered`, without looking for it once more.
 
     Should it have been registered meanwhile, the server refuses its pid, and what there is is completed.
     """
-    registration = _create(built, client, settings, most_bytes)
+    registration = _create(built, client, settings, before_listing, most_bytes)
     notices = (*registration.notices, *client.left_out(built.dataset))
     return registration.model_copy(update={"notices": notices})
 
@@ -120,7 +125,11 @@ def unregistered(
 
 
 def _create(
-    built: BuiltDataset, client: ScicatClient, settings: IngestionSettings, most_bytes: int
+    built: BuiltDataset,
+    client: ScicatClient,
+    settings: IngestionSettings,
+    before_listing: Callable[[], None],
+    most_bytes: int,
 ) -> Registration:
     # First of all: a file list that cannot be posted is refused before anything is written.
     bodies = _bodies(built, list(_our_files(built).values()), most_bytes)
@@ -129,13 +138,19 @@ def _create(
     try:
         pid = client.create_dataset(built.dataset).pid
     except ConflictError:
-        return _complete(built, _with_our_pid(built, client, settings), client, most_bytes)
+        existing = _with_our_pid(built, client, settings)
+        return _complete(built, existing, client, before_listing, most_bytes)
+    before_listing()
     notices = [notice for body in bodies for notice in _create_first_block(body, pid, client)]
     return Registration(pid=pid, created_dataset=True, created_origdatablock=True, notices=tuple(notices))
 
 
 def _complete(
-    built: BuiltDataset, existing: RegisteredDataset, client: ScicatClient, most_bytes: int
+    built: BuiltDataset,
+    existing: RegisteredDataset,
+    client: ScicatClient,
+    before_listing: Callable[[], None],
+    most_bytes: int,
 ) -> Registration:
     """Add what a dataset that is there lacks."""
     pid = existing.record.pid
@@ -144,6 +159,7 @@ def _complete(
         _check_same_content(listing[0], existing.record, built)
         notices = _duplicates(listing, pid)
         return Registration(pid=pid, created_dataset=False, created_origdatablock=False, notices=notices)
+    before_listing()
     missing = [entry for path, entry in _our_files(built).items() if path not in existing.listed]
     notices = _add_missing(built, existing, _bodies(built, missing, most_bytes), client)
     return Registration(pid=pid, created_dataset=False, created_origdatablock=True, notices=notices)

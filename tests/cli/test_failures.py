@@ -95,6 +95,19 @@ def test_a_file_is_tried_again_with_its_message(home: dg.DagsterInstance, small:
     assert [request.run_config for request in requested(home)] == [config]
 
 
+def test_a_file_is_tried_again_with_its_message_although_a_backfill_failed_since(
+    home: dg.DagsterInstance, small: SmallFacility
+) -> None:
+    config = config_of(announcement="not one")
+    small.ingest(small.facility(), run_config=config)
+    small.schema.unlink()
+    assert not small.ingest(small.facility()).success
+
+    invoke(home, "--retry")
+
+    assert [request.run_config for request in requested(home)] == [config]
+
+
 def test_what_was_requested_is_not_requested_again(home: dg.DagsterInstance, failed: list[str]) -> None:
     invoke(home, "--retry")
 

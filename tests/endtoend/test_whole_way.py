@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import dagster as dg
 import pytest
@@ -166,3 +168,30 @@ def test_the_demo_registers_all_its_files_and_its_numbers_agree(files: int, tmp_
         "origdatablocks": files,
         "samples": len({(plan.proposal.proposal_id, plan.sample) for plan in plans}),
     }
+
+
+def test_the_demo_goes_on_after_an_outage_of_its_catalogue(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [
+            str(Path(sys.executable).with_name("scicat-dagster")),
+            "demo", "--files", "8", "--pause", "1", "--outage", "5", "--directory", str(tmp_path / "demo"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    # Ends the wait for its next line, should it hang.
+    watch = Timer(240, demo.kill)
+    watch.start()
+    said: list[str] = []
+    assert demo.stderr is not None
+    with demo, demo.stderr:
+        for line in demo.stderr:
+            said.append(line.strip())
+            if "8 files registered" in line and "away" not in line:
+                demo.send_signal(signal.SIGINT)
+    watch.cancel()
+
+    assert demo.returncode == 0, "\n".join(said)
+    assert any("SciCat is away" in line for line in said)
+    assert any(line.startswith("8 files registered") for line in said), "\n".join(said)

@@ -22,7 +22,7 @@ from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.manifest import FileDescription, Sidecar
 from scicat_dagster.files.paths import canonical_path
-from scicat_dagster.files.sidecars import sidecar_directory, write_sidecars
+from scicat_dagster.files.sidecars import add_sidecars, sidecar_directory, write_sidecars
 
 CONTENT = b"\x89HDF\r\n" + bytes(range(256)) * 9000
 """More than two of the chunks in which files are read, and no whole number of them."""
@@ -356,6 +356,29 @@ def test_the_files_are_written_whole_and_their_folder_is_made(data_file: Path) -
     )
     for sidecar in found.sidecars:
         assert Path(sidecar.path).read_bytes() == sidecar.content.encode()
+
+
+def test_adding_writes_what_is_missing_and_leaves_what_is_there(data_file: Path) -> None:
+    first = describe_file(data_file, handling())
+    add_sidecars(first)
+    checksum = Path(first.sidecars[0].path)
+    data_file.write_bytes(b"something else")
+    second = describe_file(data_file, handling(), ANNOUNCEMENT)
+
+    add_sidecars(second)
+
+    assert checksum.read_text() == first.sidecars[0].content != second.sidecars[0].content
+    assert all(Path(sidecar.path).exists() for sidecar in second.sidecars)
+
+
+def test_writing_what_is_there_leaves_it_alone(data_file: Path) -> None:
+    found = describe_file(data_file, handling(), ANNOUNCEMENT)
+    write_sidecars(found)
+    before = [Path(sidecar.path).stat().st_ino for sidecar in found.sidecars]
+
+    write_sidecars(found)
+
+    assert [Path(sidecar.path).stat().st_ino for sidecar in found.sidecars] == before
 
 
 def test_writing_again_replaces_a_file_and_never_cuts_one_that_is_being_read(data_file: Path) -> None:

@@ -77,6 +77,7 @@ class FailedFile:
     round: int
     """How many times it was requested anew because its failure was not permanent."""
     run_config: dict[str, Any]
+    """Of the latest run that had one: with the announcement, if there was one."""
     reason: str = ""
     """Why the latest run failed, in brief; empty where its process died without saying so."""
     instrument: str = ""
@@ -273,7 +274,8 @@ def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
 
 
 def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
-    latest = records[0].dagster_run
+    runs = [record.dagster_run for record in records]
+    latest = runs[0]
     return FailedFile(
         path=path,
         since=_failed_at(records[-1]),
@@ -282,7 +284,8 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
         run_id=latest.run_id,
         kind=failure_kind(latest),
         round=int(latest.tags.get(ROUND_TAG, "0")),
-        run_config=dict(latest.run_config),
+        # A backfill in between knew nothing of the announcement.
+        run_config=next((dict(run.run_config) for run in runs if run.run_config), {}),
         reason=latest.tags.get(REASON_TAG, "") if kind_of(latest) else "",
         instrument=latest.tags.get(INSTRUMENT_TAG, ""),
     )

@@ -5,7 +5,7 @@ another process. A run is about one file, or about the many of a backfill: ``per
 """
 
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
 from scicat_dagster.files.readiness import wait_until_complete
-from scicat_dagster.files.sidecars import write_sidecars
+from scicat_dagster.files.sidecars import add_sidecars, write_sidecars
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.limits import tag_value
 from scicat_dagster.orchestration.facility import facility_in
@@ -238,7 +238,7 @@ def describe_files(names: Names) -> dg.OpDefinition:
                 announced.file, facility.settings, announced.announcement, other_files
             )
             if not announced.is_dry_run:
-                write_sidecars(description)
+                add_sidecars(description)
             return description
 
         return each_file(context, PerFile[FileDescription], facility.op_pauses, metadata, describe)
@@ -325,7 +325,12 @@ def register_dataset(names: Names) -> dg.OpDefinition:
 
         def converge(_: str, made: Prepared) -> Converged:
             converging = register_new if made.built.data_file in new else register
-            registration = converging(made.built, facility.catalogue, facility.settings.ingestion)
+            registration = converging(
+                made.built,
+                facility.catalogue,
+                facility.settings.ingestion,
+                before_listing=partial(write_sidecars, made.files),
+            )
             wanted = wanted_jobs(made.metadata, made.built, registration.pid)
             registration = with_jobs(registration, wanted, facility.catalogue)
             return Converged(registration=registration, preview=attached(made, registration))

@@ -38,10 +38,10 @@ PID = "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
 OPS = ["wait_for_file", "extract_metadata", "describe_files", "build_dataset", "register_dataset"]
 
 
-def announcement(file: Path) -> dict[str, Any]:
+def announcement(file: Path, job_id: str = "f22acb1c-950b-11ef-a3ef-fa163e9aae0a") -> dict[str, Any]:
     written = FileWritten(
         file_path=str(file),
-        job_id="f22acb1c-950b-11ef-a3ef-fa163e9aae0a",
+        job_id=job_id,
         topic="coda",
         partition=1,
         offset=17,
@@ -434,6 +434,24 @@ def test_that_all_is_well_is_not_said_for_each_file_but_what_is_not_always_is(sm
     assert second == {question: False for question, is_good in first.items() if not is_good}
     for found in broken:
         assert found == second | {"variables_resolved": False}
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_what_lies_beside_a_registered_file_stays_when_it_is_announced_again(
+    small: SmallFacility, *, is_changed: bool
+) -> None:
+    small.ingest(small.facility(), run_config=announcement(small.file))
+    sidecars = small.directory / "data" / "ingestor"
+    before = {path.name: path.read_bytes() for path in sidecars.iterdir()}
+    if is_changed:
+        with h5py.File(small.file, "a") as file:
+            file["entry/added"] = 1
+
+    again = small.ingest(small.facility(), run_config=announcement(small.file, job_id="another"))
+
+    assert again.success is not is_changed
+    assert {path.name: path.read_bytes() for path in sidecars.iterdir()} == before
+    assert len(before) == 3
 
 
 def test_a_new_dataset_is_read_once_more_if_that_was_not_done_within_the_last_minute(
