@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -99,6 +99,22 @@ def check_file(
     states = {field.state for field in found.fields if field.importance == "mandatory"}
     found.registrable = False if "missing" in states else None if "unknown" in states else True
     _Rows(found, metadata, report).add()
+    if "sourceFolder" not in reasons:
+        folder = str(built.dataset["sourceFolder"])
+        doubt = _doubt_about_folder(folder, settings.ingestion.file_handling.data_directory)
+        if doubt:
+            what = f"sourceFolder would be {folder}, {doubt}."
+            report.add("file", "warning", what, _OWN_FOLDER, found.file)
+
+
+def _doubt_about_folder(folder: str, data_directory: str) -> str:
+    """Why a folder is hardly that of one dataset; empty where nothing speaks against it."""
+    parts = PurePosixPath(os.path.normpath(folder)).parts
+    if folder.startswith("/") and len(parts) <= _FEWEST_PARTS:
+        return "which holds far more than this dataset"
+    if data_directory and not PurePosixPath(*parts).is_relative_to(os.path.normpath(data_directory)):
+        return f"which is not in {data_directory} (ingestion.file_handling.data_directory)"
+    return ""
 
 
 def _without_checksums(settings: Settings) -> Settings:
@@ -112,7 +128,7 @@ def _built(
 ) -> tuple[BuiltDataset, dict[str, Reason]]:
     """The dataset, and why each mandatory field that it lacks cannot be built.
 
-    Where some are lacking, each is tried with all others given, and the dataset is the one with all given.
+    Where some are lacking, each is tried with all others given, and the dataset is the one with these given.
 
     Raises
     ------
@@ -124,7 +140,6 @@ def _built(
     except PermanentError as error:
         refusal = error
     fields = (*MANDATORY, "pid", "type")
-    built = ingestion.build(_with_given(metadata, set(fields)), files, settings)
     reasons = {}
     for name in fields:
         try:
@@ -134,7 +149,7 @@ def _built(
             reasons[name] = built_otherwise.get(name, Reason(error.what))
     if not reasons:
         raise refusal
-    return built, reasons
+    return ingestion.build(_with_given(metadata, set(reasons)), files, settings), reasons
 
 
 def _with_given(metadata: ExtractedMetadata, names: set[str]) -> ExtractedMetadata:
@@ -327,6 +342,14 @@ def _assignment(field: str) -> str:
     kind = "scientific_metadata" if entry else "high_level"
     return f"{{field_type: {kind}, machine_name: {entry or field}, value: …, type: string}}"
 
+
+_FEWEST_PARTS = 2
+"""Of a path, with the root: ``/data``."""
+
+_OWN_FOLDER = (
+    "Give the folder that holds the dataset's files: of <data_file_path>, the operator dirname makes the "
+    "data file's own, and dirname-2 the one above. Or correct data_directory."
+)
 
 _OR_FILE = "Correct the file, or: "
 

@@ -30,8 +30,9 @@ GAP = "<FILL_IN>"
 WHERE_FROM: Mapping[str, str] = {
     "owner": "Who the data belong to: the principal investigator, or a person in the file (NXuser).",
     "contactEmail": "An e-mail address that is read: the principal investigator's, or the facility's.",
-    "sourceFolder": "A folder that holds all files of the dataset. dirname-2 is the one above the data's, "
-    "so that checksum and message in ../ingestor are in it, too; the operator dirname is the data's own.",
+    "sourceFolder": "A folder that holds all files of the dataset. The operator dirname is the data's own; "
+    "dirname-2 is the one above, for data in a folder raw with checksums in ../ingestor. With dirname, set "
+    "ingestion.file_handling.ingestor_files_directory in the configuration to ingestor.",
     "creationTime": "When the measurement was done; <now> is when the file is registered.",
     "principalInvestigator": "A name, from SciCat's proposal or from the file.",
     "creationLocation": "Facility and instrument, such as ESS:ODIN.",
@@ -61,6 +62,9 @@ _ENTRY_FIELDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("end_time", ("end_time",), "date"),
 )
 """Names of variables, and the fields of NXentry of which each reads the first that there is."""
+
+_DATA_FOLDER = "raw"
+"""Whose folder above holds what belongs to the same proposal or measurement, such as ``../ingestor``."""
 
 _DATE_FIELDS = (("startTime", "start_time"), ("endTime", "end_time"))
 
@@ -211,8 +215,9 @@ def _lines(path: Path, draft: _Draft) -> Iterator[str]:
     entry = draft.entry
     entries = _known_variables(draft, entry)
     _add_catalogue_variables(draft)
+    operator = "dirname-2" if path.parent.name == _DATA_FOLDER else "dirname"
     draft.add(
-        "source_folder", source="VALUE", value="<data_file_path>", operator="dirname-2", value_type="string"
+        "source_folder", source="VALUE", value="<data_file_path>", operator=operator, value_type="string"
     )
     assignments = list(_high_level(draft))
     entries += _other_entries(draft, entry)

@@ -361,3 +361,29 @@ def test_no_file_is_looked_at_with_a_configuration_that_cannot_be_read(facility:
     shown = json.loads(facility.run("--json").stdout)
 
     assert (shown["result"], shown["files"]) == ("mistake", [])
+
+
+@pytest.mark.parametrize(
+    ("source", "doubt"),
+    [
+        ("/tmp", "which holds far more than this dataset"),
+        ("/", "which holds far more than this dataset"),
+        ("/data/odin/raw", "which is not in "),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("owner", ["Ada Lovelace", "<lost>"])
+def test_a_folder_that_is_hardly_the_datasets_is_warned_of(
+    facility: Facility, source: str, doubt: str, owner: str
+) -> None:
+    configuration = yaml.safe_load(CONFIGURATION)
+    configuration["ingestion"]["file_handling"] = {"data_directory": str(facility.folder)}
+    (facility.folder / "config.yml").write_text(yaml.safe_dump(configuration))
+    facility.define("lost", source="NXS", path="/entry/nowhere")
+    facility.assign("owner", "owner", owner)
+    facility.assign("folder", "sourceFolder", source or str(facility.folder))
+
+    shown = facility.run().stdout
+
+    assert (f"sourceFolder would be {source}, {doubt}" in shown) == bool(doubt)
+    assert ("sourceFolder would be" in shown) == bool(doubt)

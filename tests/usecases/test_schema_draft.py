@@ -62,7 +62,8 @@ def catalogue(folder: Path) -> Iterator[None]:
 
 
 def real_file(folder: Path) -> Path:
-    return Path(shutil.copy(DATA / "small-coda.hdf", folder))
+    (folder / "raw").mkdir()
+    return Path(shutil.copy(DATA / "small-coda.hdf", folder / "raw"))
 
 
 def demo_file(folder: Path) -> Path:
@@ -404,3 +405,12 @@ def test_the_identifier_of_the_measurement_is_drafted_where_the_file_has_one(
 
     assert ("machine_name: job_id" in text) == bool(place)
     assert ("not in the file: scientificMetadata.job_id" in text) == (not place)
+
+
+@pytest.mark.parametrize(("place", "operator"), [("raw", "dirname-2"), ("flat", "dirname")])
+def test_the_folder_of_a_dataset_is_not_the_one_above_a_flat_one(
+    folder: Path, place: str, operator: str
+) -> None:
+    (folder / place).mkdir()
+
+    assert f"operator: {operator}\n" in draft_schema(bare_file(folder / place))
