@@ -37,6 +37,7 @@ from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.schemas.variables import Cause, by_cause, cause_of
+from scicat_dagster.scicat.correction import shortened
 from scicat_dagster.usecases.preview import PreviewSchema
 
 _IDENTIFIERS = tuple(
@@ -99,6 +100,10 @@ def check_file(
     states = {field.state for field in found.fields if field.importance == "mandatory"}
     found.registrable = False if "missing" in states else None if "unknown" in states else True
     _Rows(found, metadata, report).add()
+    for name in built.defaulted:
+        value = shortened(built.dataset.get(name))
+        what = f"{name} is {value}, from dataset.{_DEFAULTS[name]} of the configuration."
+        report.add("file", "ok", what, file=found.file)
     if "sourceFolder" not in reasons:
         folder = str(built.dataset["sourceFolder"])
         doubt = _doubt_about_folder(folder, settings.ingestion.file_handling.data_directory)
@@ -342,6 +347,14 @@ def _assignment(field: str) -> str:
     kind = "scientific_metadata" if entry else "high_level"
     return f"{{field_type: {kind}, machine_name: {entry or field}, value: …, type: string}}"
 
+
+_DEFAULTS = {
+    "instrumentId": "default_instrument_id",
+    "proposalId": "default_proposal_id",
+    "ownerGroup": "default_owner_group",
+    "accessGroups": "default_access_groups",
+}
+"""Keys of the configuration by the field that each fills where a schema does not."""
 
 _FEWEST_PARTS = 2
 """Of a path, with the root: ``/data``."""

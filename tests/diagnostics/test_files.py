@@ -387,3 +387,18 @@ def test_a_folder_that_is_hardly_the_datasets_is_warned_of(
 
     assert (f"sourceFolder would be {source}, {doubt}" in shown) == bool(doubt)
     assert ("sourceFolder would be" in shown) == bool(doubt)
+
+
+def test_a_default_of_the_configuration_is_named_where_it_steps_in(facility: Facility) -> None:
+    key = next(
+        key for key, field in facility.schema["schema"].items() if field["machine_name"] == "ownerGroup"
+    )
+    before = facility.run().stdout
+    del facility.schema["schema"][key]
+
+    shown = facility.run()
+
+    row = 'ownerGroup is "ingestor", from dataset.default_owner_group of the configuration.'
+    assert row not in before
+    assert row in shown.stdout
+    assert "0 mistakes, 0 warnings" in shown.stdout
