@@ -385,8 +385,9 @@ def _fields() -> Iterator[str]:
         "registered file then.\n"
     )
     yield (
-        "\n`dataset.default_owner_group`, `default_instrument_id`, `default_proposal_id` and `default_access_groups` of the "
-        "configuration fill\ntheir fields where a schema does not.\n"
+        "\nWhere a schema gives no value, the section `dataset` of the configuration does, and `validate --against` says so: "
+        "`default_owner_group`\nfor `ownerGroup`, `default_access_groups` for `accessGroups`, `default_instrument_id` for "
+        "`instrumentId`, `default_proposal_id`\nfor `proposalId`.\n"
     )
     yield "\n### All fields of a dataset\n\n"
     yield f"{_codes(sorted(DATASET_FIELDS))}.\n\n"

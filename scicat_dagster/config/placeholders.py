@@ -1,4 +1,7 @@
-"""Placeholders: any string of the configuration may hold ``${NAME}`` or ``${NAME:-default}``."""
+"""Placeholders: any string of the configuration may hold ``${NAME}`` or ``${NAME:-default}``.
+
+What ``init`` writes as ``<FILL_IN>`` only a person knows; nothing is read with it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _PLACEHOLDER = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-(?P<default>[^}]*))?\}")
+
+_GAP = "<FILL_IN>"
 
 
 def fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str, mistakes: list[str]) -> Any:
@@ -23,6 +28,8 @@ def fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str,
         return [fill_placeholders(inner, environment, place=place, mistakes=mistakes) for inner in value]
     if not isinstance(value, str):
         return value
+    if _GAP in value:
+        mistakes.append(f"{place}: is still {_GAP}; write the value, which only you know.")
 
     def from_environment(match: re.Match[str]) -> str:
         name = match["name"]

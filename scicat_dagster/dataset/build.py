@@ -68,6 +68,8 @@ class BuiltDataset(BaseModel):
     """Canonical path of the NeXus file."""
     pid_is_derived: bool = False
     """Whether the pid is made of the file's path, so that it can be of no other file."""
+    defaulted: tuple[str, ...] = ()
+    """Fields to which the schema gave no value, so that the configuration did."""
     notices: tuple[Notice, ...] = ()
 
 
@@ -96,7 +98,7 @@ def build_dataset(
     metadata = _scientific_metadata(schema, evaluation, notices)
     if sample_id is not None:
         values.setdefault("sampleId", sample_id)
-    _apply_defaults(values, defaults)
+    defaulted = _apply_defaults(values, defaults)
     given = values.pop("pid", None)
     pid = _pid(schema, given, files, defaults, reasons)
     for counted in sorted(_COUNTED_BY_SERVER & values.keys()):
@@ -114,6 +116,7 @@ def build_dataset(
         origdatablock=_origdatablock(dataset, files, handling, notices),
         data_file=files.data_file.path,
         pid_is_derived=pid is not None and not _is_assigned_pid(given, defaults),
+        defaulted=defaulted,
         notices=tuple(notices),
     )
 
@@ -206,16 +209,21 @@ def plain(value: Any, depth: int = 0) -> Any:
     raise TypeError(f"{type(value).__name__} is nothing that metadata can hold")
 
 
-def _apply_defaults(values: dict[str, Any], defaults: DatasetSettings) -> None:
+def _apply_defaults(values: dict[str, Any], defaults: DatasetSettings) -> tuple[str, ...]:
+    """Give fields that are empty the configuration's value; the answer are their names."""
     fallbacks: dict[str, Any] = {
         "instrumentId": defaults.default_instrument_id,
         "proposalId": defaults.default_proposal_id,
         "ownerGroup": defaults.default_owner_group,
         "accessGroups": list(defaults.default_access_groups),
     }
-    for name, fallback in fallbacks.items():
-        if values.get(name) in (None, "", []) and fallback:
-            values[name] = fallback
+    given = {
+        name: fallback
+        for name, fallback in fallbacks.items()
+        if values.get(name) in (None, "", []) and fallback
+    }
+    values.update(given)
+    return tuple(given)
 
 
 def _pid(

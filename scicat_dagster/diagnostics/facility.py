@@ -127,6 +127,8 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
             report.add("schema", "mistake", f"{place}: {mistake}", remedy)
         if not mistakes:
             report.add("schema", "ok", f"{file.path}: {file.name}")
+            if unused := file.unused_variables():
+                report.add("schema", "ok", f"{file.path}: not used by any field: {', '.join(unused)}")
     _check_packages(report)
     for notice in schemas.duplicate_ids():
         report.add("schema", "mistake", f"{schemas.directory}: {notice.reason}")

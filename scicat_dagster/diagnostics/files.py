@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -37,6 +37,7 @@ from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.schemas.variables import Cause, by_cause, cause_of
+from scicat_dagster.scicat.correction import shortened
 from scicat_dagster.usecases.preview import PreviewSchema
 
 _IDENTIFIERS = tuple(
@@ -99,6 +100,26 @@ def check_file(
     states = {field.state for field in found.fields if field.importance == "mandatory"}
     found.registrable = False if "missing" in states else None if "unknown" in states else True
     _Rows(found, metadata, report).add()
+    for name in built.defaulted:
+        value = shortened(built.dataset.get(name))
+        what = f"{name} is {value}, from dataset.{_DEFAULTS[name]} of the configuration."
+        report.add("file", "ok", what, file=found.file)
+    if "sourceFolder" not in reasons:
+        folder = str(built.dataset["sourceFolder"])
+        doubt = _doubt_about_folder(folder, settings.ingestion.file_handling.data_directory)
+        if doubt:
+            what = f"sourceFolder would be {folder}, {doubt}."
+            report.add("file", "warning", what, _OWN_FOLDER, found.file)
+
+
+def _doubt_about_folder(folder: str, data_directory: str) -> str:
+    """Why a folder is hardly that of one dataset; empty where nothing speaks against it."""
+    parts = PurePosixPath(os.path.normpath(folder)).parts
+    if folder.startswith("/") and len(parts) <= _FEWEST_PARTS:
+        return "which holds far more than this dataset"
+    if data_directory and not PurePosixPath(*parts).is_relative_to(os.path.normpath(data_directory)):
+        return f"which is not in {data_directory} (ingestion.file_handling.data_directory)"
+    return ""
 
 
 def _without_checksums(settings: Settings) -> Settings:
@@ -112,7 +133,7 @@ def _built(
 ) -> tuple[BuiltDataset, dict[str, Reason]]:
     """The dataset, and why each mandatory field that it lacks cannot be built.
 
-    Where some are lacking, each is tried with all others given, and the dataset is the one with all given.
+    Where some are lacking, each is tried with all others given, and the dataset is the one with these given.
 
     Raises
     ------
@@ -124,7 +145,6 @@ def _built(
     except PermanentError as error:
         refusal = error
     fields = (*MANDATORY, "pid", "type")
-    built = ingestion.build(_with_given(metadata, set(fields)), files, settings)
     reasons = {}
     for name in fields:
         try:
@@ -134,7 +154,7 @@ def _built(
             reasons[name] = built_otherwise.get(name, Reason(error.what))
     if not reasons:
         raise refusal
-    return built, reasons
+    return ingestion.build(_with_given(metadata, set(reasons)), files, settings), reasons
 
 
 def _with_given(metadata: ExtractedMetadata, names: set[str]) -> ExtractedMetadata:
@@ -327,6 +347,22 @@ def _assignment(field: str) -> str:
     kind = "scientific_metadata" if entry else "high_level"
     return f"{{field_type: {kind}, machine_name: {entry or field}, value: …, type: string}}"
 
+
+_DEFAULTS = {
+    "instrumentId": "default_instrument_id",
+    "proposalId": "default_proposal_id",
+    "ownerGroup": "default_owner_group",
+    "accessGroups": "default_access_groups",
+}
+"""Keys of the configuration by the field that each fills where a schema does not."""
+
+_FEWEST_PARTS = 2
+"""Of a path, with the root: ``/data``."""
+
+_OWN_FOLDER = (
+    "Give the folder that holds the dataset's files: of <data_file_path>, the operator dirname makes the "
+    "data file's own, and dirname-2 the one above. Or correct data_directory."
+)
 
 _OR_FILE = "Correct the file, or: "
 

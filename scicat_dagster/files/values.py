@@ -73,7 +73,7 @@ class Member(BaseModel):
     """None for a group."""
     unit: str = ""
     text: str = ""
-    """The beginning of the value, where the dataset has one only."""
+    """The value, where the dataset has one only; its beginning and ``…`` where it is long."""
     attributes: dict[str, str] = {}
     """The beginnings of attributes that hold one value, by their names, without those that say how the file
     is to be read.

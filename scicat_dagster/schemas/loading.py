@@ -93,6 +93,13 @@ class SchemaFile:
         found = (*self.found, *self.schema.reference_mistakes(), *self.schema.plugin_mistakes())
         return one_for_each_item(self.located(found))
 
+    def unused_variables(self) -> list[str]:
+        """Its own variables that nothing uses; those of a base may be meant for others."""
+        if self.schema is None or "variables" in self.origins:
+            return []
+        names = self.schema.unused_variables()
+        return [name for name in names if f"variables.{name}" not in self.origins]
+
     def located(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
         """Mistakes with their lines. Files are read again for them, because only a person needs them."""
         placed = [self._in_its_file(mistake) for mistake in mistakes]

@@ -560,6 +560,18 @@ class Schema(_Part):
         yield "preview", self.preview
         yield "files", self.files
 
+    def unused_variables(self) -> list[str]:
+        """The variables on which nothing depends that is put into the dataset, in their order."""
+        parts = self.model_dump(mode="json", by_alias=True)
+        definitions = parts.pop("variables")
+        reached: set[str] = set()
+        found = set(references(parts, definitions))
+        while found:
+            reached |= found
+            needed = [definitions.get(name) for name in found]
+            found = set(references(needed, definitions)) - reached
+        return [name for name in definitions if name not in reached]
+
     def reference_mistakes(self) -> list[Mistake]:
         """References that can never be resolved. Such a variable or field fails for every file."""
         found: list[Mistake] = []

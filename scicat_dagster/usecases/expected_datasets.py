@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,17 +268,30 @@ def _text_anywhere(text: str, folder: Path) -> str:
 
 
 def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    ours, theirs = _flat(found), _flat(expected)
+    ours_alone = _entries(found).keys() - _entries(expected).keys()
+    theirs_alone = _entries(expected).keys() - _entries(found).keys()
+    ours, theirs = _flat(found, whole=ours_alone), _flat(expected, whole=theirs_alone)
     for name in sorted({*ours, *theirs}):
         if not _is_same(theirs.get(name), ours.get(name)):
             yield f"{name}: expected {shortened(theirs.get(name))}, found {shortened(ours.get(name))}"
 
 
-def _flat(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields, and the parts of the entries of the scientific metadata, by dotted names."""
-    flat = {name: value for name, value in dataset.items() if name != METADATA}
+def _entries(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     entries = dataset.get(METADATA)
-    for name, entry in entries.items() if isinstance(entries, dict) else ():
+    return entries if isinstance(entries, dict) else {}
+
+
+def _flat(dataset: Mapping[str, Any], whole: Collection[str]) -> dict[str, Any]:
+    """The fields, and the parts of the entries of the scientific metadata, by dotted names.
+
+    An entry that the other dataset lacks as a ``whole`` is its value alone.
+    """
+    flat = {name: value for name, value in dataset.items() if name != METADATA}
+    for name, entry in _entries(dataset).items():
+        if name in whole:
+            value = entry.get("value") if isinstance(entry, dict) else None
+            flat[f"{METADATA}.{name}"] = entry if value is None else value
+            continue
         parts = entry if isinstance(entry, dict) else {"": entry}
         flat |= {f"{METADATA}.{name}.{part}": value for part, value in parts.items()}
     return flat

@@ -30,8 +30,9 @@ GAP = "<FILL_IN>"
 WHERE_FROM: Mapping[str, str] = {
     "owner": "Who the data belong to: the principal investigator, or a person in the file (NXuser).",
     "contactEmail": "An e-mail address that is read: the principal investigator's, or the facility's.",
-    "sourceFolder": "A folder that holds all files of the dataset. dirname-2 is the one above the data's, "
-    "so that checksum and message in ../ingestor are in it, too; the operator dirname is the data's own.",
+    "sourceFolder": "A folder that holds all files of the dataset. The operator dirname is the data's own; "
+    "dirname-2 is the one above, for data in a folder raw with checksums in ../ingestor. With dirname, set "
+    "ingestion.file_handling.ingestor_files_directory in the configuration to ingestor.",
     "creationTime": "When the measurement was done; <now> is when the file is registered.",
     "principalInvestigator": "A name, from SciCat's proposal or from the file.",
     "creationLocation": "Facility and instrument, such as ESS:ODIN.",
@@ -39,15 +40,16 @@ WHERE_FROM: Mapping[str, str] = {
     "same for all files, remove this field and set dataset.default_owner_group in the configuration.",
     "datasetName": "What people see in lists.",
     "description": "What people search for.",
-    "proposalId": "The proposal as SciCat names it.",
+    "proposalId": "The proposal as SciCat names it. Where the file does not name it, its path may (operator "
+    "regex). Write no constant: it would be wrong from the next proposal on.",
     "instrumentId": "The instrument's pid in SciCat.",
 }
 """What each mandatory and recommended field is, and where it may come from."""
 
 IDENTIFIER = (
-    "What identifies the measurement wherever it is catalogued, such as the file writer's job id. By it a "
-    "dataset is found again that somebody else registered under another pid; a pid is not made of it. "
-    "ingestion.check_if_dataset_exists_by_metadata_key names the entry."
+    "A value that no other measurement has, such as a UUID from the file writer. If another program has "
+    "registered the measurement already, its dataset is found by it, and no second one is made. A name or a "
+    "number that comes again is none. ingestion.check_if_dataset_exists_by_metadata_key names the entry."
 )
 """What the entry ``job_id`` of the scientific metadata is for."""
 
@@ -61,6 +63,9 @@ _ENTRY_FIELDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("end_time", ("end_time",), "date"),
 )
 """Names of variables, and the fields of NXentry of which each reads the first that there is."""
+
+_DATA_FOLDER = "raw"
+"""Whose folder above holds what belongs to the same proposal or measurement, such as ``../ingestor``."""
 
 _DATE_FIELDS = (("startTime", "start_time"), ("endTime", "end_time"))
 
@@ -92,6 +97,7 @@ _SINGLE_PRECISION = frozenset({"float16", "float32"})
 
 _COUNTED = {
     ("NXmonitor", "data"): ("sum", "counts"),
+    ("NXmonitor", "integral"): ("sum", "total"),
     ("NXdetector", "polar_angle"): ("length", "pixels"),
     ("NXdetector", "detector_number"): ("length", "pixels"),
 }
@@ -99,6 +105,8 @@ _COUNTED = {
 
 _NOT_LISTED = frozenset({"default", "file_name", "file_time"})
 """Attributes that every file has, or that say how it is to be read."""
+
+_DIMENSIONS_OF_A_STACK = 3
 
 _MOST_DIFFERENT = 8
 
@@ -211,8 +219,9 @@ def _lines(path: Path, draft: _Draft) -> Iterator[str]:
     entry = draft.entry
     entries = _known_variables(draft, entry)
     _add_catalogue_variables(draft)
+    operator = "dirname-2" if path.parent.name == _DATA_FOLDER else "dirname"
     draft.add(
-        "source_folder", source="VALUE", value="<data_file_path>", operator="dirname-2", value_type="string"
+        "source_folder", source="VALUE", value="<data_file_path>", operator=operator, value_type="string"
     )
     assignments = list(_high_level(draft))
     entries += _other_entries(draft, entry)
@@ -239,14 +248,15 @@ def _lines(path: Path, draft: _Draft) -> Iterator[str]:
 
 
 def _beginning(path: Path, instrument: str) -> Iterator[str]:
-    name = _one_line(instrument).strip() or path.stem
+    name = _one_line(" ".join(instrument.removesuffix("…").split())) or path.stem
     yield f"# A first schema, drafted from {_one_line(path.name)} by `scicat-dagster schema draft`."
     yield f"# Replace each {GAP} by a value or by the <name> of a variable, and remove what the catalogue"
     yield "# should not hold. `scicat-dagster validate CONFIG --against FILE` names what is left to do."
     yield f"id: {uuid.uuid4()}"
     yield f"name: {_quoted(name)}"
     yield f"instrument: {_quoted(name.casefold())}"
-    yield "# Which files it is for: a part of the path that all files of the instrument have, and no others."
+    yield "# Change this: which files it is for, by a part of the path that all files of the instrument have,"
+    yield "# and no others, such as filename:contains:/lrmecs/."
     yield f"selector: {_quoted(_selector(path, name))}"
     yield "# Of several schemas that match a file, the one with the lowest order is used."
     yield "order: 100"
@@ -430,13 +440,14 @@ def _proposals(draft: _Draft) -> Iterator[str]:
             continue
         operator, suffix = _COUNTED[what]
         name = _name_of(path.rpartition("/")[0].rpartition("/")[2])
-        values = draft.read(f"{name}_{what[1]}", path, _value_type(member), is_proposal=True)
+        values = _values_of(path, draft, f"{name}_{what[1]}")
         kind = "integer" if operator == "length" or not member.type.startswith("float") else "float"
         made = draft.add(
             f"{name}_{suffix}", is_proposal=True,
             source="VALUE", value=f"<{values}>", operator=operator, value_type=kind,
         )  # fmt: skip
         yield from _entry_lines(made, kind)
+    yield from _number_of_frames(draft)
     draft.add(
         "technique_names", "names of PaNET, such as neutron powder diffraction", is_proposal=True,
         source="VALUE", value=GAP, operator="panet", value_type="list",
@@ -444,8 +455,48 @@ def _proposals(draft: _Draft) -> Iterator[str]:
     yield "  techniques:"
     yield from _assignment("high_level", "techniques", "<technique_names>", "list")
     yield "  keywords:"
-    yield from _assignment("high_level", "keywords", GAP, "string[]")
+    yield from _assignment("high_level", "keywords", [GAP], "string[]")
     yield from _field_lines("dataFormat", "NeXus HDF5")
+
+
+def _values_of(path: str, draft: _Draft, name: str) -> str:
+    """The variable that reads a path already, or else a proposed one."""
+    known = (
+        each.name
+        for each in draft.variables
+        if each.definition.get("path") == path and not each.definition["value_type"].startswith("string")
+    )
+    return next(known, None) or draft.read(name, path, _value_type(draft.members[path]), is_proposal=True)
+
+
+def _number_of_frames(draft: _Draft) -> Iterator[str]:
+    """Define how many frames a stack of images has: as many as what was measured with each of them."""
+    stacks = (
+        (path, member.shape[0])
+        for path, member in draft.members.items()
+        if member.shape and len(member.shape) == _DIMENSIONS_OF_A_STACK and not draft.is_of_another(path)
+    )
+    stack, frames = next(stacks, ("", 0))
+    beside = next((path for path in draft.members if _is_one_for_each(path, frames, stack, draft)), "")
+    if not beside:
+        return
+    values = _values_of(beside, draft, "of_each_frame")
+    made = draft.add(
+        "frames", f"of {_one_line(stack)}, if its first dimension counts them", is_proposal=True,
+        source="VALUE", value=f"<{values}>", operator="length", value_type="integer",
+    )  # fmt: skip
+    yield from _entry_lines(made, "integer")
+
+
+def _is_one_for_each(path: str, frames: int, stack: str, draft: _Draft) -> bool:
+    """Whether a dataset has one number for each frame, beside the stack or in a monitor."""
+    member, folder = draft.members[path], path.rpartition("/")[0]
+    group = draft.members.get(folder)
+    is_near = folder == stack.rpartition("/")[0] or (group is not None and group.nexus_class == "NXmonitor")
+    is_number = member.type not in {"string", ""}
+    return (
+        frames > 1 and member.shape == (frames,) and is_number and is_near and not draft.is_of_another(path)
+    )
 
 
 def _value_type(member: Member) -> str:
@@ -530,11 +581,14 @@ def _entry_lines(name: str, value_type: str) -> Iterator[str]:
     yield from _assignment("scientific_metadata", name, f"<{name}>", value_type, human_name)
 
 
-def _assignment(kind: str, name: str, value: str, value_type: str, human_name: str = "") -> Sequence[str]:
+def _assignment(
+    kind: str, name: str, value: str | list[str], value_type: str, human_name: str = ""
+) -> Sequence[str]:
     lines = [f"    field_type: {kind}", f"    machine_name: {_quoted(name)}"]
     if human_name:
         lines.append(f"    human_name: {_quoted(human_name)}")
-    return [*lines, f"    value: {_quoted(value)}", f"    type: {value_type}"]
+    shown = _quoted(value) if isinstance(value, str) else f"[{', '.join(map(_quoted, value))}]"
+    return [*lines, f"    value: {shown}", f"    type: {value_type}"]
 
 
 def _can_be_written(path: str) -> bool:
@@ -558,8 +612,10 @@ def _is_date(text: str) -> bool:
 
 def _one_line(text: str) -> str:
     """A text of the file for a comment, which ends at the end of the line."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return "".join(_ESCAPES.get(letter, letter if letter.isprintable() else " ") for letter in text)
 
+
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _PLAIN = re.compile(r"[A-Za-z/<][\w/<>.@=?-]*(?: [\w/<>.@-]+)*(?:\[\])?", re.ASCII)
 _OTHER_TYPES = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})

@@ -47,13 +47,17 @@ def test_a_folder_has_all_that_a_facility_begins_with(tmp_path: Path) -> None:
 def test_its_configuration_is_valid_once_there_is_a_schema(tmp_path: Path) -> None:
     init(tmp_path)
     shutil.copy(ROOT / "tests" / "data" / "small-coda.imsc.yml", tmp_path / "schemas")
+    config = tmp_path / "config.yml"
 
-    arguments = ["validate", str(tmp_path / "config.yml")]
+    arguments = ["validate", str(config)]
+    unfilled = CliRunner(env={"SCICAT_PASSWORD": "secret"}).invoke(main, arguments)
+    config.write_text(config.read_text().replace("<FILL_IN>", "20.1234"))
     result = CliRunner(env={"SCICAT_PASSWORD": "secret"}).invoke(main, arguments)
     without = CliRunner(env={"SCICAT_PASSWORD": None}).invoke(main, arguments)
 
     assert result.exit_code == 0, result.output
-    assert without.exit_code == 1
+    assert without.exit_code == unfilled.exit_code == 1
+    assert "dataset.dataset_pid_prefix: is still <FILL_IN>" in unfilled.output
     assert "SCICAT_PASSWORD" in without.output
 
 

@@ -361,3 +361,44 @@ def test_no_file_is_looked_at_with_a_configuration_that_cannot_be_read(facility:
     shown = json.loads(facility.run("--json").stdout)
 
     assert (shown["result"], shown["files"]) == ("mistake", [])
+
+
+@pytest.mark.parametrize(
+    ("source", "doubt"),
+    [
+        ("/tmp", "which holds far more than this dataset"),
+        ("/", "which holds far more than this dataset"),
+        ("/data/odin/raw", "which is not in "),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("owner", ["Ada Lovelace", "<lost>"])
+def test_a_folder_that_is_hardly_the_datasets_is_warned_of(
+    facility: Facility, source: str, doubt: str, owner: str
+) -> None:
+    configuration = yaml.safe_load(CONFIGURATION)
+    configuration["ingestion"]["file_handling"] = {"data_directory": str(facility.folder)}
+    (facility.folder / "config.yml").write_text(yaml.safe_dump(configuration))
+    facility.define("lost", source="NXS", path="/entry/nowhere")
+    facility.assign("owner", "owner", owner)
+    facility.assign("folder", "sourceFolder", source or str(facility.folder))
+
+    shown = facility.run().stdout
+
+    assert (f"sourceFolder would be {source}, {doubt}" in shown) == bool(doubt)
+    assert ("sourceFolder would be" in shown) == bool(doubt)
+
+
+def test_a_default_of_the_configuration_is_named_where_it_steps_in(facility: Facility) -> None:
+    key = next(
+        key for key, field in facility.schema["schema"].items() if field["machine_name"] == "ownerGroup"
+    )
+    before = facility.run().stdout
+    del facility.schema["schema"][key]
+
+    shown = facility.run()
+
+    row = 'ownerGroup is "ingestor", from dataset.default_owner_group of the configuration.'
+    assert row not in before
+    assert row in shown.stdout
+    assert "0 mistakes, 0 warnings" in shown.stdout

@@ -119,11 +119,14 @@ def put(path: str, value: Any) -> Change:
 
 
 def test_a_facility_without_mistakes_exits_with_zero(facility: Facility) -> None:
+    unused = ["instruments_data", "instrument_data", "instrument_name", "instrument_id"]
+
     result = facility.run()
 
     assert result.stdout.splitlines() == [
         f"ok         configuration  {facility.config}",
         f"ok         schema         {facility.schema}: Test Coda Metadata Schema",
+        f"ok         schema         {facility.schema}: not used by any field: {', '.join(unused)}",
         "0 mistakes, 0 warnings; checked the configuration and 1 schema",
     ]
     assert (result.exit_code, result.stderr) == (0, "")
@@ -402,3 +405,40 @@ def test_the_command_as_a_process(facility: Facility) -> None:
     assert (good.returncode, good.stderr) == (0, "")
     assert (bad.returncode, bad.stderr) == (1, "")
     assert f"mistake    schema         {facility.schema}:5: order" in bad.stdout
+
+
+def test_variables_that_nothing_needs_are_named_and_no_mistake(facility: Facility) -> None:
+    def add(schema: dict[str, Any]) -> None:
+        text = {"source": "VALUE", "value_type": "string"}
+        schema["variables"] |= {
+            "in_a_field": {**text, "value": "1"},
+            "left": {**text, "value": "1"},
+            "left_too": {**text, "value": "<left>"},
+            "for_files": {**text, "value": "log"},
+        }
+        schema["schema"]["noted"] = {
+            "field_type": "scientific_metadata", "machine_name": "noted", "value": {"x": ["<in_a_field>"]},
+            "type": "dict",
+        }  # fmt: skip
+        schema["files"] = ["*_<for_files>.txt"]
+
+    facility.change_schema(add)
+
+    result = facility.run()
+
+    assert result.exit_code == 0, result.stdout
+    (row,) = [line for line in result.stdout.splitlines() if "not used by any field" in line]
+    assert row.startswith("ok ")
+    assert row.endswith(", instrument_id, left, left_too")
+    assert "0 mistakes, 0 warnings" in result.stdout
+
+
+def test_variables_of_a_base_may_be_unused(facility: Facility) -> None:
+    base = {"variables": {"left": {"source": "VALUE", "value": "1", "value_type": "string"}}}
+    (facility.schema.parent / "common.part.yml").write_text(yaml.safe_dump(base))
+    facility.change_schema(lambda schema: schema.update(extends="common.part.yml"))
+
+    result = facility.run()
+
+    assert result.exit_code == 0, result.stdout
+    assert "left" not in result.stdout

@@ -71,6 +71,24 @@ def test_differences_are_named_field_by_field(folder: Path) -> None:
     assert result.stdout.splitlines()[-1] == "0 of 1 files as expected"
 
 
+def test_an_entry_that_only_one_of_both_has_is_one_difference(folder: Path) -> None:
+    run(folder, "--update")
+    dataset: dict[str, Any] = json.loads(expected(folder).read_text())
+    entries = dataset["scientificMetadata"]
+    number = entries.pop("run_number")["value"]
+    entries["removed"] = {"value": None, "unit": "", "human_name": "Removed", "type": "string"}
+    expected(folder).write_text(json.dumps(dataset))
+
+    _, *details, last = run(folder).stdout.splitlines()
+
+    added = f"  scientificMetadata.run_number: expected nothing, found {json.dumps(number)}"
+    assert added in details
+    (removed,) = [line for line in details if "removed" in line]
+    assert removed.endswith(", found nothing")
+    assert len(details) == 2
+    assert last == "0 of 1 files as expected"
+
+
 def test_another_place_is_not_a_difference(folder: Path, tmp_path: Path) -> None:
     run(folder, "--update")
     moved = tmp_path / "elsewhere" / "again" / "tests"

@@ -62,7 +62,8 @@ def catalogue(folder: Path) -> Iterator[None]:
 
 
 def real_file(folder: Path) -> Path:
-    return Path(shutil.copy(DATA / "small-coda.hdf", folder))
+    (folder / "raw").mkdir()
+    return Path(shutil.copy(DATA / "small-coda.hdf", folder / "raw"))
 
 
 def demo_file(folder: Path) -> Path:
@@ -404,3 +405,56 @@ def test_the_identifier_of_the_measurement_is_drafted_where_the_file_has_one(
 
     assert ("machine_name: job_id" in text) == bool(place)
     assert ("not in the file: scientificMetadata.job_id" in text) == (not place)
+
+
+@pytest.mark.parametrize(("place", "operator"), [("raw", "dirname-2"), ("flat", "dirname")])
+def test_the_folder_of_a_dataset_is_not_the_one_above_a_flat_one(
+    folder: Path, place: str, operator: str
+) -> None:
+    (folder / place).mkdir()
+
+    assert f"operator: {operator}\n" in draft_schema(bare_file(folder / place))
+
+
+@pytest.mark.usefixtures("catalogue")
+def test_a_stack_of_frames_has_its_monitor_and_its_number_among_the_proposals(folder: Path) -> None:
+    file = folder / "stack.nxs"
+    with h5py.File(file, "w") as made:
+        for name, nexus_class in (
+            ("entry", "NXentry"),
+            ("entry/instrument", "NXinstrument"),
+            ("entry/instrument/control", "NXmonitor"),
+            ("entry/data", "NXdata"),
+        ):
+            made.create_group(name).attrs["NX_class"] = nexus_class
+        made["entry/instrument/control/integral"] = np.full(10, 2.5)
+        made["entry/data/frames"] = np.zeros((10, 4, 5), dtype="i4")
+        made["entry/data/horizontal"] = np.arange(5)
+        made["entry/data/minutes"] = np.arange(10)
+    text = with_proposals(draft_schema(file)).replace(
+        f"value: {GAP}\n    operator", "value: SAXS\n    operator"
+    )
+
+    entries = made_of(folder, file, filled(text))["scientificMetadata"]
+
+    assert (entries["control_total"]["value"], entries["frames"]["value"]) == (25.0, 10)
+
+
+def test_a_long_text_of_lines_is_shown_with_its_ends_of_lines_and_that_it_was_cut(folder: Path) -> None:
+    file = folder / "lines.nxs"
+    lines = "\n".join(f"frame_{number}.hdf" for number in range(20))
+    with h5py.File(file, "w") as made:
+        made["frames"] = lines
+        made["frames"].attrs["sources"] = lines
+
+    shown = [line for line in draft_schema(file).splitlines() if "frame_0.hdf" in line]
+
+    assert len(shown) == 2
+    assert all(r"frame_0.hdf\nframe_1.hdf\n" in line and line.endswith("…") for line in shown)
+
+
+def test_a_file_without_a_proposal_says_that_it_is_no_constant(folder: Path) -> None:
+    text = draft_schema(bare_file(folder))
+
+    assert "not in the file: proposalId." in text
+    assert "Write no constant" in text

@@ -25,6 +25,7 @@ from scicat_dagster.files.isolated.hdf5_values import (
     OpenDataset,
     attribute_of,
     attributes_of,
+    beginning_of,
     class_of,
     common_unit,
     contents_of,
@@ -66,8 +67,6 @@ _MOST_SOURCES = 1000
 
 _MOST_MEMBERS = 20_000
 """That somebody can look at; real files have some thousand."""
-
-_LONGEST_SHOWN = 80
 
 _MOST_OPEN_GROUPS = 1000
 
@@ -330,7 +329,7 @@ class NexusFile:
             return Member(path=where)
 
     def _beginning(self, dataset: OpenDataset) -> str:
-        return str(flattened(self._contents(dataset, as_text=True))[0])[:_LONGEST_SHOWN]
+        return beginning_of(flattened(self._contents(dataset, as_text=True))[0])
 
     def _only(self, path: str, *, as_text: bool) -> NexusValue:
         with _explained(path):

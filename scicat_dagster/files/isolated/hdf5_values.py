@@ -116,6 +116,12 @@ def attribute_of(where: str, owner: Any, name: str) -> OpenAttribute | None:
     return OpenAttribute(f"{where or '/'}@{name}", h5py.h5a.open(owner, key))
 
 
+def beginning_of(value: Any) -> str:
+    """A value as text, with a mark where it was cut."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def attributes_of(owner: Any) -> dict[str, str]:
     """The beginnings of the attributes that hold one value and are not the format's own, by their names."""
     found = {}
@@ -127,7 +133,7 @@ def attributes_of(owner: Any) -> dict[str, str]:
         try:
             opened = OpenAttribute("", attribute)
             if opened.size == 1:
-                found[name] = str(flattened(opened.contents(as_text=True))[0])[:_LONGEST_SHOWN]
+                found[name] = beginning_of(flattened(opened.contents(as_text=True))[0])
         except (OSError, RuntimeError, LookupError, ValueError, TypeError):
             # Of a kind that metadata cannot hold.
             continue

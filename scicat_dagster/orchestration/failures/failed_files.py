@@ -76,8 +76,10 @@ class FailedFile:
     the same op."""
     round: int
     """How many times it was requested anew because its failure was not permanent."""
+    told_run_id: str
+    """Its latest run that had a configuration: with the announcement, if there was one."""
     run_config: dict[str, Any]
-    """Of the latest run that had one: with the announcement, if there was one."""
+    """That configuration."""
     reason: str = ""
     """Why the latest run failed, in brief; empty where its process died without saying so."""
     instrument: str = ""
@@ -274,8 +276,9 @@ def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
 
 
 def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
-    runs = [record.dagster_run for record in records]
-    latest = runs[0]
+    latest = records[0].dagster_run
+    # A backfill in between knew nothing of the announcement.
+    told = next((run for record in records if (run := record.dagster_run).run_config), latest)
     return FailedFile(
         path=path,
         since=_failed_at(records[-1]),
@@ -284,8 +287,8 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
         run_id=latest.run_id,
         kind=failure_kind(latest),
         round=int(latest.tags.get(ROUND_TAG, "0")),
-        # A backfill in between knew nothing of the announcement.
-        run_config=next((dict(run.run_config) for run in runs if run.run_config), {}),
+        told_run_id=told.run_id,
+        run_config=dict(told.run_config),
         reason=latest.tags.get(REASON_TAG, "") if kind_of(latest) else "",
         instrument=latest.tags.get(INSTRUMENT_TAG, ""),
     )

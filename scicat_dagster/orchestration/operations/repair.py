@@ -57,7 +57,7 @@ def retry(instance: dg.DagsterInstance, found: Sequence[Failure], names: Names =
     Those that a run or request is under way for already are left out.
     """
     in_flight = files_in_flight(instance, names)
-    runs = {each.file.path: each.file.run_id for each in found if each.file.path not in in_flight}
+    runs = {each.file.path: each.file.told_run_id for each in found if each.file.path not in in_flight}
     for event in request_events(list(runs), RETRY, runs, names):
         instance.report_runless_asset_event(event)
     return list(runs)

@@ -71,6 +71,7 @@ def failed(kind: str = "transient", *, ago: timedelta, round_: int = 0) -> Faile
         run_id="run",
         kind=kind,
         round=round_,
+        told_run_id="run",
         run_config={},
     )
 

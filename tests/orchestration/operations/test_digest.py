@@ -51,6 +51,7 @@ def failed(
         run_id="run",
         kind=kind,
         round=0,
+        told_run_id="run",
         run_config={},
     )
 
