@@ -122,7 +122,7 @@ def _ingested(
                     yield refused(path, error.what, error.remedy)
                     continue
                 run_id = str(uuid.uuid4())
-                with known_as(run_id) as tags, _quiet() as watch:
+                with known_as(run_id) as tags, _quiet(names) as watch:
                     ingested = register_now(order, job, instance, run_id, tags, watch, names)
                 yield ingested
     finally:
@@ -167,25 +167,26 @@ def _instance() -> Iterator[DagsterInstance]:
 
 
 @contextmanager
-def _quiet() -> Iterator[_Progress]:
+def _quiet(names: Names) -> Iterator[_Progress]:
     """A line for each op instead of what Dagster prints of each of its events."""
     terminal = sys.stderr
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        yield _Progress(terminal)
+        yield _Progress(terminal, names)
 
 
 class _Progress:
     """Prints what a run is at."""
 
-    def __init__(self, terminal: TextIO) -> None:
+    def __init__(self, terminal: TextIO, names: Names) -> None:
         self._terminal = terminal
+        self._prefix = names.name("")
 
     def __call__(self, entry: EventLogEntry) -> None:
         from dagster import DagsterEventType
 
         event = entry.dagster_event
         if event is not None and event.event_type is DagsterEventType.STEP_START:
-            self._print(f"  {(event.step_key or '').rpartition('.')[2].rpartition('__')[2]}")
+            self._print(f"  {(event.step_key or '').rpartition('.')[2].removeprefix(self._prefix)}")
         elif event is None and entry.level == logging.WARNING:
             self._print(f"    {entry.user_message}")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 _PLACEHOLDER = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<fallback>:-(?P<default>[^}]*))?\}")
 
-_GAP = "<FILL_IN>"
+GAP = "<FILL_IN>"
+"""Stands where only a person knows the value."""
 
 
 def fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str, mistakes: list[str]) -> Any:
@@ -28,8 +29,8 @@ def fill_placeholders(value: Any, environment: Mapping[str, str], *, place: str,
         return [fill_placeholders(inner, environment, place=place, mistakes=mistakes) for inner in value]
     if not isinstance(value, str):
         return value
-    if _GAP in value:
-        mistakes.append(f"{place}: is still {_GAP}; write the value, which only you know.")
+    if GAP in value:
+        mistakes.append(f"{place}: is still {GAP}; write the value, which only you know.")
 
     def from_environment(match: re.Match[str]) -> str:
         name = match["name"]

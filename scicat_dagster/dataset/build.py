@@ -22,13 +22,21 @@ from scicat_dagster.files.manifest import DataFile, FileDescription
 from scicat_dagster.schemas.conversion import convert
 from scicat_dagster.schemas.models import V4_LIST_FIELDS, FieldAssignment, Schema
 from scicat_dagster.schemas.rendering import render
-from scicat_dagster.schemas.variables import Evaluation, notice_of
+from scicat_dagster.schemas.variables import Evaluation, field_subject, notice_of
 
 LARGEST_BODY_BYTES = 16 * 1024 * 1024
 """What a SciCat server accepts in one request; larger ones get a 500."""
 
 _COUNTED_BY_SERVER = frozenset({"size", "numberOfFiles"})
 """Servers after 5.2.1 add each origdatablock to what a dataset was posted with."""
+
+DEFAULT_KEYS: Mapping[str, str] = {
+    "instrumentId": "default_instrument_id",
+    "proposalId": "default_proposal_id",
+    "ownerGroup": "default_owner_group",
+    "accessGroups": "default_access_groups",
+}
+"""The configuration's key for the value of a field to which a schema gives none."""
 
 _DEEPEST_VALUE = 64
 
@@ -191,7 +199,7 @@ def _scientific_metadata(
 
 
 def _failed(key: str, machine_name: str, reason: Reason) -> Notice:
-    return notice_of(f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}", reason)
+    return notice_of(field_subject(key, machine_name), reason)
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -210,20 +218,14 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _apply_defaults(values: dict[str, Any], defaults: DatasetSettings) -> tuple[str, ...]:
-    """Give fields that are empty the configuration's value; the answer are their names."""
-    fallbacks: dict[str, Any] = {
-        "instrumentId": defaults.default_instrument_id,
-        "proposalId": defaults.default_proposal_id,
-        "ownerGroup": defaults.default_owner_group,
-        "accessGroups": list(defaults.default_access_groups),
-    }
-    given = {
-        name: fallback
-        for name, fallback in fallbacks.items()
-        if values.get(name) in (None, "", []) and fallback
-    }
-    values.update(given)
-    return tuple(given)
+    """Give fields that are empty the configuration's value, and return their names."""
+    filled = []
+    for name, key in DEFAULT_KEYS.items():
+        fallback = getattr(defaults, key)
+        if values.get(name) in (None, "", []) and fallback:
+            values[name] = list(fallback) if isinstance(fallback, tuple) else fallback
+            filled.append(name)
+    return tuple(filled)
 
 
 def _pid(

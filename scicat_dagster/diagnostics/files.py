@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from scicat_dagster.config.models import Settings
 from scicat_dagster.dataset import ingestion
-from scicat_dagster.dataset.build import BuiltDataset, FieldsError
+from scicat_dagster.dataset.build import DEFAULT_KEYS, BuiltDataset, FieldsError
 from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.rebuild import describe_again, extract_again
@@ -36,7 +36,7 @@ from scicat_dagster.isolation import LIMITS
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
 from scicat_dagster.schemas.rendering import references
-from scicat_dagster.schemas.variables import Cause, by_cause, cause_of
+from scicat_dagster.schemas.variables import Cause, by_cause, cause_of, field_subject
 from scicat_dagster.scicat.correction import shortened
 from scicat_dagster.usecases.preview import PreviewSchema
 
@@ -102,7 +102,7 @@ def check_file(
     _Rows(found, metadata, report).add()
     for name in built.defaulted:
         value = shortened(built.dataset.get(name))
-        what = f"{name} is {value}, from dataset.{_DEFAULTS[name]} of the configuration."
+        what = f"{name} is {value}, from dataset.{DEFAULT_KEYS[name]} of the configuration."
         report.add("file", "ok", what, file=found.file)
     if "sourceFolder" not in reasons:
         folder = str(built.dataset["sourceFolder"])
@@ -229,7 +229,7 @@ def _values_at(read: Read, contents: Reader) -> list[Any]:
 def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> Reason:
     subjects = {
         f"dataset.{name}",
-        *(f"schema.{key} ({name})" for key, field in schema.items.items() if field.machine_name == name),
+        *(field_subject(key, name) for key, field in schema.items.items() if field.machine_name == name),
     }
     for notice in built.notices:
         if notice.subject in subjects:
@@ -286,7 +286,7 @@ class _Rows:
             self._add("warning", f"{schema}; whether it could be registered is not known.", _ASK)
 
     def _add_lacking(self, lacking: list[FieldState]) -> set[str]:
-        """Add the mandatory fields that cannot be built; the answer are the subjects of the causes."""
+        """Add the mandatory fields that cannot be built, and return the subjects of their causes."""
         fields: dict[str, list[FieldState]] = {}
         for field in lacking:
             fields.setdefault(self._cause_of(field.field), []).append(field)
@@ -311,7 +311,12 @@ class _Rows:
 
     def _also(self, cause: str, named: list[str]) -> str:
         affected = next((each.affected for each in self._causes if each.notice.subject == cause), ())
-        others = [subject for subject in affected if not subject.endswith(tuple(f"({n})" for n in named))]
+        told = {
+            field_subject(key, field.machine_name)
+            for key, field in self._schema.assignments.items()
+            if field.machine_name in named
+        }
+        others = [subject for subject in affected if subject not in told]
         recommended = [field.field for field in self._missing("recommended") if field.field in named]
         others += [f"{name} (recommended)" for name in recommended]
         return f" Also affected: {', '.join(others)}." if others else ""
@@ -320,7 +325,7 @@ class _Rows:
         """The subject of the failure that left a field empty; the field's name where it is no other's."""
         for key, field in self._schema.assignments.items():
             if name in {field.fills, f"scientificMetadata.{field.machine_name}"}:
-                subject = f"schema.{key} ({field.machine_name})"
+                subject = field_subject(key, field.machine_name)
                 cause = cause_of(subject, self._schema, self._failed)
                 return name if cause == subject else cause
         return name
@@ -347,14 +352,6 @@ def _assignment(field: str) -> str:
     kind = "scientific_metadata" if entry else "high_level"
     return f"{{field_type: {kind}, machine_name: {entry or field}, value: …, type: string}}"
 
-
-_DEFAULTS = {
-    "instrumentId": "default_instrument_id",
-    "proposalId": "default_proposal_id",
-    "ownerGroup": "default_owner_group",
-    "accessGroups": "default_access_groups",
-}
-"""Keys of the configuration by the field that each fills where a schema does not."""
 
 _FEWEST_PARTS = 2
 """Of a path, with the root: ``/data``."""

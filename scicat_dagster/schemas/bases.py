@@ -28,7 +28,7 @@ _MOST_BASES = 100
 """Of one schema, each as often as it is extended; a few lines can mean billions."""
 
 Version = tuple[int, int, int] | None
-"""What tells one content of a file from another; None where there is no file."""
+"""What distinguishes one content of a file from another; None without a file."""
 
 
 def is_schema_file(path: Path) -> bool:

@@ -78,14 +78,14 @@ class Evaluation:
         """The notice about the variable whose failure is the reason of this one."""
         if not isinstance(error, UnresolvedError):
             return None
-        subject = f"variables.{error.name}"
+        subject = variable_subject(error.name)
         return next((notice for notice in self.notices if notice.subject == subject), None)
 
     def failed(self, name: str, error: Exception) -> None:
         """Keep in mind that a variable has no value."""
         if self._failure_of(error) is not None:
             self.consequences.add(name)
-        self.notices.append(notice_of(f"variables.{name}", self.why(error)))
+        self.notices.append(notice_of(variable_subject(name), self.why(error)))
         # The built-in one of this name is not what the schema means.
         self.values.pop(name, None)
 
@@ -134,6 +134,16 @@ def evaluate_variables(
     return evaluation
 
 
+def variable_subject(name: str) -> str:
+    """What a notice about a variable is about, as a person reads it and others find it."""
+    return f"variables.{name}"
+
+
+def field_subject(key: str, machine_name: str = "") -> str:
+    """The same of a field; one that cannot be used may have no name in SciCat."""
+    return f"schema.{key} ({machine_name})" if machine_name else f"schema.{key}"
+
+
 def notice_of(subject: str, reason: Reason) -> Notice:
     """The notice about something that has no value."""
     return Notice(
@@ -178,18 +188,20 @@ def cause_of(subject: str, schema: Schema, failed: Collection[str]) -> str:
     while subject not in seen:
         seen.add(subject)
         used = references(_template_of(subject, schema), schema.variables)
-        needed = (f"variables.{name}" for name in used)
+        needed = map(variable_subject, used)
         subject = next((name for name in needed if name in failed and name not in seen), subject)
     return subject
 
 
 def _template_of(subject: str, schema: Schema) -> Any:
     """What is rendered for the variable or field that a notice is about."""
-    match schema.variables.get(subject.removeprefix("variables.")):
-        case ValueVariable(value=template) | ScicatVariable(url=template) if subject[:10] == "variables.":
-            return template
+    for name, variable in schema.variables.items():
+        match variable:
+            case ValueVariable(value=template) | ScicatVariable(url=template):
+                if subject == variable_subject(name):
+                    return template
     for key, field_ in schema.assignments.items():
-        if subject in {f"schema.{key}", f"schema.{key} ({field_.machine_name})"}:
+        if subject in {field_subject(key), field_subject(key, field_.machine_name)}:
             return field_.value
     return None
 

@@ -54,6 +54,11 @@ class Registration(BaseModel):
     jobs: tuple[PostedJob, ...] = ()
     """Those of the schema; see ``scicat.jobs``."""
 
+    @property
+    def is_new_as_sent(self) -> bool:
+        """Whether this call made all of it, and the server's answers show nothing but what was sent."""
+        return self.created_dataset and self.created_origdatablock and not self.notices
+
 
 def register(
     built: BuiltDataset,

@@ -19,13 +19,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from scicat_dagster.config.placeholders import GAP
 from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
 from scicat_dagster.files.reading import read_members
 from scicat_dagster.files.values import Member
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES
-
-GAP = "<FILL_IN>"
-"""Stands where only a person knows the value."""
 
 WHERE_FROM: Mapping[str, str] = {
     "owner": "Who the data belong to: the principal investigator, or a person in the file (NXuser).",

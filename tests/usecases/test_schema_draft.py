@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from scicat_dagster.cli import main
+from scicat_dagster.config.placeholders import GAP
 from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
 from scicat_dagster.demo.catalogue import CatalogueServer
 from scicat_dagster.demo.measurement import plan_file
@@ -23,7 +24,7 @@ from scicat_dagster.demo.nexus import write_beginning, write_end
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.schemas.loading import read_schema_file
 from scicat_dagster.schemas.models import NexusVariable
-from scicat_dagster.usecases.schema_draft import GAP, WHERE_FROM, draft_schema, gaps_in
+from scicat_dagster.usecases.schema_draft import WHERE_FROM, draft_schema, gaps_in
 
 DATA = Path(__file__).parents[1] / "data"
 

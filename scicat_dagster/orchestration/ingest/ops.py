@@ -362,7 +362,7 @@ def register_dataset(names: Names) -> dg.OpDefinition:
         registered = each_file(context, PerFile[Converged], facility.op_pauses, prepared, converge)
         done = [(prepared.made[key].built, found.registration) for key, found in registered.made.items()]
         pids = {registration.pid: built for built, registration in done}
-        created = {found.pid for _, found in done if found.created_dataset and found.created_origdatablock}
+        created = {found.pid for _, found in done if found.is_new_as_sent}
         jobs = {built.data_file: registration.jobs for built, registration in done}
         for evaluation in (*news(facility, context.instance, pids, created), *job_news(jobs, names)):
             context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.

@@ -41,9 +41,9 @@ def news(
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """The verdicts on datasets that were just registered, by pid, that say anything new.
 
-    ``created`` are those that the server has just answered to have created as they were sent. They are read
-    once more only if nobody has done so with others within the last minute: in a burst that would be a third
-    of the requests.
+    ``created`` are those that the server has just answered to have created exactly as they were sent. They
+    are read once more only if nobody has done so with others within the last minute: in a burst that would
+    be a third of the requests.
 
     That all is well is said once a minute by each process: in a burst it would be a fifth of a run's events.
     For ``facility.finding_seconds`` after a finding it is not said at all, because the next file, of another
@@ -54,8 +54,8 @@ def news(
     def was_just_good(question: str) -> bool:
         return now - facility.found_good_at.get(question, -math.inf) < _SAID_AGAIN_SECONDS
 
-    is_read = was_just_good(CATALOGUE_AGREES) and created >= registered.keys()
-    questions = QUESTIONS.keys() - ({CATALOGUE_AGREES} if is_read else ())
+    is_known = was_just_good(CATALOGUE_AGREES) and created >= registered.keys()
+    questions = QUESTIONS.keys() - ({CATALOGUE_AGREES} if is_known else ())
     for evaluation in evaluations(facility, registered, questions):
         question = evaluation.check_name
         if evaluation.passed:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import h5py
 import pytest
 import yaml
-from pydantic import JsonValue
 
 from scicat_dagster.definitions import build_definitions
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, create_app, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
-from scicat_dagster.demo.catalogue.faults import FaultKind, Faults, Scripted
+from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Scripted
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.ops import seconds_to_read
@@ -28,8 +30,6 @@ from scicat_dagster.orchestration.tags import (
     SECONDS_UNTIL_REQUESTED,
     TOPIC_TAG,
 )
-from scicat_dagster.scicat.client import ScicatClient
-from scicat_dagster.scicat.models import DatasetRecord
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import FILE_TIME, SmallFacility
 
@@ -49,6 +49,29 @@ def announcement(file: Path, job_id: str = "f22acb1c-950b-11ef-a3ef-fa163e9aae0a
     )
     config = {"config": {"announcement": written.model_dump_json()}}
     return {"ops": {"raw_dataset": {"ops": {"wait_for_file": config}}}}
+
+
+class Noting:
+    """A plan in which nothing fails, and what was asked of the catalogue."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def fault(self, call: Call) -> FaultKind | None:
+        self.calls.append((call.method, call.path))
+        return None
+
+
+@contextmanager
+def observed(small: SmallFacility) -> Iterator[list[tuple[str, str]]]:
+    """What the facility asks of the catalogue, as method and path."""
+    plan, accounts, store = Noting(), Accounts(demo_accounts()), small.store
+    with (
+        Faults(create_app(store, accounts, Dialect.V4X), plan, store) as faults,
+        CatalogueServer(store, accounts, app=faults) as server,
+    ):
+        small.server = server
+        yield plan.calls
 
 
 def materialization(small: SmallFacility) -> dict[str, Any]:
@@ -455,26 +478,21 @@ def test_what_lies_beside_a_registered_file_stays_when_it_is_announced_again(
 
 
 def test_a_new_dataset_is_read_once_more_if_that_was_not_done_within_the_last_minute(
-    small: SmallFacility, monkeypatch: pytest.MonkeyPatch
+    small: SmallFacility,
 ) -> None:
-    read: list[str] = []
-    ask = ScicatClient.dataset
+    with observed(small) as calls:
+        facility = small.facility()
 
-    def noted(client: ScicatClient, pid: str) -> DatasetRecord | None:
-        read.append(pid)
-        return ask(client, pid)
+        def read(*, is_new: bool) -> int:
+            if is_new:
+                small.store.clear()
+                small.add_proposal()
+            calls.clear()
+            small.ingest(facility)
+            return calls.count(("GET", f"datasets/{quote(PID, safe='')}"))
 
-    monkeypatch.setattr(ScicatClient, "dataset", noted)
-    facility = small.facility()
-    for number in range(3):
-        # The first is new, and so is the second; the third was registered before.
-        if number < 2:
-            small.store.clear()
-            small.add_proposal()
-        small.ingest(facility)
-
-    assert read == [PID, PID]
-    facility.close()
+        assert [read(is_new=True), read(is_new=True), read(is_new=False)] == [1, 0, 1]
+        facility.close()
 
 
 @pytest.mark.parametrize(("seconds", "says"), [(3600.0, []), (0.0, [True])])
@@ -514,28 +532,21 @@ def test_a_file_that_is_executed_again_asks_the_catalogue_anew(
     small: SmallFacility, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have failed for what has been corrected there since; one that was just announced need not."""
-    asked: list[str] = []
-    fetch = ScicatClient.fetch
+    with observed(small) as calls:
+        facility = small.facility()
+        small.instance.add_dynamic_partitions("nexus_files", [small.key()])
+        job = build_definitions(facility.configuration, facility).resolve_job_def("ingest_file")
 
-    def noted(client: ScicatClient, url: str) -> JsonValue:
-        asked.append(url)
-        return fetch(client, url)
+        def ingest(**tags: str) -> int:
+            calls.clear()
+            run = job.execute_in_process(instance=small.instance, partition_key=small.key(), tags=tags)
+            assert run.success
+            return calls.count(("GET", "proposals/443503"))
 
-    monkeypatch.setattr(ScicatClient, "fetch", noted)
-    facility = small.facility()
-    small.instance.add_dynamic_partitions("nexus_files", [small.key()])
-    job = build_definitions(facility.configuration, facility).resolve_job_def("ingest_file")
-
-    def ingest(**tags: str) -> int:
-        asked.clear()
-        run = job.execute_in_process(instance=small.instance, partition_key=small.key(), tags=tags)
-        assert run.success
-        return asked.count("proposals/443503")
-
-    assert ingest(**{TOPIC_TAG: "coda"}) == 1
-    assert ingest(**{TOPIC_TAG: "coda"}) == 0
-    assert ingest() == 1
-    facility.close()
+        assert ingest(**{TOPIC_TAG: "coda"}) == 1
+        assert ingest(**{TOPIC_TAG: "coda"}) == 0
+        assert ingest() == 1
+        facility.close()
 
 
 def add_default_data(small: SmallFacility) -> None:
