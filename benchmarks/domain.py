@@ -264,7 +264,7 @@ def _parts(path: Path, schemas: Path, settings: Settings, files: int) -> dict[st
     """Seconds of each step for as many files; it is one file, again and again, and HDF5 is read elsewhere."""
     catalogue = Answers()
     file = look_at(path)
-    known = ingestion.extract_metadata(file, load_schemas(schemas), catalogue, settings)
+    (known,) = ingestion.extract_metadata(file, load_schemas(schemas), catalogue, settings)
     described = ingestion.describe_files(file, settings)
     steps: dict[str, Callable[[], object]] = {
         "look at it": lambda: look_at(path),
@@ -456,7 +456,7 @@ def register_many(directory: Path, api_root: str, files: int) -> list[float]:
 
 
 def _register(file: CompleteFile, announced: FileWritten, client: ScicatClient, settings: Settings) -> None:
-    known = ingestion.extract_metadata(file, load_schemas(SCHEMAS_DIRECTORY), client, settings, announced)
+    (known,) = ingestion.extract_metadata(file, load_schemas(SCHEMAS_DIRECTORY), client, settings, announced)
     described = ingestion.describe_files(file, settings, announced)
     write_sidecars(described)
     register(ingestion.build(known, described, settings), client, settings.ingestion)
@@ -501,7 +501,7 @@ def peak_of_extraction(path: Path) -> float:
     """The most memory that this process has had, in MB, after it extracted a file's metadata."""
     settings = _settings(compute_file_hash=False)
     file = look_at(path)
-    known = ingestion.extract_metadata(file, load_schemas(SCHEMAS_DIRECTORY), Answers(), settings)
+    (known,) = ingestion.extract_metadata(file, load_schemas(SCHEMAS_DIRECTORY), Answers(), settings)
     ingestion.build(known, ingestion.describe_files(file, settings), settings)
     # As a schema would that names it by mistake.
     with open_nexus(path) as nexus, suppress(LookupError, ValueError):

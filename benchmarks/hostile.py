@@ -147,7 +147,9 @@ def _read(path: Path, case: Case, limits: Limits) -> tuple[Outcome, str]:
     try:
         file = look_at(path, limits=limits)
         read_values(file, _EVERYTHING, limits=limits)
-        metadata = ingestion.extract_metadata(file, _schemas(case.sample), Answers(), settings, limits=limits)
+        (metadata,) = ingestion.extract_metadata(
+            file, _schemas(case.sample), Answers(), settings, limits=limits
+        )
         ingestion.build(metadata, ingestion.describe_files(file, settings), settings)
     except CrashingFileError as error:
         return "crashed", str(error)

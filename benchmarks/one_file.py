@@ -26,7 +26,7 @@ def main() -> None:
     schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
     client = ScicatClient(settings.scicat)
     file = wait_until_complete(Path(sys.argv[1]), settings.ingestion.file_handling.retry_delays())
-    metadata = ingestion.extract_metadata(file, schemas, client, settings)
+    (metadata,) = ingestion.extract_metadata(file, schemas, client, settings)
     description = ingestion.describe_files(file, settings)
     write_sidecars(description)
     register(ingestion.build(metadata, description, settings), client, settings.ingestion)

@@ -25,6 +25,7 @@ from scicat_dagster.schemas.conversion import VALUE_TYPES, convert
 from scicat_dagster.schemas.models import (
     BUILT_IN_VARIABLES,
     DATASET_FIELDS,
+    ENTRY_VARIABLE,
     MESSAGE_VARIABLES,
     V4_LIST_FIELDS,
     FieldAssignment,
@@ -369,6 +370,10 @@ def _built_in() -> Iterator[str]:
         for name in BUILT_IN_VARIABLES
     )
     yield _table(("name", "what it is", "only with an announcement"), rows)
+    yield (
+        f"\nWhere a schema has `entries`, `<{ENTRY_VARIABLE}>` is the name of the NXentry that a dataset is of, in paths as well: "
+        "see\n[Several datasets of one file](../how-to/datasets-of-several-files.md#several-datasets-of-one-file).\n"
+    )
 
 
 def _fields() -> Iterator[str]:

@@ -138,7 +138,7 @@ class CorrectedFacility:
         )
         with closing(ScicatClient(settings.scicat)) as client:
             schemas = load_schemas(configuration.schemas_directory, "")
-            metadata = ingestion.extract_metadata(look_at(path), schemas, client, settings, written)
+            (metadata,) = ingestion.extract_metadata(look_at(path), schemas, client, settings, written)
             files = ingestion.describe_files(metadata.file, settings, written)
             write_sidecars(files)
             register(ingestion.build(metadata, files, settings), client, settings.ingestion)

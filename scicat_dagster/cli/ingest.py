@@ -89,7 +89,7 @@ def preview(file: Path, config: Path, overrides: Overrides, *, as_json: bool) ->
         click.echo(shown.model_dump_json(by_alias=True, indent=2))
     else:
         say(shown.as_text())
-    sys.exit(1 if shown.errors else 0)
+    sys.exit(0 if shown.is_well else 1)
 
 
 def _ingested(
@@ -124,7 +124,7 @@ def _ingested(
                 run_id = str(uuid.uuid4())
                 with known_as(run_id) as tags, _quiet(names) as watch:
                     ingested = register_now(order, job, instance, run_id, tags, watch, names)
-                yield ingested
+                yield from ingested
     finally:
         facility.close()
 

@@ -97,9 +97,10 @@ def reingest(
                 if not isinstance(entry, str):
                     left_out.append(entry)
                 elif schema is None or reingestion.is_for(entry, schema):
-                    done.append(work(entry))
-                    if not as_json:
-                        click.echo(done[-1].as_text())
+                    datasets = work(entry)
+                    done.extend(datasets)
+                    for dataset in datasets if not as_json else ():
+                        click.echo(dataset.as_text())
             empty = nothing_found_in(filter(os.path.isdir, paths), seen, criteria, handling)
     except IngestionError as error:
         raise click.ClickException(str(error)) from None

@@ -74,11 +74,20 @@ class BuiltDataset(BaseModel):
     origdatablock: dict[str, JsonValue]
     data_file: str
     """Canonical path of the NeXus file."""
+    entry: str = ""
+    """The name of the NXentry that the dataset is of, where the file is several datasets."""
     pid_is_derived: bool = False
-    """Whether the pid is made of the file's path, so that it can be of no other file."""
+    """Whether the pid is made of the file's path, and of the entry where there is one, so that it can be of
+    nothing else.
+    """
     defaulted: tuple[str, ...] = ()
     """Fields to which the schema gave no value, so that the configuration did."""
     notices: tuple[Notice, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """What it is made of, for people: the file's path, and the entry where a file is several datasets."""
+        return f"{self.data_file} ({self.entry})" if self.entry else self.data_file
 
 
 def build_dataset(
@@ -89,11 +98,13 @@ def build_dataset(
     defaults: DatasetSettings,
     handling: FileHandlingSettings,
     sample_id: str | None = None,
+    entry: str = "",
 ) -> BuiltDataset:
-    """The dataset and origdatablock of one file.
+    """The dataset and origdatablock of one file, or of one NXentry of it.
 
-    A generated pid is derived from the file's path and from nothing else, so that every execution for one
-    file makes the same pid: what an announcement says is not known to one who registers the file by hand.
+    A generated pid is derived from the file's path, and the entry's name where a file is several datasets,
+    and from nothing else, so that every execution for one file makes the same pid: what an announcement says
+    is not known to one who registers the file by hand.
 
     Raises
     ------
@@ -108,7 +119,7 @@ def build_dataset(
         values.setdefault("sampleId", sample_id)
     defaulted = _apply_defaults(values, defaults)
     given = values.pop("pid", None)
-    pid = _pid(schema, given, files, defaults, reasons)
+    pid = _pid(schema, given, files, entry, defaults, reasons)
     for counted in sorted(_COUNTED_BY_SERVER & values.keys()):
         del values[counted]
         reason = "It is left out: the server counts the files itself, and might count them twice."
@@ -123,6 +134,7 @@ def build_dataset(
         dataset=body,
         origdatablock=_origdatablock(dataset, files, handling, notices),
         data_file=files.data_file.path,
+        entry=entry,
         pid_is_derived=pid is not None and not _is_assigned_pid(given, defaults),
         defaulted=defaulted,
         notices=tuple(notices),
@@ -232,11 +244,19 @@ def _pid(
     schema: Schema,
     given: Any,
     files: FileDescription,
+    entry: str,
     defaults: DatasetSettings,
     reasons: dict[str, Reason],
 ) -> str | None:
     """The pid to send, or None where the server has to make it."""
     if not defaults.allow_dataset_pid:
+        if entry:
+            what = "The server makes the pid, so that nobody could tell the datasets of one file apart."
+            raise FieldsError(
+                what,
+                remedy="Set dataset.allow_dataset_pid, or take `entries` out of the schema.",
+                reasons={"pid": Reason(what)},
+            )
         return None
     # One that cannot be used is assigned as well.
     is_assigned = any(
@@ -252,8 +272,9 @@ def _pid(
             "one has the old schema; without its pid a file could be registered twice.",
             reasons={"pid": Reason(what, reason.is_unknown)},
         )
-    path = files.data_file.path
-    pid = str(given) if _is_assigned_pid(given, defaults) else str(uuid.uuid5(_NAMESPACE, path))
+    # No path has a null character.
+    source = f"{files.data_file.path}\0{entry}" if entry else files.data_file.path
+    pid = str(given) if _is_assigned_pid(given, defaults) else str(uuid.uuid5(_NAMESPACE, source))
     return pid if "/" in pid or not defaults.dataset_pid_prefix else f"{defaults.dataset_pid_prefix}/{pid}"
 
 

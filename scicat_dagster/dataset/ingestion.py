@@ -6,37 +6,43 @@ Each writes nothing by itself. Registration, the step that does, belongs to
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.config.models import FileHandlingSettings, Settings
-from scicat_dagster.dataset.build import BuiltDataset, build_dataset
+from scicat_dagster.dataset.build import BuiltDataset, FieldsError, build_dataset
 from scicat_dagster.dataset.samples import Maker, SampleSource, find_sample_id, sample_reads
-from scicat_dagster.errors import Notice
+from scicat_dagster.errors import Notice, PermanentError, Reason
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.identity import CompleteFile, check_unchanged
 from scicat_dagster.files.linked_files import other_files
 from scicat_dagster.files.manifest import FileDescription
-from scicat_dagster.files.reading import Read, read_linked_files, read_values
+from scicat_dagster.files.reading import Read, read_entries, read_linked_files, read_values
 from scicat_dagster.files.values import Reader
 from scicat_dagster.isolation import LIMITS, Limits
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.limits import LARGEST_METADATA_BYTES
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import Schema, Unusable
+from scicat_dagster.schemas.models import ENTRY_VARIABLE, Schema, Unusable
 from scicat_dagster.schemas.rendering import Value, render
 from scicat_dagster.schemas.variables import Evaluation, evaluate_variables, notice_of, reads_of
 
-_INSTRUMENT_NAME = Read(path="/entry/instrument/name")
+_VALID_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.]*[A-Za-z0-9_])?")
+"""Of an NXentry (NeXus, *Naming conventions*); nothing else may get into the paths of a schema."""
+
+_MOST_SHOWN = 10
 
 
 class ExtractedMetadata(BaseModel):
-    """What a schema's variables are for one file, and the schema itself.
+    """What a schema's variables are for one dataset of a file, and the schema itself.
 
     The schema travels along, so that a run in progress does not mix two versions of its file.
     """
@@ -45,6 +51,8 @@ class ExtractedMetadata(BaseModel):
 
     file: CompleteFile
     schema_: Schema
+    entry: str = ""
+    """The name of the NXentry that the dataset is of, where the file is several datasets."""
     values: dict[str, Any]
     units: dict[str, str]
     notices: tuple[Notice, ...] = ()
@@ -71,8 +79,8 @@ def extract_metadata(
     *,
     make_sample: Maker | None = None,
     limits: Limits = LIMITS,
-) -> ExtractedMetadata:
-    """Choose the schema of a complete file and evaluate its variables.
+) -> tuple[ExtractedMetadata, ...]:
+    """Choose the schema of a complete file and evaluate its variables, for each dataset that it is.
 
     A sample that the schema wants and the catalogue has not is made by ``make_sample``, where that is given;
     whatever it raises is raised.
@@ -80,31 +88,68 @@ def extract_metadata(
     Raises
     ------
     PermanentError
-        No schema is for the file, the one that is for it is broken, or libhdf5 crashes or loops on the file.
+        No schema is for the file, the one that is for it is broken, the file lacks the NXentry groups that it
+        wants, or libhdf5 crashes or loops on the file.
     TransientError
         The storage or the catalogue could not answer, or the file changed meanwhile.
     """
-    schema = schema_of(file, schemas, settings, limits=limits)
-    built_in = _built_in_variables(file, schema, settings, announcement)
-    reads = (*reads_of(schema), *sample_reads(schema.sample_attachment), _INSTRUMENT_NAME)
+    chosen = schema_of(file, schemas, settings, limits=limits)
+    built_in = _built_in_variables(file, chosen, settings, announcement)
     handling = settings.ingestion.file_handling
-    nexus = values_of(file, reads, handling, limits)
-    evaluation = evaluate_variables(schema, nexus, built_in, catalogue, _notices_of(announcement))
-    sample_id = find_sample_id(schema.sample_attachment, nexus, catalogue, evaluation, make_sample)
-    instrument = _instrument_name(nexus) or schema.instrument
-    others = _other_files(file, schema, evaluation, handling, limits)
-    check_unchanged(file)
-    return ExtractedMetadata(
-        file=file,
-        schema_=schema,
-        values={name: value.value for name, value in evaluation.values.items()},
-        units={name: value.unit for name, value in evaluation.values.items() if value.unit},
-        notices=(*schemas.notices(), *schemas.notices_about(schema), *evaluation.notices),
-        consequences=tuple(sorted(evaluation.consequences)),
-        sample_id=sample_id,
-        other_files=others,
-        instrument=instrument,
+    by_entry = _by_entry(file, chosen, handling, limits)
+    nexus = values_of(
+        file, [read for entry, schema in by_entry.items() for read in _reads(entry, schema)], handling, limits
     )
+
+    def extract(entry: str, schema: Schema) -> ExtractedMetadata:
+        known = built_in | ({ENTRY_VARIABLE: Value(entry)} if entry else {})
+        evaluation = evaluate_variables(schema, nexus, known, catalogue, _notices_of(announcement))
+        sample_id = find_sample_id(schema.sample_attachment, nexus, catalogue, evaluation, make_sample)
+        others = _other_files(file, schema, evaluation, handling, limits)
+        return ExtractedMetadata(
+            file=file,
+            schema_=schema,
+            entry=entry,
+            values={name: value.value for name, value in evaluation.values.items()},
+            units={name: value.unit for name, value in evaluation.values.items() if value.unit},
+            notices=(*schemas.notices(), *schemas.notices_about(chosen), *evaluation.notices),
+            consequences=tuple(sorted(evaluation.consequences)),
+            sample_id=sample_id,
+            other_files=others,
+            instrument=_instrument_name(entry, nexus) or schema.instrument,
+        )
+
+    extracted = tuple(extract(entry, schema) for entry, schema in by_entry.items())
+    check_unchanged(file)
+    return extracted
+
+
+def _by_entry(
+    file: CompleteFile, schema: Schema, handling: FileHandlingSettings, limits: Limits
+) -> dict[str, Schema]:
+    """The schema for each NXentry that is a dataset, by its name; where the file is one, by an empty one."""
+    if not schema.entries:
+        return {"": schema}
+    found = read_entries(file, data_directory=handling.data_directory, limits=limits)
+    wanted = [name for name in found if _VALID_NAME.fullmatch(name) and fnmatchcase(name, schema.entries)]
+    if not wanted:
+        names = ", ".join(found[:_MOST_SHOWN]) or "none"
+        raise PermanentError(
+            f"The schema {schema.name} makes a dataset of each NXentry called {schema.entries}, and there is "
+            "none in the file.",
+            remedy="Correct `entries` in the schema, or the file, then re-execute the run.",
+            details={"NXentry groups in the file": names},
+        )
+    return {name: schema.for_entry(name) for name in wanted}
+
+
+def _reads(entry: str, schema: Schema) -> Iterable[Read]:
+    return (*reads_of(schema), *sample_reads(schema.sample_attachment), _instrument_of(entry))
+
+
+def _instrument_of(entry: str) -> Read:
+    """Where NeXus wants the instrument's name: NXentry/NXinstrument/name."""
+    return Read(path=f"/{entry or 'entry'}/instrument/name")
 
 
 def schema_of(
@@ -155,8 +200,37 @@ def describe_files(
     return description
 
 
+def other_files_of(extracted: Iterable[ExtractedMetadata]) -> tuple[str, ...]:
+    """The paths of the files that belong to a file, whichever of its datasets wants them."""
+    return tuple(dict.fromkeys(path for metadata in extracted for path in metadata.other_files))
+
+
+def build_each(
+    extracted: Sequence[ExtractedMetadata], files: FileDescription, settings: Settings
+) -> tuple[BuiltDataset, ...]:
+    """The bodies to be posted of each dataset of a file, all of which list its files.
+
+    Errors as for :func:`build`; also a :class:`PermanentError` where two datasets have the same pid.
+    """
+    built = tuple(build(metadata, files, settings) for metadata in extracted)
+    times = Counter(dataset.dataset.get("pid") for dataset in built)
+    for dataset in built:
+        if times[pid := dataset.dataset.get("pid")] > 1:
+            what = f"{times[pid]} datasets of {files.data_file.path} get the same pid, {pid}."
+            raise FieldsError(
+                what,
+                remedy=f"Put <{ENTRY_VARIABLE}> into the pid that the schema assigns, or assign none; then "
+                "re-execute all ops of the run, because the failed one has the old schema.",
+                reasons={"pid": Reason(what)},
+            )
+    return built
+
+
 def build(metadata: ExtractedMetadata, files: FileDescription, settings: Settings) -> BuiltDataset:
-    """The bodies to be posted. Errors as for :func:`scicat_dagster.dataset.build.build_dataset`."""
+    """The bodies to be posted of one dataset.
+
+    Errors as for :func:`scicat_dagster.dataset.build.build_dataset`.
+    """
     evaluation = metadata.evaluation()
     evaluation.notices.extend(files.notices)
     return build_dataset(
@@ -166,6 +240,7 @@ def build(metadata: ExtractedMetadata, files: FileDescription, settings: Setting
         defaults=settings.dataset,
         handling=settings.ingestion.file_handling,
         sample_id=metadata.sample_id,
+        entry=metadata.entry,
     )
 
 
@@ -231,9 +306,9 @@ def _notices_of(announcement: FileWritten | None) -> tuple[Notice, ...]:
     return (Notice(subject="variables.message_metadata", reason=reason),)
 
 
-def _instrument_name(nexus: Reader) -> str:
-    """The name of the file's instrument, where NeXus wants it: NXentry/NXinstrument/name."""
+def _instrument_name(entry: str, nexus: Reader) -> str:
+    """The name of the instrument; empty where the file does not say it."""
     try:
-        return str(nexus.read_one(_INSTRUMENT_NAME.path).value)
+        return str(nexus.read_one(_instrument_of(entry).path).value)
     except (LookupError, ValueError, TypeError):
         return ""

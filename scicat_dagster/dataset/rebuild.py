@@ -1,5 +1,6 @@
-"""A dataset made from disk once more: the one way for a preview, ``validate --against``, checks and reingest.
+"""The datasets of a file made from disk once more.
 
+It is the one way for a preview, ``validate --against``, checks and reingest.
 What only the announcement knew, such as the job id, comes from the copy that was
 beside the data. Making a dataset within a run is ``ingestion``'s, whose steps are used here.
 """
@@ -7,6 +8,7 @@ beside the data. Making a dataset within a run is ``ingestion``'s, whose steps a
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -32,8 +34,8 @@ _LARGEST_ANNOUNCEMENT_BYTES = 4 * 1024 * 1024
 
 def extract_again(
     file: str, schemas: SchemaCollection, catalogue: SampleSource, settings: Settings
-) -> ExtractedMetadata:
-    """The metadata of a file on disk; raises as :func:`ingestion.extract_metadata`."""
+) -> tuple[ExtractedMetadata, ...]:
+    """The metadata of each dataset of a file on disk; raises as :func:`ingestion.extract_metadata`."""
     handling = settings.ingestion.file_handling
     path = _canonical(file, handling)
     announcement = saved_announcement(path, handling)
@@ -63,15 +65,16 @@ def _canonical(file: str, handling: FileHandlingSettings) -> Path:
         raise PermanentError(str(error), remedy="Give the path of a file in the data directory.") from None
 
 
-def describe_again(metadata: ExtractedMetadata, settings: Settings) -> FileDescription:
+def describe_again(extracted: Sequence[ExtractedMetadata], settings: Settings) -> FileDescription:
     """The file list, as a run would make it; raises as :func:`ingestion.describe_files`."""
-    announcement = saved_announcement(Path(metadata.file.path), settings.ingestion.file_handling)
-    return ingestion.describe_files(metadata.file, settings, announcement, metadata.other_files)
+    file = extracted[0].file
+    announcement = saved_announcement(Path(file.path), settings.ingestion.file_handling)
+    return ingestion.describe_files(file, settings, announcement, ingestion.other_files_of(extracted))
 
 
-def build_again(metadata: ExtractedMetadata, settings: Settings) -> BuiltDataset:
-    """The dataset and its file list; raises as :func:`describe_again` and :func:`ingestion.build`."""
-    return ingestion.build(metadata, describe_again(metadata, settings), settings)
+def build_again(extracted: Sequence[ExtractedMetadata], settings: Settings) -> tuple[BuiltDataset, ...]:
+    """The datasets and their file list; raises as :func:`describe_again` and :func:`ingestion.build_each`."""
+    return ingestion.build_each(extracted, describe_again(extracted, settings), settings)
 
 
 def saved_announcement(path: Path, handling: FileHandlingSettings) -> FileWritten | None:

@@ -7,7 +7,7 @@ from those that failed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -79,17 +79,55 @@ def check_file(
     Its checksum is not computed, because that is a matter of the file's size and of nothing else.
     """
     # Not resolved: a symbolic link is the path that a message would name.
-    found = FileReport(file=os.path.abspath(file))  # noqa: PTH100
+    path = os.path.abspath(file)  # noqa: PTH100
+    try:
+        extracted = extract_again(path, schemas, catalogue, settings)
+        files = describe_again(extracted, _without_checksums(settings))
+    except IngestionError as error:
+        registrable = None if isinstance(error, TransientError) else False
+        report.files.append(FileReport(file=path, registrable=registrable))
+        report.failed("file", error, path)
+        return
+    datasets = [_check_dataset(metadata, files, schemas, settings, report) for metadata in extracted]
+    if all(dataset.registrable for dataset in datasets):
+        _check_pids(datasets, extracted, files, settings, report)
+
+
+def _check_pids(
+    datasets: Sequence[FileReport],
+    extracted: Sequence[ExtractedMetadata],
+    files: FileDescription,
+    settings: Settings,
+    report: Report,
+) -> None:
+    """What is wrong with the datasets of a file together, although each of them could be registered."""
+    try:
+        ingestion.build_each(extracted, files, settings)
+    except IngestionError as error:
+        for dataset in datasets:
+            dataset.registrable = False
+        report.failed("file", error, datasets[0].file)
+
+
+def _check_dataset(
+    metadata: ExtractedMetadata,
+    files: FileDescription,
+    schemas: SchemaCollection,
+    settings: Settings,
+    report: Report,
+) -> FileReport:
+    found = FileReport(
+        file=metadata.file.path,
+        entry=metadata.entry,
+        schema_=PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name),
+    )
     report.files.append(found)
     try:
-        metadata = extract_again(found.file, schemas, catalogue, settings)
-        found.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
-        files = describe_again(metadata, _without_checksums(settings))
         built, reasons = _built(metadata, files, settings)
     except IngestionError as error:
         found.registrable = None if isinstance(error, TransientError) else False
-        report.failed("file", error, found.file)
-        return
+        report.failed("file", error, found.source)
+        return found
     # They are mistakes of the schemas, and told as such.
     of_schemas = {*schemas.notices(), *schemas.notices_about(metadata.schema_)}
     _sort(found, (notice for notice in built.notices if notice not in of_schemas))
@@ -103,13 +141,14 @@ def check_file(
     for name in built.defaulted:
         value = shortened(built.dataset.get(name))
         what = f"{name} is {value}, from dataset.{DEFAULT_KEYS[name]} of the configuration."
-        report.add("file", "ok", what, file=found.file)
+        report.add("file", "ok", what, file=found.source)
     if "sourceFolder" not in reasons:
         folder = str(built.dataset["sourceFolder"])
         doubt = _doubt_about_folder(folder, settings.ingestion.file_handling.data_directory)
         if doubt:
             what = f"sourceFolder would be {folder}, {doubt}."
-            report.add("file", "warning", what, _OWN_FOLDER, found.file)
+            report.add("file", "warning", what, _OWN_FOLDER, found.source)
+    return found
 
 
 def _doubt_about_folder(folder: str, data_directory: str) -> str:
@@ -266,7 +305,7 @@ class _Rows:
             self._add("ok", f"not known without SciCat or an announcement: {names}", _ASK)
 
     def _add(self, result: Result, what: str, remedy: str = "") -> None:
-        self._report.add("file", result, what, remedy, self._found.file)
+        self._report.add("file", result, what, remedy, self._found.source)
 
     def _missing(self, importance: Importance) -> list[FieldState]:
         return [

@@ -52,6 +52,7 @@ class Questions(BaseModel):
     reads: tuple[Read, ...] = ()
     asks_for_members: bool = False
     asks_for_linked_files: bool = False
+    asks_for_entries: bool = False
     linked: dict[str, int | str] = {}
     """For the files that links may lead to, the place of each among the descriptors, or why it is not."""
     is_growing: bool = False
@@ -112,6 +113,8 @@ class Answer(BaseModel):
     members: tuple[Member, ...] = ()
     linked_files: tuple[str, ...] = ()
     """Names of other files that the file refers to."""
+    entries: tuple[str, ...] = ()
+    """Names of the file's NXentry groups."""
     failure: Failure | None = None
 
 
@@ -204,6 +207,16 @@ def read_linked_files(
     with opened_again(file, data_directory) as descriptor:
         questions = Questions(path=file.path, asks_for_linked_files=True)
         return _answered([descriptor], questions, limits).linked_files
+
+
+def read_entries(file: CompleteFile, *, data_directory: str = "", limits: Limits = LIMITS) -> tuple[str, ...]:
+    """The names of the NXentry groups in a complete file, in the order of its names.
+
+    Raises as :func:`read_linked_files`.
+    """
+    with opened_again(file, data_directory) as descriptor:
+        questions = Questions(path=file.path, asks_for_entries=True)
+        return _answered([descriptor], questions, limits).entries
 
 
 @contextmanager

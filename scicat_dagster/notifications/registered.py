@@ -51,6 +51,8 @@ class RegisteredEvent(BaseModel):
     """The absolute path of the NeXus file."""
     partition_key: str
     """Of the file in Dagster."""
+    entry: str | None
+    """The name of the NXentry that the dataset is of; null where it is of the whole file."""
     page: str | None
     """The address of the dataset's page in SciCat."""
     instrument: str | None

@@ -17,6 +17,7 @@ from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.thumbnail_models import Thumbnail
 from scicat_dagster.orchestration.tags import (
     DATA_FILE,
+    ENTRY,
     FILE_SIZE,
     INSTRUMENT,
     IS_NEW,
@@ -110,6 +111,11 @@ def jobs_in(metadata: Mapping[str, dg.MetadataValue]) -> tuple[PostedJob, ...]:
     return tuple(PostedJob.model_validate(record.data) for record in shown.records)
 
 
+def entry_in(metadata: Mapping[str, dg.MetadataValue]) -> str:
+    """The NXentry that a materialization is about; empty where its dataset is the whole file."""
+    return str(metadata[ENTRY].value) if ENTRY in metadata else ""
+
+
 _LARGEST_SHOWN = 256 * 1024
 """Every run's events are kept in Dagster's database; larger datasets are to be looked at in the catalogue."""
 
@@ -133,6 +139,7 @@ def dataset_metadata(
         PID: dg.MetadataValue.text(registration.pid),
         PAGE: dg.MetadataValue.url(page),
         DATA_FILE: dg.MetadataValue.path(files.data_file.path),
+        **({ENTRY: dg.MetadataValue.text(metadata.entry)} if metadata.entry else {}),
         SCHEMA: dg.MetadataValue.text(metadata.schema_.name),
         SCHEMA_ID: dg.MetadataValue.text(metadata.schema_.id),
         "configuration": dg.MetadataValue.text(str(configuration)),

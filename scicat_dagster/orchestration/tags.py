@@ -152,6 +152,9 @@ SCHEMA = "schema"
 
 SCHEMA_ID = "schema id"
 
+ENTRY = "NXentry"
+"""The name of the NXentry that a dataset is of, where its file is several datasets."""
+
 NUMBER_OF_FILES = "number of files"
 
 SIZE = "size in bytes"

@@ -50,6 +50,11 @@ BUILT_IN_VARIABLES = (
 by a message.
 """
 
+ENTRY_VARIABLE = "entry"
+"""The name of the NXentry that a dataset is of, where the schema makes a dataset of each (``entries``)."""
+
+_ENTRY = f"<{ENTRY_VARIABLE}>"
+
 DATASET_FIELDS = frozenset(
     {
         "pid", "type", "datasetName", "description", "principalInvestigator", "creationLocation",
@@ -469,6 +474,10 @@ class Schema(_Part):
     and {or: [...]} of these. Every source is the full path of the file, but for
     nexus:/path:operator:argument, which is about a value in the file.
     """
+    entries: Text = ""
+    """Which NXentry groups of a file are a dataset each, by their names: `*`, `?` and `[…]` as in a shell.
+    Empty: a file is one dataset. In paths and as a variable, <entry> is the name of the dataset's own.
+    """
     sample_attachment: Annotated[
         SampleAttachment | Unusable,
         WrapValidator(_usable(SampleAttachment), json_schema_input_type=SampleAttachment),
@@ -531,6 +540,26 @@ class Schema(_Part):
         """The selector, ready to be asked."""
         return read_selector(self.selector)
 
+    def for_entry(self, name: str) -> Schema:
+        """The schema for the dataset of one NXentry: the paths in it are those of its own."""
+
+        def of_entry(text: str) -> str:
+            return text.replace(_ENTRY, name)
+
+        variables: dict[str, AnyVariable | Unusable] = {
+            key: variable.model_copy(update={"path": of_entry(variable.path)})
+            if isinstance(variable, NexusVariable)
+            else variable
+            for key, variable in self.variables.items()
+        }
+        changed: dict[str, Any] = {"variables": variables}
+        if isinstance(wanted := self.sample_attachment, SampleAttachment):
+            paths = {key: of_entry(getattr(wanted, key)) for key in _SAMPLE_PATHS}
+            changed["sample_attachment"] = wanted.model_copy(update=paths)
+        if isinstance(drawn := self.preview, PreviewDefinition):
+            changed["preview"] = drawn.model_copy(update={"path": of_entry(drawn.path or f"/{_ENTRY}")})
+        return self.model_copy(update=changed)
+
     def mistakes(self) -> tuple[Mistake, ...]:
         """All that is wrong with it, but for references."""
         selector = (Mistake(place="selector", what=text) for text in self.selects().mistakes())
@@ -545,6 +574,27 @@ class Schema(_Part):
         if not self.items:
             yield Mistake(
                 place="schema", what="is missing or empty, so that every file lacks the mandatory fields."
+            )
+        yield from self._mistakes_of_entries()
+
+    def _mistakes_of_entries(self) -> Iterator[Mistake]:
+        of_entry = [
+            name
+            for name, variable in self.variables.items()
+            if isinstance(variable, NexusVariable) and _ENTRY in variable.path
+        ]
+        if self.entries and not of_entry:
+            yield Mistake(
+                place="entries",
+                what=f"is given, but no path has {_ENTRY}, so that all datasets of a file are alike.",
+                remedy=f"Write paths such as /{_ENTRY}/title.",
+            )
+        for name in () if self.entries else of_entry:
+            yield Mistake(
+                place=f"variables.{name}",
+                what=f"has {_ENTRY} in its path, but the schema does not say of which NXentry.",
+                remedy='Add `entries: "*"` to the schema, for a dataset of each NXentry.',
+                key="path",
             )
 
     def _unusable_items(self) -> Iterator[Mistake]:
@@ -575,7 +625,7 @@ class Schema(_Part):
     def reference_mistakes(self) -> list[Mistake]:
         """References that can never be resolved. Such a variable or field fails for every file."""
         found: list[Mistake] = []
-        defined = set(BUILT_IN_VARIABLES)
+        defined = {*BUILT_IN_VARIABLES, *((ENTRY_VARIABLE,) if self.entries else ())}
         for name, variable in self.variables.items():
             found.extend(
                 Mistake(
@@ -642,6 +692,8 @@ class Schema(_Part):
             return f"uses <{used}>, which uses <{name}>: that is circular."
         return f"uses <{used}>, which is defined after it; move it up."
 
+
+_SAMPLE_PATHS = ("sample_name_path", "proposal_id_path")
 
 _DEFINE = "Write a value, or the <name> of a built-in variable or of one that is defined above."
 

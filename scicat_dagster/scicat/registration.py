@@ -117,7 +117,11 @@ def unregistered(
     key = settings.check_if_dataset_exists_by_metadata_key
     if not settings.check_if_dataset_exists_by_metadata:
         return frozenset()
-    values = {built.data_file: _metadata_value(built, key) for built in files if "pid" in built.dataset}
+    values = {
+        built.data_file: _metadata_value(built, key)
+        for built in files
+        if "pid" in built.dataset and not built.entry
+    }
     texts = {file: value for file, value in values.items() if isinstance(value, str) and value}
     times = Counter(texts.values())
     # Two files with one value are looked at one after the other.
@@ -200,11 +204,12 @@ def _registered_before(
     """The dataset as which this very file is registered already, under whatever pid.
 
     It is found by the metadata entry that identifies the measurement, or where that is not known, as for a
-    file without an announcement, by its folder and name.
+    file without an announcement, by its folder and name. Of several datasets of one file each is known by
+    its pid alone: they have all of that in common.
     """
     key = settings.check_if_dataset_exists_by_metadata_key
     value = _metadata_value(built, key)
-    if not settings.check_if_dataset_exists_by_metadata:
+    if not settings.check_if_dataset_exists_by_metadata or built.entry:
         return None
     if value in (None, ""):
         folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from scicat_dagster.config.models import Settings
-from scicat_dagster.dataset.build import FieldsError
+from scicat_dagster.dataset.build import BuiltDataset, FieldsError
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, PermanentError, UnknownHereError
 from scicat_dagster.schemas.loading import SchemaCollection
@@ -65,6 +65,10 @@ class FileResult(BaseModel):
         lines += [f"  {detail}" for detail in self.details]
         lines += [f"  note: {cause.as_text()}" for cause in self.causes]
         return "\n".join(lines)
+
+
+Datasets = Mapping[str, dict[str, JsonValue]]
+"""The datasets of a file by the names of their NXentry; where it is one dataset, by an empty name."""
 
 
 class RecordedCatalogue:
@@ -122,9 +126,9 @@ def _each(
     place: Path,
     schemas: SchemaCollection,
     settings: Settings,
-    judge: Callable[[Path, dict[str, JsonValue]], tuple[Result, list[str]]],
+    judge: Callable[[Path, Datasets], tuple[Result, list[str]]],
 ) -> list[FileResult]:
-    """What ``judge`` says of each file's expected dataset, by its place, and of the dataset that was made."""
+    """What ``judge`` says of each file's expected datasets, by their place, and of those that were made."""
     folder = folder_of(place)
     catalogue = read_answers(folder)
     named = settings.ingestion.file_handling.file_names
@@ -146,7 +150,7 @@ def _result(
     schemas: SchemaCollection,
     settings: Settings,
     catalogue: RecordedCatalogue,
-    judge: Callable[[Path, dict[str, JsonValue]], tuple[Result, list[str]]],
+    judge: Callable[[Path, Datasets], tuple[Result, list[str]]],
 ) -> FileResult:
     name = str(file.relative_to(folder))
     try:
@@ -158,15 +162,28 @@ def _result(
     return FileResult(file=name, result=result, schema_name=schema.name, details=details, causes=causes)
 
 
-def _compared(expected: Path, found: dict[str, JsonValue]) -> tuple[Result, list[str]]:
+def _compared(expected: Path, found: Datasets) -> tuple[Result, list[str]]:
     if not expected.exists():
         return "not expected yet", []
-    differences = list(_differences(_object_in(expected), found))
+    written = _object_in(expected)
+    if "" in found:
+        differences = list(_differences(written, found[""]))
+    else:
+        differences = [
+            f"{entry}.{difference}"
+            for entry in sorted({*written, *found})
+            for difference in _differences(_as_object(written.get(entry)), found.get(entry, {}))
+        ]
     return "differs" if differences else "ok", differences
 
 
-def _updated(expected: Path, found: dict[str, JsonValue]) -> tuple[Result, list[str]]:
-    _write(expected, json.dumps(found, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+def _as_object(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
+
+
+def _updated(expected: Path, found: Datasets) -> tuple[Result, list[str]]:
+    written = found.get("", found)
+    _write(expected, json.dumps(written, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     return "updated", []
 
 
@@ -215,12 +232,26 @@ def _made(
     schemas: SchemaCollection,
     settings: Settings,
     catalogue: RecordedCatalogue,
-) -> tuple[Schema, dict[str, JsonValue], list[Notice]]:
-    """The schema of a file, the dataset without what varies, and what failed."""
+) -> tuple[Schema, Datasets, list[Notice]]:
+    """The schema of a file, its datasets without what varies, and what failed."""
     settings = _for_files_anywhere(settings)
-    metadata = extract_again(str(file), schemas, catalogue, settings)
-    built = build_again(metadata, settings)
-    schema = metadata.schema_
+    extracted = extract_again(str(file), schemas, catalogue, settings)
+    built = build_again(extracted, settings)
+    schema = extracted[0].schema_
+    datasets = {dataset.entry: _without_varying(dataset, schema, settings, folder) for dataset in built}
+    # Where checksum and message would be written is the configuration's business.
+    notices = [
+        notice
+        for dataset in built
+        for notice in dataset.notices
+        if not notice.subject.startswith("origdatablock")
+    ]
+    return schema, datasets, list(dict.fromkeys(notices))
+
+
+def _without_varying(
+    built: BuiltDataset, schema: Schema, settings: Settings, folder: Path
+) -> dict[str, JsonValue]:
     left_out = varying_fields(schema)
     if settings.dataset.generate_dataset_pid or not _assigns_pid(schema):
         # It may be made of the path.
@@ -231,10 +262,7 @@ def _made(
         dataset[METADATA] = {
             name: entry for name, entry in entries.items() if f"{METADATA}.{name}" not in left_out
         }
-    plain = _anywhere(dataset, folder)
-    # Where checksum and message would be written is the configuration's business.
-    notices = [notice for notice in built.notices if not notice.subject.startswith("origdatablock")]
-    return schema, plain if isinstance(plain, dict) else {}, notices
+    return _as_object(_anywhere(dataset, folder))
 
 
 def _for_files_anywhere(settings: Settings) -> Settings:

@@ -46,6 +46,7 @@ class Preview(BaseModel):
     ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error;
     ``jobs`` are those that would be posted after them, with ``<pid>`` where the server makes the pid.
     ``difference`` is None where the file is not registered; else how the catalogue's dataset differs.
+    Where the file is several datasets, ``entry`` is the NXentry of this one, and ``others`` are its others.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -58,12 +59,24 @@ class Preview(BaseModel):
     difference: Correction | None = None
     warnings: list[Notice] = []
     errors: list[PreviewError] = []
+    entry: str = ""
+    others: list[Preview] = []
     causes: list[Cause] = Field(default=[], exclude=True)
     """The warnings, with what follows from another one together with it."""
 
+    @property
+    def is_well(self) -> bool:
+        """Whether the file could be registered."""
+        return not self.errors and all(other.is_well for other in self.others)
+
     def as_text(self) -> str:
         """The same for a person."""
+        return "\n\n".join([self._text(), *(other.as_text() for other in self.others)])
+
+    def _text(self) -> str:
         lines = [f"file           {self.file}"]
+        if self.entry:
+            lines.append(f"NXentry        {self.entry}")
         if self.schema_:
             lines.append(f"schema         {self.schema_.name} ({self.schema_.id})")
         for title, body in (("dataset", self.dataset), ("origdatablock", self.origdatablock)):
@@ -113,9 +126,22 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     settings = configuration.settings
     preview.warnings += [Notice(subject="configuration", reason=text) for text in configuration.warnings]
     schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
-    metadata = extract_again(preview.file, schemas, client, settings)
-    preview.schema_ = PreviewSchema(id=metadata.schema_.id, name=metadata.schema_.name)
-    built = build_again(metadata, settings)
+    extracted = extract_again(preview.file, schemas, client, settings)
+    preview.schema_ = PreviewSchema(id=extracted[0].schema_.id, name=extracted[0].schema_.name)
+    built = build_again(extracted, settings)
+    preview.others += [preview.model_copy(deep=True) for _ in extracted[1:]]
+    for shown, metadata, dataset in zip((preview, *preview.others), extracted, built, strict=True):
+        _fill_dataset(shown, metadata, dataset, client, settings)
+
+
+def _fill_dataset(
+    preview: Preview,
+    metadata: ExtractedMetadata,
+    built: BuiltDataset,
+    client: ScicatClient,
+    settings: Settings,
+) -> None:
+    preview.entry = metadata.entry
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
     preview.warnings += built.notices
     preview.jobs += wanted_jobs(metadata, built, str(built.dataset.get("pid", "<pid>")))

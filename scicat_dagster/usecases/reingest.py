@@ -30,8 +30,12 @@ from scicat_dagster.usecases.walk import Criteria, FoundFile, Refused, Unreadabl
 State = Literal["up to date", "differs", "updated", "not registered", "failed"]
 
 
+Work = Callable[[BuiltDataset, ExtractedMetadata, RegisteredDataset], tuple[Correction, PreviewDifference]]
+"""What is done about one dataset: how it differs, and its picture."""
+
+
 class Reingested(BaseModel):
-    """What became of one file.
+    """What became of one file, or of one dataset of it.
 
     ``reason`` and ``remedy`` are those of a file that failed; ``is_transient`` where trying again may help.
     """
@@ -39,6 +43,8 @@ class Reingested(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file: str
+    entry: str = ""
+    """The name of the NXentry that the dataset is of, where the file is several datasets."""
     state: State
     pid: str | None = None
     changes: tuple[Change, ...] = ()
@@ -49,7 +55,8 @@ class Reingested(BaseModel):
 
     def as_text(self) -> str:
         """The same for a person, as a table of the differences."""
-        lines = [f"{self.state:<14}  {self.file}" + (f"  {self.pid}" if self.pid else "")]
+        entry = f" ({self.entry})" if self.entry else ""
+        lines = [f"{self.state:<14}  {self.file}{entry}" + (f"  {self.pid}" if self.pid else "")]
         width = max((len(change.field) for change in self.changes), default=0)
         lines += [f"  {change.field:<{width}}  {change.in_words()}" for change in self.changes]
         lines += [f"  warning: {notice.subject}: {notice.reason}" for notice in self.warnings]
@@ -69,8 +76,8 @@ class Reingestion:
     def __post_init__(self) -> None:
         check_also(self.also)
 
-    def compared(self, file: str) -> Reingested:
-        """How the catalogue differs from a file; nothing is changed."""
+    def compared(self, file: str) -> Sequence[Reingested]:
+        """How the catalogue differs from each dataset of a file; nothing is changed."""
 
         def look(
             built: BuiltDataset, metadata: ExtractedMetadata, registered: RegisteredDataset
@@ -81,8 +88,8 @@ class Reingestion:
 
         return self._done(file, look, "differs")
 
-    def updated(self, file: str) -> Reingested:
-        """Bring the dataset of a file up to date."""
+    def updated(self, file: str) -> Sequence[Reingested]:
+        """Bring each dataset of a file up to date."""
 
         def change(
             built: BuiltDataset, metadata: ExtractedMetadata, registered: RegisteredDataset
@@ -104,22 +111,15 @@ class Reingestion:
     def _done(
         self,
         file: str,
-        work: Callable[
-            [BuiltDataset, ExtractedMetadata, RegisteredDataset], tuple[Correction, PreviewDifference]
-        ],
+        work: Work,
         state: State,
-    ) -> Reingested:
+    ) -> Sequence[Reingested]:
         try:
-            metadata = extract_again(file, self.schemas, self.catalogue, self.settings)
-            built = build_again(metadata, self.settings)
-            built = built.model_copy(update={"dataset": self.catalogue.held(built.dataset)})
-            registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
-            if registered is None:
-                return Reingested(file=file, state="not registered", warnings=built.notices)
-            correction, preview = work(built, metadata, registered)
-            correction = _extended(correction, preview.changes)
+            extracted = extract_again(file, self.schemas, self.catalogue, self.settings)
+            datasets = zip(extracted, build_again(extracted, self.settings), strict=True)
+            return [self._dataset_done(metadata, built, work, state) for metadata, built in datasets]
         except IngestionError as error:
-            return Reingested(
+            failed = Reingested(
                 file=file,
                 state="failed",
                 reason=error.what,
@@ -127,14 +127,27 @@ class Reingestion:
                 is_transient=isinstance(error, TransientError),
             )
         except Exception as error:  # noqa: BLE001 - the files after it must be looked at all the same
-            return Reingested(
+            failed = Reingested(
                 file=file,
                 state="failed",
                 reason=bounded(f"{file}: {type(error).__name__}: {error}"),
                 remedy="Report this: it is a bug of scicat-dagster.",
             )
+        return [failed]
+
+    def _dataset_done(
+        self, metadata: ExtractedMetadata, built: BuiltDataset, work: Work, state: State
+    ) -> Reingested:
+        file, entry = built.data_file, built.entry
+        built = built.model_copy(update={"dataset": self.catalogue.held(built.dataset)})
+        registered = registered_dataset(built, self.catalogue, self.settings.ingestion)
+        if registered is None:
+            return Reingested(file=file, entry=entry, state="not registered", warnings=built.notices)
+        correction, preview = work(built, metadata, registered)
+        correction = _extended(correction, preview.changes)
         return Reingested(
             file=file,
+            entry=entry,
             state=state if correction.wanted else "up to date",
             pid=correction.pid,
             changes=correction.changes,

@@ -20,6 +20,7 @@ from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.ingestion import (
     ExtractedMetadata,
     build,
+    build_each,
     describe_files,
     extract_metadata,
     values_of,
@@ -123,7 +124,7 @@ def test_a_real_file_and_a_real_schema_give_the_dataset_of_the_measurement(
     path: Path,
     announcement: FileWritten,
 ) -> None:
-    metadata = extract_metadata(file, schemas, catalogue, settings, announcement)
+    (metadata,) = extract_metadata(file, schemas, catalogue, settings, announcement)
     files = describe_files(file, settings, announcement)
     built = build(metadata, files, settings)
     created = built.dataset.pop("creationTime")
@@ -192,7 +193,8 @@ def test_nothing_is_written_on_the_way(
     file: CompleteFile, schemas: SchemaCollection, catalogue: FakeCatalogue, settings: Settings, path: Path
 ) -> None:
     before = path.stat().st_mtime_ns
-    build(extract_metadata(file, schemas, catalogue, settings), describe_files(file, settings), settings)
+    extracted = extract_metadata(file, schemas, catalogue, settings)
+    build_each(extracted, describe_files(file, settings), settings)
     assert [entry.name for entry in path.parents[1].rglob("*")] == ["raw", "small-coda.hdf"]
     assert path.stat().st_mtime_ns == before
 
@@ -200,7 +202,7 @@ def test_nothing_is_written_on_the_way(
 def test_what_a_step_gives_is_the_same_after_it_was_stored(
     file: CompleteFile, schemas: SchemaCollection, catalogue: FakeCatalogue, settings: Settings
 ) -> None:
-    metadata = extract_metadata(file, schemas, catalogue, settings)
+    (metadata,) = extract_metadata(file, schemas, catalogue, settings)
     stored = ExtractedMetadata.model_validate_json(metadata.model_dump_json(by_alias=True))
     files = describe_files(file, settings)
     assert build(stored, files, settings) == build(metadata, files, settings)
@@ -212,7 +214,7 @@ def test_a_proposal_that_the_catalogue_does_not_have_names_every_field_that_need
     with h5py.File(path, "a") as nexus:
         nexus["entry/experiment_identifier"][()] = b"999999"
     file = look_at(aged(path, 3600))
-    metadata = extract_metadata(file, schemas, FakeCatalogue(), settings)
+    (metadata,) = extract_metadata(file, schemas, FakeCatalogue(), settings)
     with pytest.raises(PermanentError, match="Mandatory fields") as caught:
         build(metadata, describe_files(file, settings), settings)
     for name in ("principalInvestigator", "owner", "contactEmail"):
@@ -269,7 +271,7 @@ def test_a_file_that_no_schema_selects_is_registered_with_the_fallback(
             "ingestion": {"file_handling": {"save_file_hash": False}},
         }
     )
-    metadata = extract_metadata(file, load_schemas(empty, "ess-fallback"), catalogue, settings)
+    (metadata,) = extract_metadata(file, load_schemas(empty, "ess-fallback"), catalogue, settings)
     built = build(metadata, describe_files(file, settings), settings)
     assert built.dataset["datasetName"] == "small-coda.hdf"
     assert built.dataset["proposalId"] == "443503"
@@ -300,7 +302,10 @@ def extract(
         folder.mkdir(exist_ok=True)
         text = yaml.safe_dump({**schema_document, **changes}, sort_keys=False)
         (folder / "own.imsc.yml").write_text(text)
-        return extract_metadata(file, load_schemas(folder), catalogue, settings, told if announced else None)
+        (metadata,) = extract_metadata(
+            file, load_schemas(folder), catalogue, settings, told if announced else None
+        )
+        return metadata
 
     return extract_with
 
@@ -452,7 +457,7 @@ def test_what_is_wrong_with_the_folder_is_noted_on_every_run(
     file: CompleteFile, schemas_folder: Path, catalogue: FakeCatalogue, settings: Settings
 ) -> None:
     (schemas_folder / "broken.imsc.yml").write_text("id: [")
-    found = extract_metadata(file, load_schemas(schemas_folder), catalogue, settings)
+    (found,) = extract_metadata(file, load_schemas(schemas_folder), catalogue, settings)
     assert [notice.subject for notice in found.notices] == ["schema file broken.imsc.yml"]
 
 
@@ -467,7 +472,7 @@ def test_the_instrument_of_the_schema_is_taken_where_the_file_has_none(
 ) -> None:
     with h5py.File(path, "a") as nexus:
         del nexus["entry/instrument/name"]
-    found = extract_metadata(look_at(aged(path, 3600)), schemas, catalogue, settings)
+    (found,) = extract_metadata(look_at(aged(path, 3600)), schemas, catalogue, settings)
     assert found.instrument == "coda"
 
 
@@ -592,7 +597,7 @@ def test_a_value_cannot_lead_a_pattern_to_another_folder(
     schema["files"] = ["<proposal_id>_*.cbf", "<hostile>/*", "<nobody>.h5"]
     name.write_text(yaml.safe_dump(schema, sort_keys=False))
 
-    found = extract_metadata(look_at(path), load_schemas(schemas_folder), catalogue, settings)
+    (found,) = extract_metadata(look_at(path), load_schemas(schemas_folder), catalogue, settings)
 
     assert [Path(other).name for other in found.other_files] == ["443503_1.cbf"]
     reasons = [notice.reason for notice in found.notices if notice.subject == "files"]
@@ -637,7 +642,7 @@ def test_a_section_of_files_that_cannot_be_used_is_noted(
     name = schemas_folder / "small-coda.imsc.yml"
     name.write_text(name.read_text() + "\nfiles: {pattern: x, linked: maybe}\n")
 
-    found = extract_metadata(file, load_schemas(schemas_folder), catalogue, settings)
+    (found,) = extract_metadata(file, load_schemas(schemas_folder), catalogue, settings)
 
     assert found.other_files == ()
     assert [notice.subject for notice in found.notices if notice.subject.startswith("files")]

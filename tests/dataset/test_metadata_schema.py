@@ -48,7 +48,7 @@ def metadata_of(file: Path, schema: Path, folder: Path) -> Entries:
     shutil.copy(schema, folder / "schemas")
     catalogue = RecordedCatalogue({"proposals/443503": PROPOSAL, INSTRUMENTS: [{"id": "odin-1"}]})
     path = str(shutil.copy(file, folder / "raw"))
-    built = build_again(extract_again(path, load_schemas(folder / "schemas"), catalogue, NOWHERE), NOWHERE)
+    (built,) = build_again(extract_again(path, load_schemas(folder / "schemas"), catalogue, NOWHERE), NOWHERE)
     entries: Any = built.dataset["scientificMetadata"]
     assert entries
     return dict(entries)
@@ -224,7 +224,7 @@ def test_a_link_that_is_none_is_left_out_with_a_notice(tmp_path: Path, vespa: Pa
         document["schema"]["link"] = {**link, "value": value}
         (tmp_path / "schemas" / "vespa.imsc.yml").write_text(yaml.safe_dump(document, sort_keys=False))
         schemas = load_schemas(tmp_path / "schemas")
-        return build_again(extract_again(path, schemas, RecordedCatalogue({}), NOWHERE), NOWHERE)
+        return build_again(extract_again(path, schemas, RecordedCatalogue({}), NOWHERE), NOWHERE)[0]
 
     good = built("https://schemas.example.org/<ingestor_metadata_schema_id>.json")
     assert good.dataset["scientificMetadataSchema"] == "https://schemas.example.org/6a1f5d3e-vespa.json"

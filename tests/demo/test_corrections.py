@@ -44,7 +44,7 @@ class Demo:
         settings = self.configuration.settings
         schemas = load_schemas(self.configuration.schemas_directory, "")
         for file in self.files:
-            metadata = ingestion.extract_metadata(look_at(file), schemas, self.client, settings)
+            (metadata,) = ingestion.extract_metadata(look_at(file), schemas, self.client, settings)
             files = ingestion.describe_files(metadata.file, settings)
             built = ingestion.build(metadata, files, settings)
             registration = register(built, self.client, settings.ingestion)
@@ -54,7 +54,7 @@ class Demo:
         """What becomes of each file in ``reingest --update``."""
         schemas = load_schemas(self.configuration.schemas_directory, "")
         reingestion = Reingestion(self.configuration.settings, schemas, self.client)
-        return {str(file): reingestion.updated(str(file)).state for file in self.files}
+        return {str(file): reingestion.updated(str(file))[0].state for file in self.files}
 
     def samples(self) -> list[str]:
         """The samples that the catalogue knows, one of each dataset."""

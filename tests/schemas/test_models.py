@@ -447,3 +447,36 @@ def test_a_title_of_a_preview_with_an_unknown_variable_is_named() -> None:
     (mistake,) = schema.reference_mistakes()
     assert str(mistake) == "preview: uses <nobody>, which is not defined."
     assert mistake.key == "title"
+
+
+# --- Several datasets of one file
+
+
+def test_the_paths_of_an_entry_s_dataset_are_its_own(schema_document: Document) -> None:
+    path = {"source": "NXS", "path": "/<entry>/title", "value_type": "string"}
+    sample = {"query_sample_name": True, "sample_name_path": "/<entry>/sample/name"}
+    document = {**with_variable(schema_document, path), "entries": "*", "sample_attachment": sample}
+    schema = Schema.model_validate(document).for_entry("raw_data_1")
+
+    variable, attachment, preview = schema.variables["it"], schema.sample_attachment, schema.preview
+    assert isinstance(variable, NexusVariable)
+    assert variable.path == "/raw_data_1/title"
+    assert not isinstance(attachment, Unusable)
+    assert attachment.sample_name_path == "/raw_data_1/sample/name"
+    assert not isinstance(preview, Unusable)
+    assert preview.path == "/raw_data_1"
+
+
+def test_the_entry_can_be_used_where_there_is_one(schema_document: Document) -> None:
+    document = with_variable(schema_document, value_variable(value="of <entry>"))
+    assert Schema.model_validate({**document, "entries": "*"}).reference_mistakes() == []
+    (found,) = Schema.model_validate(document).reference_mistakes()
+    assert "<entry>, which is not defined" in found.what
+
+
+def test_an_entry_in_a_path_needs_entries_and_they_need_it(schema_document: Document) -> None:
+    path = {"source": "NXS", "path": "/<entry>/title", "value_type": "string"}
+    (found,) = mistakes(with_variable(schema_document, path))
+    assert found.startswith("variables.it: has <entry> in its path")
+    (found,) = mistakes({**schema_document, "entries": "*"})
+    assert found.startswith("entries: is given, but no path has <entry>")

@@ -35,7 +35,10 @@ PASSWORD = "pa55word-nobody-may-see"
 VARIABLE = "PREVIEW_TEST_PASSWORD"
 PROPOSAL = "443503"
 JOB = "f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
-KEYS = ["file", "schema", "dataset", "origdatablock", "jobs", "difference", "warnings", "errors"]
+KEYS = [
+    "file", "schema", "dataset", "origdatablock", "jobs", "difference", "warnings", "errors", "entry",
+    "others",
+]  # fmt: skip
 LONG_AGO = 3600
 
 INGESTOR = Account(
@@ -185,7 +188,7 @@ def test_what_is_shown_is_what_a_registration_posts(facility: Facility) -> None:
         client = ScicatClient(settings.scicat)
         stack.callback(client.close)
         schemas = load_schemas(configuration.schemas_directory)
-        metadata = ingestion.extract_metadata(look_at(facility.file), schemas, client, settings)
+        (metadata,) = ingestion.extract_metadata(look_at(facility.file), schemas, client, settings)
         files = ingestion.describe_files(metadata.file, settings)
         write_sidecars(files)
         done = register(ingestion.build(metadata, files, settings), client, settings.ingestion)

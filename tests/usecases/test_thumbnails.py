@@ -68,8 +68,8 @@ class Catalogue:
         (self.folder / "one.imsc.yml").write_text(yaml.safe_dump(schema))
 
     def register(self, attacher: ScicatClient | None = None) -> DatasetPreview:
-        metadata = extract_again(str(self.file), load_schemas(self.folder), self.client, self.settings)
-        built = build_again(metadata, self.settings)
+        (metadata,) = extract_again(str(self.file), load_schemas(self.folder), self.client, self.settings)
+        (built,) = build_again([metadata], self.settings)
         registration = register(built, self.client, self.settings.ingestion)
         return attach_preview(metadata, built, registration, attacher or self.client, self.settings)
 
@@ -145,7 +145,7 @@ def test_what_people_attached_is_left_alone_and_does_not_count(catalogue: Catalo
 
     assert catalogue.register().state == "attached"
     catalogue.use_schema(preview={"title": "New"})
-    assert catalogue.reingestion().updated(str(catalogue.file)).state == "updated"
+    assert catalogue.reingestion().updated(str(catalogue.file))[0].state == "updated"
     captions = [found["caption"] for found in catalogue.store.attachments(PID)]
     assert sorted(caption[:10] for caption in captions) == ["New: count", "the sample"]
 
@@ -180,18 +180,18 @@ def test_a_preview_that_fails_is_a_notice(catalogue: Catalogue) -> None:
 def test_reingest_shows_that_the_picture_differs_and_replaces_it(catalogue: Catalogue) -> None:
     catalogue.register()
     (before,) = catalogue.store.attachments(PID)
-    assert catalogue.reingestion().updated(str(catalogue.file)).state == "up to date"
+    assert catalogue.reingestion().updated(str(catalogue.file))[0].state == "up to date"
 
     catalogue.use_schema(preview={"scale": "log", "title": "Counts of the run"})
-    compared = catalogue.reingestion().compared(str(catalogue.file))
+    (compared,) = catalogue.reingestion().compared(str(catalogue.file))
     assert [change.field for change in compared.changes] == ["preview"]
     assert catalogue.store.attachments(PID) == [before]
 
-    assert catalogue.reingestion().updated(str(catalogue.file)).state == "updated"
+    assert catalogue.reingestion().updated(str(catalogue.file))[0].state == "updated"
     (after,) = catalogue.store.attachments(PID)
     assert after["caption"].startswith("Counts of the run")
     assert digest_in(after["thumbnail"]) != digest_in(before["thumbnail"])
-    assert catalogue.reingestion().updated(str(catalogue.file)).state == "up to date"
+    assert catalogue.reingestion().updated(str(catalogue.file))[0].state == "up to date"
 
 
 def test_reingest_attaches_a_picture_that_is_missing(catalogue: Catalogue) -> None:
@@ -199,7 +199,7 @@ def test_reingest_attaches_a_picture_that_is_missing(catalogue: Catalogue) -> No
     catalogue.register()
     catalogue.use_schema()
 
-    assert catalogue.reingestion().updated(str(catalogue.file)).state == "updated"
+    assert catalogue.reingestion().updated(str(catalogue.file))[0].state == "updated"
     assert len(catalogue.store.attachments(PID)) == 1
 
 
@@ -211,10 +211,10 @@ def test_a_picture_that_reingest_may_not_attach_is_a_warning(catalogue: Catalogu
     plain = catalogue.settings.scicat.model_copy(update={"username": "plainuser"})
 
     with closing(ScicatClient(plain)) as nobody_special:
-        metadata = extract_again(
+        (metadata,) = extract_again(
             str(catalogue.file), load_schemas(catalogue.folder), nobody_special, catalogue.settings
         )
-        built = build_again(metadata, catalogue.settings)
+        (built,) = build_again([metadata], catalogue.settings)
         renewed = renew_preview(metadata, built, PID, nobody_special, catalogue.settings)
 
     assert renewed.changes == ()

@@ -85,6 +85,8 @@ def answer(request: bytes, files: Sequence[int]) -> bytes:
                 return Answer(members=tuple(nexus.members())).model_dump_json().encode()
             if questions.asks_for_linked_files:
                 return Answer(linked_files=tuple(nexus.linked_files())).model_dump_json().encode()
+            if questions.asks_for_entries:
+                return Answer(entries=tuple(nexus.entries())).model_dump_json().encode()
             values = b",".join(_answers(nexus, questions.reads))
             lacking = json.dumps(list(nexus.links.lacking)).encode()
             return b'{"values":[' + values + b'],"lacking":' + lacking + b"}"
@@ -296,6 +298,20 @@ class NexusFile:
             names |= dict.fromkeys(names_of_linked_files(found))
         return list(names)
 
+    def entries(self) -> list[str]:
+        """The names of the NXentry groups, by hard links only; each group once, though it has two names.
+
+        Raises
+        ------
+        PermanentError
+            There are more members at the top than anybody can look at.
+        """
+        if len(self._root) > _MOST_MEMBERS:
+            raise _too_many_members()
+        members = _hard_linked_members(self._root, "", seen=set())
+        groups = ((where, found) for where, found in members if isinstance(found, h5py.Group))
+        return [where.removeprefix("/") for where, group in groups if class_of(group) == "NXentry"]
+
     def _hard_linked(self) -> Iterator[tuple[str, h5py.Group | h5py.h5d.DatasetID]]:
         seen = {h5py.h5o.get_info(self._root.id).addr}
         pending: list[tuple[str, h5py.Group | h5py.h5d.DatasetID]] = [("", self._root)]
@@ -305,10 +321,7 @@ class NexusFile:
                 inner = list(_hard_linked_members(found, where, seen))
                 pending += reversed(inner)
                 if len(seen) > _MOST_MEMBERS:
-                    raise PermanentError(
-                        f"The file has more than {_MOST_MEMBERS} groups and datasets.",
-                        remedy="Take a smaller file of the instrument, or one without event data.",
-                    )
+                    raise _too_many_members()
             yield where, found
 
     def _member(self, where: str, found: h5py.Group | h5py.h5d.DatasetID) -> Member:
@@ -498,6 +511,13 @@ class NexusFile:
             return self.links.root(group, file)
         except ValueError as error:
             raise ValueError(f"{group.name}/{_shown(name)} {error}") from error
+
+
+def _too_many_members() -> PermanentError:
+    return PermanentError(
+        f"The file has more than {_MOST_MEMBERS} groups and datasets.",
+        remedy="Take a smaller file of the instrument, or one without event data.",
+    )
 
 
 def check_filters(where: str, properties: h5py.h5p.PropDCID) -> None:

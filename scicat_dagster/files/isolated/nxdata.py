@@ -85,7 +85,9 @@ def plot_of(nexus: NexusFile, path: str) -> Plot:
     ValueError
         It cannot be read.
     """
-    where, found = (path, nexus.follow(nexus.root, path)) if path else _default(nexus)
+    where, found = path, nexus.follow(nexus.root, path or "/")
+    if isinstance(found, h5py.Group) and (not path or class_of(found) == "NXentry"):
+        where, found = _default(nexus, path, found)
     group = found if isinstance(found, h5py.Group) else None
     where, signal = _signal(nexus, where, found)
     signal = _numbers(where, signal)
@@ -112,12 +114,11 @@ def tamed(values: Values) -> Values:
 # Finding
 
 
-def _default(nexus: NexusFile) -> tuple[str, Any]:
-    """The group or dataset to which `default` leads, or else the first NXdata of the first NXentry.
+def _default(nexus: NexusFile, where: str, group: h5py.Group) -> tuple[str, Any]:
+    """The group or dataset to which `default` leads from a group, or else the first NXdata of the NXentry.
 
     Of several NXdata the first that names a signal: others hold what is in another file.
     """
-    group, where = nexus.root, ""
     for _ in range(_MOST_STEPS):
         named = texts_of(group.id, "default")
         name = named[0] if named else _first_data(nexus, group) if where else _first_entry(nexus, group)
@@ -128,7 +129,7 @@ def _default(nexus: NexusFile) -> tuple[str, Any]:
         if not isinstance(child, h5py.Group) or _is_data(child):
             return where, child
         group = child
-    raise NothingToPlotError("The file has no default NXdata.")
+    raise NothingToPlotError(f"{where or 'The file'} has no default NXdata.")
 
 
 def _is_data(group: h5py.Group) -> bool:

@@ -5,6 +5,7 @@ another process. A run is about one file, or about the many of a backfill: ``per
 """
 
 import time
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scicat_dagster.dataset import ingestion
 from scicat_dagster.dataset.build import BuiltDataset
-from scicat_dagster.dataset.ingestion import ExtractedMetadata
+from scicat_dagster.dataset.ingestion import ExtractedMetadata, other_files_of
 from scicat_dagster.dataset.jobs import wanted_jobs
 from scicat_dagster.dataset.samples import Sample
 from scicat_dagster.errors import PermanentError, TransientError, messages_of
@@ -91,7 +92,7 @@ class AnnouncedFile(BaseModel):
 
 
 class Converged(BaseModel):
-    """What the catalogue holds for a file now."""
+    """What the catalogue holds for a dataset now."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -105,14 +106,21 @@ class ReadFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     announced: AnnouncedFile
-    metadata: ExtractedMetadata
+    extracted: tuple[ExtractedMetadata, ...]
+    """Of each dataset that the file is, most often one."""
 
 
 class Prepared(ReadFile):
     """Everything that registering a file needs: one input, because Dagster tells of each."""
 
     files: FileDescription
-    built: BuiltDataset
+    built: tuple[BuiltDataset, ...]
+    """In the order of what was extracted."""
+
+    @property
+    def datasets(self) -> Iterator[tuple[ExtractedMetadata, BuiltDataset]]:
+        """What was extracted for each dataset, and what was built of it."""
+        return zip(self.extracted, self.built, strict=True)
 
 
 @cache
@@ -191,7 +199,7 @@ def extract_metadata(names: Names) -> dg.OpDefinition:
 
         def extract(_: str, found: AnnouncedFile) -> ReadFile:
             makes_samples = facility.settings.ingestion.samples and not found.is_dry_run
-            metadata = ingestion.extract_metadata(
+            extracted = ingestion.extract_metadata(
                 found.file,
                 facility.schemas(),
                 catalogue,
@@ -200,8 +208,14 @@ def extract_metadata(names: Names) -> dg.OpDefinition:
                 # Its run may have failed, or not be over; whoever comes first makes it.
                 make_sample=made if makes_samples else None,
             )
-            notices = (*facility.current.notices(), *metadata.notices)
-            return ReadFile(announced=found, metadata=metadata.model_copy(update={"notices": notices}))
+            notices = facility.current.notices()
+            return ReadFile(
+                announced=found,
+                extracted=tuple(
+                    metadata.model_copy(update={"notices": (*notices, *metadata.notices)})
+                    for metadata in extracted
+                ),
+            )
 
         return each_file(context, PerFile[ReadFile], facility.op_pauses, announced, extract)
 
@@ -225,7 +239,7 @@ def describe_files(names: Names) -> dg.OpDefinition:
         metadata: PerFile[ReadFile],
     ) -> PerFile[FileDescription]:
         facility = facility_in(context, names)
-        others = [Path(other) for read in metadata.made.values() for other in read.metadata.other_files]
+        others = [Path(other) for read in metadata.made.values() for other in other_files_of(read.extracted)]
         if others:
             sizes = [read.announced.file.size for read in metadata.made.values()]
             _allow_time_for(
@@ -233,9 +247,9 @@ def describe_files(names: Names) -> dg.OpDefinition:
             )
 
         def describe(_: str, read: ReadFile) -> FileDescription:
-            announced, other_files = read.announced, read.metadata.other_files
+            announced = read.announced
             description = ingestion.describe_files(
-                announced.file, facility.settings, announced.announcement, other_files
+                announced.file, facility.settings, announced.announcement, other_files_of(read.extracted)
             )
             if not announced.is_dry_run:
                 add_sidecars(description)
@@ -266,20 +280,19 @@ def build_dataset(names: Names) -> dg.OpDefinition:
 
         def build(key: str, read: ReadFile) -> Prepared:
             described = files.made[key]
-            built = ingestion.build(read.metadata, described, facility.settings)
-            return Prepared(announced=read.announced, metadata=read.metadata, files=described, built=built)
+            built = ingestion.build_each(read.extracted, described, facility.settings)
+            return Prepared(announced=read.announced, extracted=read.extracted, files=described, built=built)
 
         complete = PerFile[ReadFile](
             made={key: read for key, read in metadata.made.items() if key in files.made},
             deferred=metadata.deferred | files.deferred,
         )
         prepared = each_file(context, PerFile[Prepared], facility.op_pauses, complete, build)
+        datasets = [dataset for made in prepared.made.values() for dataset in made.datasets]
         tags = {
             FILE_TAG: {Path(key).name for key in prepared.made},
-            INSTRUMENT_TAG: {made.metadata.instrument for made in prepared.made.values()},
-            PROPOSAL_TAG: {
-                str(made.built.dataset.get("proposalId") or "") for made in prepared.made.values()
-            },
+            INSTRUMENT_TAG: {extracted.instrument for extracted, _ in datasets},
+            PROPOSAL_TAG: {str(built.dataset.get("proposalId") or "") for _, built in datasets},
         }
         # Of a batch run only what they have in common.
         common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
@@ -287,9 +300,9 @@ def build_dataset(names: Names) -> dg.OpDefinition:
         context.instance.add_run_tags(
             context.run_id, {name: value for name, value in cleaned.items() if value}
         )
-        for key, made in prepared.made.items():
-            for notice in made.built.notices:
-                context.log.warning("%s: %s: %s", Path(key).name, notice.subject, notice.reason)
+        for _, built in datasets:
+            for notice in built.notices:
+                context.log.warning("%s: %s: %s", Path(built.source).name, notice.subject, notice.reason)
         return prepared
 
     return build_dataset
@@ -317,68 +330,81 @@ def register_dataset(names: Names) -> dg.OpDefinition:
         braked = facility.settings.ingestion.dry_run
         if braked or any(made.announced.is_dry_run for made in prepared.made.values()):
             for key, made in prepared.made.items():
-                context.log_event(would_be_posted(key, made.built, made.metadata, facility))
+                for metadata, built in made.datasets:
+                    context.log_event(would_be_posted(key, built, metadata, facility))
             return
 
-        files = [made.built for made in prepared.made.values()] if is_batch_run(context) else []
+        files = [built for made in prepared.made.values() for built in made.built if is_batch_run(context)]
         new = unregistered(files, facility.catalogue, facility.settings.ingestion)
 
-        def converge(_: str, made: Prepared) -> Converged:
-            converging = register_new if made.built.data_file in new else register
-            registration = converging(
-                made.built,
-                facility.catalogue,
-                facility.settings.ingestion,
-                before_listing=partial(write_sidecars, made.files),
+        def converge(_: str, made: Prepared) -> tuple[Converged, ...]:
+            return tuple(
+                converged(metadata, built, partial(write_sidecars, made.files))
+                for metadata, built in made.datasets
             )
-            wanted = wanted_jobs(made.metadata, made.built, registration.pid)
-            registration = with_jobs(registration, wanted, facility.catalogue)
-            return Converged(registration=registration, preview=attached(made, registration))
 
-        def attached(made: Prepared, registration: Registration) -> DatasetPreview:
+        def converged(
+            metadata: ExtractedMetadata, built: BuiltDataset, before_listing: Callable[[], None]
+        ) -> Converged:
+            converging = register_new if built.data_file in new else register
+            registration = converging(
+                built, facility.catalogue, facility.settings.ingestion, before_listing=before_listing
+            )
+            wanted = wanted_jobs(metadata, built, registration.pid)
+            registration = with_jobs(registration, wanted, facility.catalogue)
+            return Converged(registration=registration, preview=attached(metadata, built, registration))
+
+        def attached(
+            metadata: ExtractedMetadata, built: BuiltDataset, registration: Registration
+        ) -> DatasetPreview:
             try:
-                return attach_preview(
-                    made.metadata, made.built, registration, facility.catalogue, facility.settings
-                )
+                return attach_preview(metadata, built, registration, facility.catalogue, facility.settings)
             except TransientError as error:
                 # Tried again a few times; then a registered file must not fail for want of a picture.
                 if is_batch_run(context) or is_op_retried(context, facility.op_pauses, error):
                     raise
                 return not_attached(error)
 
-        def shown(key: str, converged: Converged) -> Metadata:
-            made, registration = prepared.made[key], converged.registration
+        registered = each_file(
+            context, PerFile[tuple[Converged, ...]], facility.op_pauses, prepared, converge
+        )
+        done = [
+            (key, metadata, built, found)
+            for key, datasets in registered.made.items()
+            for (metadata, built), found in zip(prepared.made[key].datasets, datasets, strict=True)
+        ]
+
+        def shown(key: str, metadata: ExtractedMetadata, built: BuiltDataset, found: Converged) -> Metadata:
+            made = prepared.made[key]
             return dataset_metadata(
-                made.metadata,
+                metadata,
                 made.files,
-                made.built,
-                registration,
-                converged.preview,
-                page=facility.catalogue.dataset_page(registration.pid),
+                built,
+                found.registration,
+                found.preview,
+                page=facility.catalogue.dataset_page(found.registration.pid),
                 configuration=facility.configuration.version,
                 stages=_stages(context, made.announced.announcement),
             )
 
-        registered = each_file(context, PerFile[Converged], facility.op_pauses, prepared, converge)
-        done = [(prepared.made[key].built, found.registration) for key, found in registered.made.items()]
-        pids = {registration.pid: built for built, registration in done}
-        created = {found.pid for _, found in done if found.is_new_as_sent}
-        jobs = {built.data_file: registration.jobs for built, registration in done}
+        pids = {found.registration.pid: built for _, _, built, found in done}
+        created = {found.registration.pid for *_, found in done if found.registration.is_new_as_sent}
+        jobs = {built.source: found.registration.jobs for _, _, built, found in done}
         for evaluation in (*news(facility, context.instance, pids, created), *job_news(jobs, names)):
             context.log_event(evaluation)  # type: ignore[arg-type] # It takes them, its annotation says less.
-        if not is_batch_run(context):
-            key = context.partition_key
-            yield dg.Output(None, metadata=shown(key, registered.made[key]))
+        materializations = [
+            dg.AssetMaterialization(names.key(RAW_DATASET), partition=dataset[0], metadata=shown(*dataset))
+            for dataset in done
+        ]
+        if is_batch_run(context):
+            log_materializations(context, materializations)
+            if registered.deferred:
+                raise failure_of(context, registered.deferred)
             return
-        log_materializations(
-            context,
-            [
-                dg.AssetMaterialization(names.key(RAW_DATASET), partition=key, metadata=shown(key, converged))
-                for key, converged in registered.made.items()
-            ],
-        )
-        if registered.deferred:
-            raise failure_of(context, registered.deferred)
+        # The output of an asset is a materialization, too.
+        *others, last = materializations
+        yield from others
+        yield dg.Output(None, metadata=last.metadata)
 
     return register_dataset
 

@@ -16,7 +16,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice
 from scicat_dagster.orchestration.facility import Facility, facility_in
-from scicat_dagster.orchestration.metadata import jobs_in, notices_table
+from scicat_dagster.orchestration.metadata import entry_in, jobs_in, notices_table
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import PID, RAW_DATASET
@@ -70,15 +70,17 @@ def news(
 def job_news(
     jobs: Mapping[str, Sequence[PostedJob]], names: Names = UNPREFIXED
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """What became of the jobs of the files of a run, by their paths; nothing where no schema has any."""
+    """What became of the jobs of a run's datasets, by their sources; nothing where no schema has any."""
     if any(jobs.values()):
         yield _job_evaluation(jobs, names)
 
 
 def _job_evaluation(jobs: Mapping[str, Sequence[PostedJob]], names: Names) -> dg.AssetCheckEvaluation:
-    posted = [(file, job) for file, those in jobs.items() for job in those]
-    failed = [(file, job) for file, job in posted if job.state not in {"posted", "was there"}]
-    findings = [Notice(subject=f"{Path(file).name}: {job.name}", reason=job.reason) for file, job in failed]
+    posted = [(source, job) for source, those in jobs.items() for job in those]
+    failed = [(source, job) for source, job in posted if job.state not in {"posted", "was there"}]
+    findings = [
+        Notice(subject=f"{Path(source).name}: {job.name}", reason=job.reason) for source, job in failed
+    ]
     return dg.AssetCheckEvaluation(
         asset_key=names.key(RAW_DATASET),
         check_name=JOBS_POSTED,
@@ -164,16 +166,20 @@ def latest_files(names: Names) -> dg.AssetChecksDefinition:
         for record in records:
             materialization = record.asset_materialization
             if materialization is not None and materialization.partition:
-                jobs[materialization.partition] = jobs_in(materialization.metadata)
+                handling, pid = facility.settings.ingestion.file_handling, materialization.metadata[PID].value
+                path = path_of(materialization.partition, handling.data_directory)
+                entry = entry_in(materialization.metadata)
                 try:
-                    handling = facility.settings.ingestion.file_handling
-                    path = path_of(materialization.partition, handling.data_directory)
-                    metadata = extract_again(path, facility.schemas(), facility.catalogue, facility.settings)
-                    built = build_again(metadata, facility.settings)
+                    extracted = extract_again(path, facility.schemas(), facility.catalogue, facility.settings)
+                    built = build_again(extracted, facility.settings)
                 except IngestionError as error:
                     context.log.warning("%s: %s", materialization.partition, error)
-                else:
-                    registered[str(materialization.metadata[PID].value)] = built
+                    jobs[materialization.partition] = jobs_in(materialization.metadata)
+                    continue
+                # None where the schema makes other datasets of the file by now.
+                for dataset in (dataset for dataset in built if dataset.entry == entry):
+                    registered[str(pid)] = dataset
+                    jobs[dataset.source] = jobs_in(materialization.metadata)
         for evaluation in (*evaluations(facility, registered), _job_evaluation(jobs, names)):
             if (
                 dg.AssetCheckKey(evaluation.asset_key, evaluation.check_name)

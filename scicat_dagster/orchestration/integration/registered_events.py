@@ -19,6 +19,7 @@ from scicat_dagster.errors import IngestionError
 from scicat_dagster.notifications.registered import Receiver, RegisteredEvent, receivers
 from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.integration.progress import Progress
+from scicat_dagster.orchestration.metadata import entry_in
 from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import path_of
 from scicat_dagster.orchestration.tags import (
@@ -134,11 +135,12 @@ def _event(record: dg.EventLogRecord, facility: Facility) -> RegisteredEvent | N
     facts = event.metadata
     settings = facility.settings
     return RegisteredEvent(
-        id=f"{record.run_id}/{key}",
+        id="/".join(filter(None, (record.run_id, key, entry_in(facts)))),
         facility=settings.id,
         pid=str(facts[PID].value),
         file=path_of(key, settings.ingestion.file_handling.data_directory),
         partition_key=key,
+        entry=entry_in(facts) or None,
         page=_text(facts, PAGE),
         instrument=_text(facts, INSTRUMENT, unless=NO_INSTRUMENT),
         proposal=_text(facts, PROPOSAL, unless=NO_PROPOSAL),

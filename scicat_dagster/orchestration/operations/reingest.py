@@ -77,8 +77,10 @@ def reingest(names: Names) -> dg.OpDefinition:
                 if not isinstance(entry, str):
                     left_out.append(entry)
                 elif not config.only_schema or reingestion.is_for(entry, config.only_schema):
-                    done.append(work(entry))
-                    _show(context, facility, done[-1])
+                    datasets = work(entry)
+                    done.extend(datasets)
+                    for dataset in datasets:
+                        _show(context, facility, dataset)
         summary = _summary(done, left_out)
         unlooked = [place for place in left_out if isinstance(place, Unreadable)]
         failed = [file for file in done if file.state == "failed"]

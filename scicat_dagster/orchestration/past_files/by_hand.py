@@ -7,19 +7,21 @@ one, by the same limit that it has for all runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.errors import Notice, Problem
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.failures.failed_files import INTERRUPTION, problem_of_run
 from scicat_dagster.orchestration.ingest.jobs import config_of
 from scicat_dagster.orchestration.ingest.ops import Prepared
 from scicat_dagster.orchestration.ingest.per_file import PerFile
+from scicat_dagster.orchestration.metadata import entry_in
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import NEXUS_FILES
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, files_with_unfinished_runs
@@ -39,7 +41,8 @@ Result = Literal["registered", "dry run", "failed", "refused"]
 
 
 class IngestedFile(BaseModel):
-    """What became of one file; facilities script its JSON, so its keys stay as they are.
+    """What became of one file, or of one dataset of it; facilities script its JSON, so its keys stay as they
+    are.
 
     ``dataset`` and ``origdatablock`` are the bodies that were posted, or would be.
     """
@@ -47,6 +50,8 @@ class IngestedFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file: str
+    entry: str = ""
+    """The name of the NXentry that the dataset is of, where the file is several datasets."""
     result: Result
     run_id: str | None = None
     pid: str | None = None
@@ -67,7 +72,8 @@ class IngestedFile(BaseModel):
 
     def as_text(self) -> str:
         """The same for a person."""
-        lines = [f"{'unchanged' if self.is_new is False else self.result:<10}  {self.file}"]
+        entry = f" ({self.entry})" if self.entry else ""
+        lines = [f"{'unchanged' if self.is_new is False else self.result:<10}  {self.file}{entry}"]
         lines += [f"            {line}" for line in (self.pid, self.page) if line]
         if self.is_new is False:
             lines.append(f"            {_UNCHANGED}")
@@ -107,8 +113,10 @@ def register_now(
     tags: Mapping[str, str],
     watch: Callable[[dg.EventLogEntry], None],
     names: Names = UNPREFIXED,
-) -> IngestedFile:
-    """Register a file by a run in this process, and say what became of it, whatever may be wrong with it.
+) -> Sequence[IngestedFile]:
+    """Register a file by a run in this process, and say what became of each dataset of it, or of the file.
+
+    It is said whatever may be wrong with the file.
 
     ``tags`` are added to the run; ``watch`` is called with each event while the run is at work.
 
@@ -119,7 +127,8 @@ def register_now(
     """
     if order.key in files_with_unfinished_runs(instance, AT_WORK, names):
         what = f"Another run is at work on {order.key}."
-        return refused(order.file, what, "Wait for its end; if it hangs, terminate it in Dagster under Runs.")
+        remedy = "Wait for its end; if it hangs, terminate it in Dagster under Runs."
+        return (refused(order.file, what, remedy),)
     instance.add_dynamic_partitions(names.name(NEXUS_FILES), [order.key])
     instance.add_event_listener(run_id, watch)
     announcement = order.announcement.model_dump_json() if order.announcement else ""
@@ -146,20 +155,30 @@ def _is_interrupted(done: dg.ExecuteInProcessResult) -> bool:
 
 def _ingested(
     order: Order, instance: dg.DagsterInstance, done: dg.ExecuteInProcessResult, names: Names
-) -> IngestedFile:
+) -> Sequence[IngestedFile]:
+    shown = IngestedFile(file=order.file, result="failed", run_id=done.run_id)
     prepared = _prepared(order, done, names)
-    shown = IngestedFile(
-        file=order.file,
-        result="failed",
-        run_id=done.run_id,
-        dataset=prepared.built.dataset if prepared else None,
-        origdatablock=prepared.built.origdatablock if prepared else None,
-        warnings=prepared.built.notices if prepared else (),
-    )
+    datasets = [_posted(shown, built) for built in prepared.built] if prepared else [shown]
     if not done.success:
-        return shown.model_copy(update={"problem": problem_of_run(instance, done.run_id, order.key)})
-    metadata = _registration(done, names)
-    if not metadata:
+        problem = problem_of_run(instance, done.run_id, order.key)
+        return [dataset.model_copy(update={"problem": problem}) for dataset in datasets]
+    registered = {entry_in(metadata): metadata for metadata in _registrations(done, names)}
+    return [_registered(dataset, registered.get(dataset.entry)) for dataset in datasets]
+
+
+def _posted(shown: IngestedFile, built: BuiltDataset) -> IngestedFile:
+    return shown.model_copy(
+        update={
+            "entry": built.entry,
+            "dataset": built.dataset,
+            "origdatablock": built.origdatablock,
+            "warnings": built.notices,
+        }
+    )
+
+
+def _registered(shown: IngestedFile, metadata: Mapping[str, dg.MetadataValue] | None) -> IngestedFile:
+    if metadata is None:
         return shown.model_copy(update={"result": "dry run"})
     named = {
         "pid": str(metadata[PID].value), "page": str(metadata[PAGE].value), "is_new": metadata[IS_NEW].value
@@ -176,9 +195,8 @@ def _prepared(order: Order, done: dg.ExecuteInProcessResult, names: Names) -> Pr
     return prepared.made.get(order.key)
 
 
-def _registration(done: dg.ExecuteInProcessResult, names: Names) -> Mapping[str, dg.MetadataValue]:
-    """The metadata of the file's materialization; empty where there is none."""
+def _registrations(done: dg.ExecuteInProcessResult, names: Names) -> Iterator[Mapping[str, dg.MetadataValue]]:
+    """The metadata of the file's materializations, one for each dataset."""
     for event in done.all_events:
         if event.is_step_materialization and event.asset_key == names.key(RAW_DATASET):
-            return event.step_materialization_data.materialization.metadata
-    return {}
+            yield event.step_materialization_data.materialization.metadata

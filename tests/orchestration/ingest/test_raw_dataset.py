@@ -440,7 +440,9 @@ def test_sums_that_are_not_those_of_the_blocks_are_a_finding_and_reingest_correc
     (row,) = found.metadata["findings"].value.records  # type: ignore[union-attr]
     assert "reingest" in str(row.data["why"])
 
-    updated = Reingestion(facility.settings, facility.schemas(), facility.catalogue).updated(str(small.file))
+    (updated,) = Reingestion(facility.settings, facility.schemas(), facility.catalogue).updated(
+        str(small.file)
+    )
     assert (updated.state, small.store.datasets()[0]["size"]) == ("updated", size)
     facility.close()
 

@@ -105,6 +105,7 @@ def test_a_registered_file_is_an_event_with_the_facts_of_its_materialization(
         "pid": facts["pid"],
         "file": str(small.file),
         "partition_key": small.key(),
+        "entry": None,
         "page": facts["SciCat"],
         "instrument": facts["instrument"],
         "proposal": "443503",

@@ -318,7 +318,7 @@ def test_reingest_attaches_a_sample_that_came_later(small: SmallFacility) -> Non
     make(small)
     facility = small.facility(samples=True)
 
-    found = Reingestion(facility.settings, facility.schemas(), facility.catalogue).updated(str(small.file))
+    (found,) = Reingestion(facility.settings, facility.schemas(), facility.catalogue).updated(str(small.file))
 
     assert "sampleId" in [change.field for change in found.changes]
     assert sample_ids(small) == [samples(small)[0]["sampleId"]]

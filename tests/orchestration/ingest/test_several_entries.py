@@ -1,0 +1,233 @@
+"""A file with several NXentry, of which its schema makes a dataset each."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from scicat_dagster.cli import main
+from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, create_app, demo_accounts
+from scicat_dagster.demo.catalogue.accounts import Accounts
+from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults
+from scicat_dagster.orchestration.tags import ENTRY, PID, RAW_DATASET
+from scicat_dagster.usecases.reingest import Reingestion
+from tests.several_entries import ENTRIES, entry_schema, write_entries, write_schema
+from tests.small_facility import SmallFacility
+
+
+@pytest.fixture
+def several(small: SmallFacility) -> SmallFacility:
+    write_schema(small, entry_schema())
+    write_entries(small.file)
+    return small
+
+
+def registered(small: SmallFacility) -> dict[str, float]:
+    """The temperatures of the datasets by their names; each lists the file exactly once."""
+    datasets = small.store.datasets()
+    for dataset in datasets:
+        (block,) = small.store.origdatablocks(str(dataset["pid"]))
+        (first, *_) = block["dataFileList"]
+        assert first["path"] == small.file.name
+    return {
+        dataset["datasetName"]: dataset["scientificMetadata"]["temperature"]["value"] for dataset in datasets
+    }
+
+
+LONG_AGO = "2020-01-01T00:00:00.000Z"
+
+EXPECTED = {f"Measurement {number} ({name})": 10.0 * number for number, name in enumerate(ENTRIES)}
+
+
+def command(small: SmallFacility, *arguments: str) -> Result:
+    small.facility()
+    return CliRunner(env={"DAGSTER_HOME": ""}).invoke(
+        main, [*arguments, "--config", str(small.directory / "config.yml")]
+    )
+
+
+def validated(small: SmallFacility) -> list[dict[str, Any]]:
+    """What ``validate`` says of the datasets of the file."""
+    small.facility()
+    config = str(small.directory / "config.yml")
+    arguments = ["validate", config, "--against", str(small.file), "--json"]
+    shown = json.loads(CliRunner(env={"DAGSTER_HOME": ""}).invoke(main, arguments).stdout)
+    return list(shown["files"])
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    event = next(event for event in result.all_events if event.is_step_failure)
+    said = event.step_failure_data.user_failure_data
+    assert said is not None
+    return str(said.description)
+
+
+def test_each_entry_becomes_a_dataset_with_its_own_values(several: SmallFacility) -> None:
+    assert several.ingest(several.facility()).success
+    assert registered(several) == EXPECTED
+    assert len({dataset["pid"] for dataset in several.store.datasets()}) == len(ENTRIES)
+
+
+def test_each_dataset_has_its_own_preview(several: SmallFacility) -> None:
+    several.ingest(several.facility())
+
+    pictures = [
+        attachment["thumbnail"]
+        for dataset in several.store.datasets()
+        for attachment in several.store.attachments(str(dataset["pid"]))
+    ]
+    assert len(set(pictures)) == len(ENTRIES)
+
+
+def test_each_dataset_has_a_materialization_of_the_file_s_partition(several: SmallFacility) -> None:
+    several.ingest(several.facility())
+
+    records = several.instance.fetch_materializations(RAW_DATASET, limit=10).records
+    shown = [record.asset_materialization for record in records]
+    assert {record.partition_key for record in records} == {several.key()}
+    assert {one.metadata[ENTRY].value for one in shown if one} == set(ENTRIES)
+    pids = {one.metadata[PID].value for one in shown if one}
+    assert pids == {dataset["pid"] for dataset in several.store.datasets()}
+
+
+def test_a_second_run_registers_nothing_twice(several: SmallFacility) -> None:
+    several.ingest(several.facility())
+    before = several.store.datasets()
+
+    assert several.ingest(several.facility()).success
+    assert several.store.datasets() == before
+
+
+class NoMorePosts:
+    """A plan in which no further dataset is created after some."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def fault(self, call: Call) -> FaultKind | None:
+        if (call.method, call.path) != ("POST", "datasets"):
+            return None
+        self.left -= 1
+        return FaultKind.INTERNAL_ERROR if self.left < 0 else None
+
+
+def let_requests_end(small: SmallFacility) -> None:
+    """Let everything be so old that no request about it can be under way any more."""
+    for dataset in small.store.datasets():
+        small.store.change_dataset(dataset["pid"], lambda found: {**found, "createdAt": LONG_AGO})
+
+
+@pytest.mark.parametrize("posts", range(len(ENTRIES)))
+def test_where_a_run_ends_in_between_the_next_one_registers_what_is_missing(
+    several: SmallFacility, posts: int
+) -> None:
+    accounts, store, good = Accounts(demo_accounts()), several.store, several.server
+    with (
+        Faults(create_app(store, accounts, Dialect.V4X), NoMorePosts(posts), store) as faults,
+        CatalogueServer(store, accounts, app=faults) as several.server,
+    ):
+        several.ingest(several.facility(previews=False))
+        assert store.count_datasets() == posts
+    several.server = good
+    let_requests_end(several)
+
+    assert several.ingest(several.facility(previews=False)).success
+    assert registered(several) == EXPECTED
+
+
+def test_several_files_of_a_backfill(several: SmallFacility) -> None:
+    other = write_entries(several.file.with_name("other.hdf"), ("raw_data_7",))
+
+    assert several.ingest_range(several.facility(), [several.file, other]).success
+    assert several.store.count_datasets() == len(ENTRIES) + 1
+
+
+def test_datasets_with_the_same_pid_are_refused_before_anything_is_written(several: SmallFacility) -> None:
+    schema = entry_schema()
+    schema["schema"]["pid"] = {
+        "field_type": "high_level", "machine_name": "pid", "value": "mine", "type": "string",
+    }  # fmt: skip
+    write_schema(several, schema)
+
+    result = several.ingest(several.facility())
+
+    assert "get the same pid" in failure_of(result)
+    assert several.store.count_datasets() == 0
+    assert [file["registrable"] for file in validated(several)] == [False] * len(ENTRIES)
+
+
+def test_a_file_without_such_an_entry_is_refused_with_those_that_it_has(several: SmallFacility) -> None:
+    write_entries(several.file, ("entry", "strange name"))
+
+    result = several.ingest(several.facility())
+
+    event = next(event for event in result.all_events if event.is_step_failure)
+    said = event.step_failure_data.user_failure_data
+    assert said is not None
+    assert "called raw_data_*" in str(said.description)
+    assert said.metadata["NXentry groups in the file"].value == "entry, strange name"
+
+
+def test_where_the_server_makes_the_pids_it_is_refused(several: SmallFacility) -> None:
+    facility = several.facility()
+    text = (several.directory / "config.yml").read_text()
+    (several.directory / "config.yml").write_text(text + "dataset: {allow_dataset_pid: false}\n")
+    del facility
+
+    shown = CliRunner(env={"DAGSTER_HOME": ""}).invoke(
+        main, ["preview", str(several.file), "--config", str(several.directory / "config.yml"), "--json"]
+    )
+
+    (error,) = json.loads(shown.stdout)["errors"]
+    assert "allow_dataset_pid" in error["remedy"]
+
+
+def test_reingest_changes_each_dataset(several: SmallFacility) -> None:
+    several.ingest(several.facility())
+    schema = entry_schema()
+    schema["schema"]["temperature"]["unit"] = "°C"
+    write_schema(several, schema)
+    facility = several.facility()
+
+    with closing(facility):
+        reingestion = Reingestion(facility.settings, facility.schemas(), facility.catalogue)
+        done = reingestion.updated(str(several.file))
+
+    assert {(dataset.entry, dataset.state) for dataset in done} == {(name, "updated") for name in ENTRIES}
+    units = {dataset["scientificMetadata"]["temperature"]["unit"] for dataset in several.store.datasets()}
+    assert units == {"°C"}
+
+
+def test_the_commands_show_each_dataset(several: SmallFacility) -> None:
+    preview = json.loads(command(several, "preview", str(several.file), "--json").stdout)
+    shown = [preview, *preview["others"]]
+    assert {one["dataset"]["datasetName"] for one in shown} == EXPECTED.keys()
+    assert {one["entry"] for one in shown} == set(ENTRIES)
+
+    assert {(file["entry"], file["registrable"]) for file in validated(several)} == {
+        (name, True) for name in ENTRIES
+    }
+
+    ingested = command(several, "ingest", str(several.file), "--json")
+    files = json.loads(ingested.stdout)["files"]
+    assert {(file["entry"], file["result"]) for file in files} == {(name, "registered") for name in ENTRIES}
+    assert {file["pid"] for file in files} == {dataset["pid"] for dataset in several.store.datasets()}
+
+
+def test_expected_datasets_are_by_entry(several: SmallFacility) -> None:
+    place, schemas = str(several.file.parent), str(several.schema.parent)
+    run = CliRunner(env={"DAGSTER_HOME": ""})
+    assert run.invoke(main, ["schema", "test", place, "--schemas", schemas, "--update"]).exit_code == 0
+    assert run.invoke(main, ["schema", "test", place, "--schemas", schemas]).exit_code == 0
+    write_entries(several.file, (*ENTRIES[:2], "raw_data_3"))
+
+    found = run.invoke(main, ["schema", "test", place, "--schemas", schemas])
+
+    assert found.exit_code == 1
+    assert "raw_data_3.datasetName" in found.output
+    assert "raw_data_10.datasetName" in found.output
