@@ -55,7 +55,8 @@ def demo(
 
     One more file than --files fails on purpose, because no schema is for its instrument; `scicat-dagster
     failures` says what to do. One more run starts and never ends; the check of the asset `run_starts` names
-    it after some two minutes. Neither is so with --exit-when-done. Ctrl-C ends all of it.
+    it after some two minutes. One more dataset, a tomography, has several files. None of that is so with
+    --exit-when-done. Ctrl-C ends all of it.
     """
     from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
 

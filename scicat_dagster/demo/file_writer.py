@@ -23,7 +23,7 @@ from streaming_data_types import serialise_answ, serialise_pl72, serialise_wrdn,
 from streaming_data_types.action_response_answ import ActionOutcome, ActionType
 
 from scicat_dagster.demo.measurement import PlannedFile, next_attempt, plan_file
-from scicat_dagster.demo.nexus import write_beginning, write_end
+from scicat_dagster.demo.nexus import link_frames, write_beginning, write_end, write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -247,6 +247,8 @@ def write_and_announce(
 ) -> Path:
     """Write one file, announce it while it is still open, complete it, and make it read-only.
 
+    The frames of a tomography are written before, into files of their own.
+
     As long as it is measured anybody may read it: the file is in HDF5's mode for one writer and many readers.
 
     Parameters
@@ -277,8 +279,14 @@ def write_and_announce(
     """
     path = plan.path(data_directory)
     path.parent.mkdir(parents=True, exist_ok=True)
+    frames = plan.frame_paths(data_directory)
+    for frame, angle in zip(frames, plan.rotation_angles, strict=True):
+        with h5py.File(frame, "x") as file:
+            write_frame(file, plan, angle)
+        frame.chmod(READ_ONLY)
     _measure(path, plan, while_measuring)
     with h5py.File(path, "r+", libver="latest") as file:
+        link_frames(file, plan, (frame.name for frame in frames))
         announcer.send(
             plan.proposal.instrument.topic, MessageKind.WRITTEN, written_message(plan, path), key=plan.job_id
         )

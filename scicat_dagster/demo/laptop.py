@@ -40,7 +40,13 @@ from scicat_dagster.demo.file_writer import (
     write_past_file,
     write_unended,
 )
-from scicat_dagster.demo.measurement import never_ended, of_new_instrument, plan_file, year_before
+from scicat_dagster.demo.measurement import (
+    never_ended,
+    of_new_instrument,
+    plan_file,
+    tomography,
+    year_before,
+)
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
     PARTITION_TAG,
@@ -138,6 +144,11 @@ class Laptop:
     def write_failing(self) -> Path:
         """Write and announce the file that fails on purpose, because no schema is for its instrument."""
         plan = of_new_instrument(plan_file(SEED, 0))
+        return write_and_announce(plan, self.data_directory, Announcer(self.broker.bootstrap_servers))
+
+    def write_tomography(self) -> Path:
+        """Write and announce the dataset of several files."""
+        plan = tomography(plan_file(SEED, 0))
         return write_and_announce(plan, self.data_directory, Announcer(self.broker.bootstrap_servers))
 
     def write_unended(self) -> Path:
@@ -288,12 +299,13 @@ def run_with_pages(
 ) -> None:
     """Write files in the background and say how far Dagster is, until Dagster or the user ends it.
 
-    One more file fails on purpose, and one more run never ends; with ``outage_seconds`` SciCat is away for so
-    long in between.
+    One more file fails on purpose, one more run never ends, and one more dataset has several files; with
+    ``outage_seconds`` SciCat is away for so long in between.
     """
     stop = threading.Event()
     laptop.write_failing()
     laptop.write_unended()
+    laptop.write_tomography()
     writer = threading.Thread(target=laptop.write, args=(files, pause_seconds, stop), daemon=True)
     writer.start()
     if outage_seconds:

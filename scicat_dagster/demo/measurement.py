@@ -51,13 +51,26 @@ class PlannedFile:
     source_power_megawatt: float
     event_count: int
     """Number of detector events; 8 bytes each before compression."""
+    rotation_angles: tuple[float, ...] = ()
+    """Of a tomography, in degrees: each angle's frame is in a file of its own."""
 
     def path(self, data_directory: Path) -> Path:
-        """Where it goes: ``<data_directory>/<instrument>/<year>/<proposal>/raw/<proposal>_<run>.hdf``."""
+        """Where it goes: ``<data_directory>/<instrument>/<year>/<proposal>/raw/<proposal>_<run>.hdf``.
+
+        That of a tomography ends in ``_master.hdf``.
+        """
         proposal = self.proposal
         folder = data_directory / proposal.instrument.directory / str(self.start_time.year)
-        name = f"{proposal.proposal_id}_{self.run_number}.hdf"
+        name = f"{proposal.proposal_id}_{self.run_number}{'_master' if self.rotation_angles else ''}.hdf"
         return folder / proposal.proposal_id / "raw" / name
+
+    def frame_paths(self, data_directory: Path) -> tuple[Path, ...]:
+        """Where the frames of a tomography go, beside its master file."""
+        master = self.path(data_directory)
+        return tuple(
+            master.with_name(f"{master.stem.removesuffix('_master')}_frames_{number}.hdf")
+            for number, _ in enumerate(self.rotation_angles, start=1)
+        )
 
 
 def plan_file(seed: int, index: int) -> PlannedFile:
@@ -126,6 +139,16 @@ def never_ended(plan: PlannedFile) -> PlannedFile:
         plan,
         run_number=plan.run_number + 7,
         job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "never ended")),
+    )
+
+
+def tomography(plan: PlannedFile) -> PlannedFile:
+    """A tomography of the same sample, under a run number of its own."""
+    return replace(
+        plan,
+        run_number=plan.run_number + 3,
+        job_id=str(uuid.uuid5(uuid.UUID(plan.job_id), "tomography")),
+        rotation_angles=(0.0, 60.0, 120.0),
     )
 
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from scicat_dagster.demo.measurement import PlannedFile
@@ -49,6 +50,21 @@ def write_beginning(file: h5py.File, plan: PlannedFile) -> None:
     _write_instrument(entry, plan)
 
 
+def write_frame(file: h5py.File, plan: PlannedFile, angle: float) -> None:
+    """Write one frame of a tomography, which its master file links to."""
+    frames = _group(file, "frames", "NXdata")
+    frames.attrs["signal"] = "counts"
+    _quantity(frames, "counts", _picture(plan, angle), "counts")
+    _quantity(frames, "rotation_angle", angle, "deg")
+
+
+def link_frames(file: h5py.File, plan: PlannedFile, names: Iterable[str]) -> None:
+    """Link the frames, by the names of their files."""
+    detector = file["entry/instrument"][plan.proposal.instrument.detector]
+    for number, name in enumerate(names, start=1):
+        detector[f"frames_{number}"] = h5py.ExternalLink(name, "/frames")
+
+
 def write_end(file: h5py.File, plan: PlannedFile) -> None:
     """Add what a file writer writes last: end time, monitor, and the log of the sample's temperature."""
     entry = file["entry"]
@@ -69,17 +85,22 @@ def _write_default_plot(entry: h5py.Group, plan: PlannedFile) -> None:
     entry.attrs["default"] = "histogram"
     data = _group(entry, "histogram", "NXdata")
     data.attrs["signal"] = "counts"
-    noise = _noise(plan)
     if plan.index % 2:
-        down, across = np.mgrid[-1:1:64j, -1:1:96j]
-        ring = np.exp(-(((np.hypot(down, across) - 0.55) / 0.08) ** 2))
-        expected = plan.event_count / 600 * (0.05 + ring)
+        counts = _picture(plan)
     else:
         data.attrs["axes"] = ["time_of_flight"]
         edges = np.linspace(0, 1000 / _PULSES_PER_SECOND, 201)
         _quantity(data, "time_of_flight", edges, "ms")
         expected = plan.event_count / 40 * np.exp(-(((edges[1:] - 25) / 9) ** 2)) + 4
-    _quantity(data, "counts", noise.poisson(expected).astype(np.int32), "counts")
+        counts = _noise(plan).poisson(expected).astype(np.int32)
+    _quantity(data, "counts", counts, "counts")
+
+
+def _picture(plan: PlannedFile, angle: float = 0.0) -> Any:
+    """What the detector sees: a ring, which turns with the sample."""
+    down, across = np.mgrid[-1:1:64j, -1:1:96j]
+    ring = np.exp(-(((np.hypot(down, across * (1 + 0.5 * np.sin(np.radians(angle)))) - 0.55) / 0.08) ** 2))
+    return _noise(plan).poisson(plan.event_count / 600 * (0.05 + ring)).astype(np.int32)
 
 
 def _write_instrument(entry: h5py.Group, plan: PlannedFile) -> None:

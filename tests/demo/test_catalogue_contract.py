@@ -1009,6 +1009,21 @@ def test_the_page_of_a_dataset_shows_its_fields_metadata_and_files(backend: Back
             assert shown in page.text
 
 
+def test_the_page_of_a_dataset_shows_its_techniques_and_jobs(backend: Backend) -> None:
+    techniques = [{"pid": "PaNET01129", "name": "tomography"}]
+    backend.post("ingestor", "datasets", dataset_body(MAIN_PID, techniques=techniques))
+    params = {"datasetList": [{"pid": MAIN_PID, "files": []}], "years": 3}
+    backend.store.insert_job({"_id": "1", "type": "embargo_period", "jobParams": params})
+    other = {**params, "datasetList": [{"pid": "another", "files": []}]}
+    backend.store.insert_job({"_id": "2", "type": "archive", "jobParams": other})
+
+    page = requests.get(f"{backend.server.url}/{dataset_path(MAIN_PID)}", timeout=TIMEOUT).text
+
+    assert "tomography (PaNET01129)" in page
+    assert "embargo_period" in page
+    assert "archive" not in page.partition("<h2>Jobs</h2>")[2].partition("<h2>")[0]
+
+
 def test_pages_escape_what_comes_from_documents(backend: Backend) -> None:
     hostile = "<script>alert('x')</script>\"&"
     pid = f"20.500.12269/{hostile}"

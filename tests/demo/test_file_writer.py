@@ -18,6 +18,7 @@ from streaming_data_types import deserialise_answ, deserialise_pl72, deserialise
 
 from scicat_dagster.config.loading import load_configuration
 from scicat_dagster.config.models import Settings
+from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.dataset.samples import Sample
 from scicat_dagster.demo.broker import LoopbackBroker, Request
 from scicat_dagster.demo.facility import CONFIG_FILE, SCHEMAS_DIRECTORY
@@ -34,7 +35,7 @@ from scicat_dagster.demo.file_writer import (
     write_unended,
     written_message,
 )
-from scicat_dagster.demo.measurement import never_ended, next_attempt, year_before
+from scicat_dagster.demo.measurement import never_ended, next_attempt, tomography, year_before
 from scicat_dagster.demo.people import (
     INSTRUMENTS,
     PROPOSALS,
@@ -44,6 +45,7 @@ from scicat_dagster.demo.people import (
     scicat_proposal,
 )
 from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.usecases.expected_datasets import RecordedCatalogue
 from scicat_dagster.usecases.samples import sample_of_run
 from tests.brokers import Record, read_topic
 
@@ -146,6 +148,25 @@ def test_a_run_that_never_ends_is_announced_and_leaves_its_file(
     assert announcer.sent == {MessageKind.RUN_START: 1}
     assert opens_elsewhere(path)
     assert plan.path(tmp_path) != plan_file(SEED, 0).path(tmp_path)
+
+
+def test_a_tomography_is_a_dataset_of_several_files(tmp_path: Path, announcer: Announcer) -> None:
+    plan = tomography(plan_file(SEED, 0))
+    environment = {"SCICAT_DEMO_DATA_DIRECTORY": str(tmp_path), "SCICAT_DEMO_PASSWORD": "pwd"}
+    settings = load_configuration(CONFIG_FILE, environment).settings
+    proposal = scicat_proposal(plan.proposal)
+    catalogue = RecordedCatalogue({f"proposals/{plan.proposal.proposal_id}": proposal})
+
+    path = write_and_announce(plan, tmp_path, announcer)
+
+    extracted = extract_again(str(path), load_schemas(SCHEMAS_DIRECTORY), catalogue, settings)
+    (built,) = build_again(extracted, settings)
+    listed: Any = built.origdatablock["dataFileList"]
+    frames = plan.frame_paths(tmp_path)
+    assert {f"raw/{frame.name}" for frame in (path, *frames)} <= {file["path"] for file in listed}
+    entries: Any = built.dataset["scientificMetadata"]
+    assert entries["rotation_angles"]["value"] == list(plan.rotation_angles)
+    assert built.notices == ()
 
 
 def test_the_message_is_on_the_topic_before_the_file_is_complete(
@@ -421,7 +442,7 @@ def test_the_configuration_reads_the_topics_of_the_instruments(tmp_path: Path) -
 def test_each_file_belongs_to_the_schema_of_its_instrument(tmp_path: Path) -> None:
     schemas = load_schemas(SCHEMAS_DIRECTORY)
 
-    assert [file.mistakes for file in schemas.files] == [()] * len(INSTRUMENTS)
+    assert [file.located_mistakes() for file in schemas.files] == [[]] * (len(INSTRUMENTS) + 1)
     for index in range(6):
         plan = plan_file(SEED, index)
         chosen = schemas.select(str(plan.path(tmp_path)))

@@ -139,7 +139,7 @@ def test_the_demo_facilitys_own_configuration_has_no_mistake(tmp_path: Path) -> 
 
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].startswith("0 mistakes, ")
-    assert "3 schemas" in result.stdout
+    assert "4 schemas" in result.stdout
     assert PASSWORD not in result.output
 
 

@@ -17,11 +17,14 @@ from starlette.routing import BaseRoute, Route
 
 from scicat_dagster.demo.catalogue.content.answers import JsonObject
 from scicat_dagster.demo.catalogue.store import Store
+from scicat_dagster.wording import numbered
 
 _PAGE_LENGTH = 25
 _REFRESH_SECONDS = 5
 _MOST_FILES = 1000
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_NAMED = {"pid", "name"}
+"""The keys of a technique."""
 _SHOWN_APART = frozenset({"scientificMetadata"})
 _SHOWN_FIRST = (
     "pid",
@@ -45,6 +48,7 @@ _SHOWN_FIRST = (
     "ownerGroup",
     "accessGroups",
     "keywords",
+    "techniques",
 )
 
 _STYLE = """
@@ -172,11 +176,15 @@ def _dataset_page(store: Store, pid: str) -> Response:
         _alarm(document, store.poisoned()),
         _html("<h2>Dataset</h2>{}", _fields(document, [name for name in _SHOWN_FIRST if name in document])),
         _html("<h2>Scientific metadata</h2>{}", _metadata(document.get("scientificMetadata") or {})),
-        _html("<h2>Files ({} in {} blocks)</h2>{}", len(files), len(blocks), _files(files)),
+        _html(
+            "<h2>Files: {} in {}</h2>{}", len(files), numbered(len(blocks), "origdatablock"), _files(files)
+        ),
     ]
     if attachments := store.attachments(pid):
         rows = [(_picture(one), one.get("caption"), _when(one.get("updatedAt"))) for one in attachments]
         parts.append(_html("<h2>Attachments</h2>{}", _table(("Picture", "Caption", "Changed"), rows)))
+    if jobs := [job for job in store.jobs() if pid in json.dumps(job)]:
+        parts.append(_html("<h2>Jobs</h2>{}", _jobs(jobs)))
     rest = [name for name in document if name not in _SHOWN_FIRST and name not in _SHOWN_APART]
     parts.append(_html("<h2>Further fields</h2>{}", _fields(document, rest)))
     return _page(str(document.get("datasetName")), _joined(parts))
@@ -203,6 +211,14 @@ def _metadata(metadata: JsonObject) -> _Safe:
         else:
             rows.append((name, _value(entry), "", ""))
     return _table(("Name", "Value", "Unit", "Type"), rows) if rows else _html("<p class=soft>None.</p>")
+
+
+def _jobs(jobs: Iterable[JsonObject]) -> _Safe:
+    rows = [
+        (job.get("type"), job.get("statusCode"), _value(job.get("jobParams")), _when(job.get("createdAt")))
+        for job in jobs
+    ]
+    return _table(("Type", "Status", "Parameters", "Created"), rows)
 
 
 def _files(files: Sequence[tuple[JsonObject, JsonObject]]) -> _Safe:
@@ -281,6 +297,10 @@ def _value(value: Any) -> _Safe | str:
         return json.dumps(value)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
+    if isinstance(value, list) and all(
+        isinstance(item, dict) and item.keys() - {"_id"} == _NAMED for item in value
+    ):
+        return ", ".join(f"{item['name']} ({item['pid']})" for item in value)
     return _html("<code>{}</code>", json.dumps(value, ensure_ascii=False))
 
 
