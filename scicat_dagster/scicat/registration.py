@@ -31,6 +31,7 @@ from scicat_dagster.scicat.models import (
     PostedJob,
     RegisteredDataset,
 )
+from scicat_dagster.scicat.session import LoginRenewedError
 
 LARGEST_BLOCK_BYTES = LARGEST_BODY_BYTES // 2
 """Larger file lists are split. MongoDB takes 16 MiB at most, too, and a list is larger there than as JSON."""
@@ -83,10 +84,20 @@ def register(
         The server could not answer, or another registration of this file seems to be under way. Calling
         again converges.
     """
-    existing = _registered_before(built, client, settings)
-    if existing is None:
-        return register_new(built, client, settings, before_listing=before_listing, most_bytes=most_bytes)
-    return _complete(built, existing, client, before_listing, most_bytes)
+
+    def converged(candidates: Sequence[DatasetRecord]) -> Registration:
+        existing = _registered_before(built, candidates, client, settings)
+        if existing is None:
+            return register_new(built, client, settings, before_listing=before_listing, most_bytes=most_bytes)
+        return _complete(built, existing, client, before_listing, most_bytes)
+
+    try:
+        with client.confirmed_by_write():
+            with client.believing_empty_lists():
+                candidates = _candidates(built, client, settings)
+            return converged(candidates)
+    except LoginRenewedError:
+        return converged(_candidates(built, client, settings))
 
 
 def register_new(
@@ -186,7 +197,7 @@ def registered_dataset(
     TransientError
         The server could not answer.
     """
-    existing = _registered_before(built, client, settings)
+    existing = _registered_before(built, _candidates(built, client, settings), client, settings)
     if existing is None and "pid" in built.dataset:
         existing = _visible(str(built.dataset["pid"]), client)
         if existing is not None:
@@ -198,36 +209,40 @@ def registered_dataset(
     return existing
 
 
-def _registered_before(
+def _candidates(
     built: BuiltDataset, client: ScicatClient, settings: IngestionSettings
-) -> RegisteredDataset | None:
-    """The dataset as which this very file is registered already, under whatever pid.
+) -> Sequence[DatasetRecord]:
+    """The datasets as which this very file may be registered already, under whatever pid.
 
-    It is found by the metadata entry that identifies the measurement, or where that is not known, as for a
-    file without an announcement, by its folder and name. Of several datasets of one file each is known by
+    They are found by the metadata entry that identifies the measurement, or where that is not known, as for a
+    file without an announcement, by folder and name. Of several datasets of one file each is known by
     its pid alone: they have all of that in common.
     """
+    if not settings.check_if_dataset_exists_by_metadata or built.entry:
+        return []
     key = settings.check_if_dataset_exists_by_metadata_key
     value = _metadata_value(built, key)
-    if not settings.check_if_dataset_exists_by_metadata or built.entry:
-        return None
-    if value in (None, ""):
-        folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")
-        return _of_this_file(client.datasets_named(folder, name) if name else [], built, client, key)
-    candidates = client.datasets_with_metadata(key, value)
-    found = _of_this_file(candidates, built, client, key)
-    if found is None and candidates and built.pid_is_derived:
-        raise _same_measurement(candidates[0], built, key)
-    return found
+    if value not in (None, ""):
+        return client.datasets_with_metadata(key, value)
+    folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")
+    return client.datasets_named(folder, name) if name else []
 
 
-def _of_this_file(
-    candidates: Sequence[DatasetRecord], built: BuiltDataset, client: ScicatClient, key: str
+def _registered_before(
+    built: BuiltDataset,
+    candidates: Sequence[DatasetRecord],
+    client: ScicatClient,
+    settings: IngestionSettings,
 ) -> RegisteredDataset | None:
+    """That one of the candidates as which this very file is registered."""
+    key = settings.check_if_dataset_exists_by_metadata_key
     for record in candidates:
         found = RegisteredDataset(record, client.origdatablocks(record.pid))
         if _is_same_file(found, built, key):
             return found
+    is_same_measurement = _metadata_value(built, key) not in (None, "")
+    if candidates and is_same_measurement and built.pid_is_derived:
+        raise _same_measurement(candidates[0], built, key)
     return None
 
 
@@ -412,7 +427,7 @@ def _confirm_unregistered(built: BuiltDataset, client: ScicatClient, settings: I
             "scientific_metadata, or set dataset.allow_dataset_pid.",
         )
     client.check_health()
-    if _registered_before(built, client, settings) is not None:
+    if _registered_before(built, _candidates(built, client, settings), client, settings) is not None:
         raise TransientError(
             "The catalogue did not list the dataset of this file a moment ago, and now it does.",
             remedy="Nothing to do: it is looked at again.",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -52,6 +53,10 @@ class LoginRefusedError(PermanentError):
     """SciCat does not accept our login. That is about every file alike, until somebody corrects it."""
 
 
+class LoginRenewedError(TransientError):
+    """A write was not carried out, because an empty list that it follows from was given to another login."""
+
+
 class _Bearer(requests.auth.AuthBase):
     # A callable `auth`, because requests would otherwise prefer a ~/.netrc entry to our header.
     def __init__(self, token: str) -> None:
@@ -83,6 +88,9 @@ class ScicatSession:
         self._last_use = clock()
         self._token = settings.token.get_secret_value()
         self._expires_at = expiry_of(self._token)
+        self._believes_empty_lists = False
+        self._unconfirmed_token = ""
+        """The token with which an empty list was asked for that no later answer has confirmed."""
         self._refusal: tuple[float, LoginRefusedError] | None = None
         self._server_time = datetime.now(UTC)
         self._server_time_at = clock()
@@ -125,6 +133,28 @@ class ScicatSession:
             name=str(answer.get("username") or answer.get("_id")),
             groups=tuple(str(group) for group in groups) if isinstance(groups, list) else (),
         )
+
+    @contextmanager
+    def confirmed_by_write(self) -> Iterator[None]:
+        """Within it the first write confirms an empty list that was believed before.
+
+        A server that accepts a write knows the token, and has known it before. A write with another token, or
+        one that the server answers like an anonymous caller's, raises :class:`LoginRenewedError`; then what
+        was not there has to be looked for again.
+        """
+        try:
+            yield
+        finally:
+            self._unconfirmed_token = ""
+
+    @contextmanager
+    def believing_empty_lists(self) -> Iterator[None]:
+        """Within it an empty list counts without asking who we are; see :meth:`confirmed_by_write`."""
+        self._believes_empty_lists = True
+        try:
+            yield
+        finally:
+            self._believes_empty_lists = False
 
     def check_health(self) -> None:
         """Make sure that the server and its database work; asked as nobody.
@@ -169,14 +199,23 @@ class ScicatSession:
         ------
         PermanentError
             The token has expired and there is no password to renew it with.
+        LoginRenewedError
+            See :meth:`confirmed_by_write`.
         TransientError
             The server could not answer, or does not know us in spite of a new login.
         """
         url = self._absolute(url)
         self._log_in_if_due()
+        confirms = method not in READS and bool(self._unconfirmed_token)
+        if confirms and self._unconfirmed_token != self._token:
+            raise _renewed(doing)
         response = self._request(method, url, doing, body, self._token, condition)
         if self._is_meant_for_us(response, url):
+            if confirms:
+                self._unconfirmed_token = ""
             return response
+        if confirms:
+            raise _renewed(doing)
         self._log_in_anew()
         response = self._request(method, url, doing, body, self._token, condition)
         if not self._is_meant_for_us(response, url):
@@ -189,6 +228,9 @@ class ScicatSession:
             return True
         if response.status_code == HTTPStatus.UNAUTHORIZED:
             return False
+        if self._believes_empty_lists and _is_empty_list(response):
+            self._unconfirmed_token = self._token
+            return True
         return not _would_answer_anybody(response) or self.whoami() is not None
 
     def _request(
@@ -359,13 +401,24 @@ def _date_of(response: requests.Response) -> datetime:
 
 def _would_answer_anybody(response: requests.Response) -> bool:
     """Whether an anonymous caller would be answered so: refused, not found, or an empty list."""
-    return response.status_code in {403, 404} or (response.ok and response.content.strip() == b"[]")
+    return response.status_code in {403, 404} or _is_empty_list(response)
+
+
+def _is_empty_list(response: requests.Response) -> bool:
+    return response.ok and response.content.strip() == b"[]"
 
 
 def still_nobody(doing: str) -> TransientError:
     return TransientError(
         f"SciCat does not know our login when {doing}, although it has just given it.",
         remedy="It is tried again; look at the server's clock and token lifetime if it goes on.",
+    )
+
+
+def _renewed(doing: str) -> LoginRenewedError:
+    return LoginRenewedError(
+        f"SciCat did not know our login any more when {doing}.",
+        remedy="Nothing to do: what it did not list is looked for again.",
     )
 
 
