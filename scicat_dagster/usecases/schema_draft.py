@@ -275,6 +275,9 @@ def _remarks(draft: _Draft) -> Iterator[str]:
         what = f"other values or shapes: {shown}" if different else "the same single values and shapes"
         yield f"# Not drafted: the entry {_one_line(other)}. Compared with {_one_line(draft.entry)} it has"
         yield f"#   {_one_line(what)}"
+    if draft.others:
+        yield f"# For a dataset of each entry: write <entry> for {_one_line(draft.entry[1:])} in the paths, and add"
+        yield '# entries: "*"'
 
 
 def _is_the_same(member: Member, draft: _Draft, path: str, other: str) -> bool:

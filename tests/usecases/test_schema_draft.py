@@ -23,7 +23,7 @@ from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.demo.nexus import write_beginning, write_end
 from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.schemas.loading import read_schema_file
-from scicat_dagster.schemas.models import NexusVariable
+from scicat_dagster.schemas.models import NexusVariable, Schema
 from scicat_dagster.usecases.schema_draft import WHERE_FROM, draft_schema, gaps_in
 
 DATA = Path(__file__).parents[1] / "data"
@@ -278,6 +278,17 @@ def test_one_entry_is_drafted_and_the_others_are_compared(
     assert f"path: /histogram{left}" not in text
     assert f"# Not drafted: the entry /histogram{left}. Compared with /histogram{read} it has" in text
     assert "#   other values or shapes: monitor1/data\n" in text
+
+
+def test_what_a_draft_says_of_several_entries_makes_a_schema_of_each(folder: Path) -> None:
+    text = draft_schema(file_of_two_entries(folder, ""))
+    assert "write <entry> for histogram1 in the paths" in text
+
+    text = text.replace("/histogram1/", "/<entry>/").replace('# entries: "*"', 'entries: "*"')
+
+    schema = Schema.model_validate(yaml.safe_load(text))
+    assert schema.entries == "*"
+    assert list(schema.mistakes()) == []
 
 
 def made_of(folder: Path, file: Path, text: str) -> dict[str, Any]:
