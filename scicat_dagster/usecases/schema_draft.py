@@ -276,7 +276,8 @@ def _remarks(draft: _Draft) -> Iterator[str]:
         yield f"# Not drafted: the entry {_one_line(other)}. Compared with {_one_line(draft.entry)} it has"
         yield f"#   {_one_line(what)}"
     if draft.others:
-        yield f"# For a dataset of each entry: write <entry> for {_one_line(draft.entry[1:])} in the paths, and add"
+        yield "# For a dataset of each entry:"
+        yield f"#   write <entry> for {_one_line(draft.entry[1:])} in paths, and uncomment the next line."
         yield '# entries: "*"'
 
 

@@ -282,7 +282,7 @@ def test_one_entry_is_drafted_and_the_others_are_compared(
 
 def test_what_a_draft_says_of_several_entries_makes_a_schema_of_each(folder: Path) -> None:
     text = draft_schema(file_of_two_entries(folder, ""))
-    assert "write <entry> for histogram1 in the paths" in text
+    assert "write <entry> for histogram1 in paths" in text
 
     text = text.replace("/histogram1/", "/<entry>/").replace('# entries: "*"', 'entries: "*"')
 
