@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scicat_dagster.cli import main
+from scicat_dagster.dataset.ingestion import MOST_ENTRIES
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect, create_app, demo_accounts
 from scicat_dagster.demo.catalogue.accounts import Accounts
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults
@@ -171,6 +172,13 @@ def test_a_file_without_such_an_entry_is_refused_with_those_that_it_has(several:
     assert said is not None
     assert "called raw_data_*" in str(said.description)
     assert said.metadata["NXentry groups in the file"].value == "entry, strange name"
+
+
+def test_a_file_with_more_entries_than_a_run_can_register_is_refused(several: SmallFacility) -> None:
+    write_entries(several.file, tuple(f"raw_data_{number}" for number in range(MOST_ENTRIES + 1)))
+
+    assert f"each of {MOST_ENTRIES + 1} NXentry" in failure_of(several.ingest(several.facility()))
+    assert several.store.count_datasets() == 0
 
 
 def test_where_the_server_makes_the_pids_it_is_refused(several: SmallFacility) -> None:
