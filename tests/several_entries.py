@@ -74,7 +74,7 @@ def write_entries(path: Path, names: tuple[str, ...] = ENTRIES) -> Path:
             entry["sample/temperature"].attrs["units"] = "K"
             data = entry.create_group("data")
             data.attrs.update(NX_class="NXdata", signal="counts")
-            data["counts"] = np.arange(50.0) ** (number + 1)
+            data["counts"] = np.arange(50.0) ** (number % 3 + 1)
         file.create_group("raw_data_log").attrs["NX_class"] = "NXcollection"
     os.utime(path, (FILE_TIME, FILE_TIME))
     return path

@@ -39,7 +39,7 @@ _VALID_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.]*[A-Za-z0-9_])?")
 """Of an NXentry (NeXus, *Naming conventions*); nothing else may get into the paths of a schema."""
 
 MOST_ENTRIES = 500
-"""Datasets that one run makes of a file: it has to end in its time, and what its ops hand on has to be small."""
+"""Datasets that one run makes of a file: it has to end in its time, and what its ops hand on to be small."""
 
 _MOST_SHOWN = 10
 
@@ -145,8 +145,8 @@ def _by_entry(
         )
     if len(wanted) > MOST_ENTRIES:
         raise PermanentError(
-            f"The schema {schema.name} makes a dataset of each of {len(wanted)} NXentry in the file; a run makes "
-            f"{MOST_ENTRIES} at most.",
+            f"The schema {schema.name} makes a dataset of each of {len(wanted)} NXentry in the file; a run "
+            f"makes {MOST_ENTRIES} at most.",
             remedy="Name fewer of them by `entries` in the schema, or let the file be one dataset.",
         )
     return {name: schema.for_entry(name) for name in wanted}
