@@ -19,7 +19,7 @@ from scicat_dagster.files.access import SETTLED_SECONDS, NotReadyError, opened_f
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.paths import canonical_path
 
-MOST_FOLLOWED = 16
+MOST_FOLLOWED = 30
 """Files that values are read from by links; metadata are in few."""
 
 MOST_LISTED = 10_000

@@ -824,7 +824,7 @@ def test_values_kept_in_another_file_are_not_read(path: Path, other: Path) -> No
         file.create_dataset("one", (1,), "i8", external=[(str(raw), 0, 8)])
         file["soft"] = h5py.SoftLink("/virtual")
     for where in ("/virtual", "/external", "/soft"):
-        with pytest.raises(ValueError, match="in another file"):
+        with pytest.raises(ValueError, match="another file"):
             every(path, where)
     with pytest.raises(ValueError, match="in another file"):
         one(path, "/one")

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from scicat_dagster.files.isolated.hdf5_values import (
     with_unit,
 )
 from scicat_dagster.files.isolated.links import LinkedFiles, names_of_linked_files, open_file
+from scicat_dagster.files.isolated.virtual import VirtualDataset
 from scicat_dagster.files.reading import Answer, Failure, Questions, Read, ReadAnswer
 from scicat_dagster.files.values import Member, NexusValue
 
@@ -64,6 +66,12 @@ _FILTERS = {
 _MOST_LINKS = 32
 
 _MOST_SOURCES = 1000
+
+_MOST_LAYERS = 8
+"""Of virtual datasets that are put together from virtual datasets in other files."""
+
+_MOST_CHUNKS = 10_000
+"""That a part of a source may be in."""
 
 _MOST_MEMBERS = 20_000
 """That somebody can look at; real files have some thousand."""
@@ -217,6 +225,8 @@ class NexusFile:
         self._single_values: dict[tuple[str, bool], NexusValue] = {}
         self._positions = 0
         self._touched_bytes = 0
+        self._sources = 0
+        self._depth = 0
 
     @property
     def root(self) -> h5py.Group:
@@ -236,15 +246,34 @@ class NexusFile:
             current = self._child(current, name) if isinstance(current, h5py.Group) else None
         return current
 
+    def together(self, dataset: OpenDataset) -> OpenDataset:
+        """The dataset, put together by us where its values are in other files.
+
+        Raises
+        ------
+        ValueError
+            One of these is not open, or the values are mapped in a way that is not followed.
+        """
+        properties = dataset.id.get_create_plist()
+        if properties.get_layout() != h5py.h5d.VIRTUAL:
+            return dataset
+        names = map(properties.get_virtual_filename, range(properties.get_virtual_count()))
+        if self.links.is_elsewhere(dataset.id) or any(name != "." for name in names):
+            return VirtualDataset(dataset, self._source)
+        return dataset
+
     def check_storage(self, dataset: OpenDataset) -> None:
         """Refuse values that are in another file, or in chunks too large to be read.
+
+        Those that are put together here were found among the open files.
 
         Raises
         ------
         ValueError
             They are.
         """
-        self._check_storage(dataset, checked={})
+        if not isinstance(dataset, VirtualDataset):
+            self._check_storage(dataset, checked={})
 
     def read_one(self, path: str, *, as_text: bool = False) -> NexusValue:
         """See ``Reader.read_one``."""
@@ -381,8 +410,53 @@ class NexusFile:
     def _contents(self, dataset: OpenDataset, *, as_text: bool) -> Any:
         # Values that have one place in this very file, as most have, are neither elsewhere nor in chunks.
         if dataset.id.get_offset() is None:
-            self._check_storage(dataset, checked={})
+            dataset = self.together(dataset)
+            self.check_storage(dataset)
         return contents_of(dataset, as_text=as_text)
+
+    def _source(self, owner: h5py.h5d.DatasetID, file: str, name: str) -> OpenDataset:
+        """A source of a virtual dataset, in a file that is open; see ``virtual.FindSource``."""
+        self._sources += 1
+        if self._sources > _MOST_SOURCES:
+            raise ValueError("is put together from more datasets than can be checked.")
+        own = h5py.File(h5py.h5i.get_file_id(owner))["/"]
+        root = own if file == "." else self.links.root(owner, file)
+        found = self.follow(root, name.lstrip("/"))
+        if not isinstance(found, h5py.h5d.DatasetID):
+            raise ValueError(f"is put together from {name} in {file}, which is not there.")  # noqa: TRY004
+        if self._depth >= _MOST_LAYERS:
+            raise ValueError(f"is put together from itself, or in more than {_MOST_LAYERS} layers.")
+        self._depth += 1
+        try:
+            together = self.together(OpenDataset(name, found))
+        finally:
+            self._depth -= 1
+        return together if isinstance(together, VirtualDataset) else _Source(self, together)
+
+    def check_part(self, dataset: OpenDataset, slices: tuple[slice, ...]) -> None:
+        """The same for a part of a dataset, of which only the chunks that it touches are looked at."""
+        where, properties = dataset.where, dataset.id.get_create_plist()
+        if properties.get_layout() != h5py.h5d.CHUNKED:
+            self._check_storage(dataset, checked={})
+            return
+        check_filters(where, properties)
+        chunk = properties.get_chunk()
+        nominal = math.prod(chunk) * dataset.id.dtype.itemsize
+        ranges = [
+            range(part.start // side * side, part.stop, side)
+            for part, side in zip(slices, chunk, strict=True)
+        ]
+        if nominal > _MOST_CHUNK_BYTES or math.prod(map(len, ranges)) > _MOST_CHUNKS:
+            raise ValueError(f"{where} is stored in chunks that cannot be read for a part of it.")
+        for place in product(*ranges):
+            size = dataset.id.get_chunk_info_by_coord(place).size
+            refuse_bomb(where, size, nominal)
+            self._touch(where, max(nominal, size))
+
+    def _touch(self, where: str, size: int) -> None:
+        self._touched_bytes += size
+        if self._touched_bytes > _MOST_TOUCHED_BYTES:
+            raise ValueError(f"{where} and what was read before it are in too large chunks.")
 
     def _check_storage(self, dataset: OpenDataset, checked: dict[str, bool]) -> None:
         """Refuse values that are in another file, or in chunks too large to be read.
@@ -414,9 +488,7 @@ class NexusFile:
             )
 
         def is_bomb(chunk: Any) -> bool | None:
-            self._touched_bytes += max(nominal, chunk.size)
-            if self._touched_bytes > _MOST_TOUCHED_BYTES:
-                raise ValueError(f"{dataset.where} and what was read before it are in too large chunks.")
+            self._touch(dataset.where, max(nominal, chunk.size))
             return _is_bomb(chunk.size, nominal) or None
 
         if dataset.id.chunk_iter(is_bomb):
@@ -511,6 +583,19 @@ class NexusFile:
             return self.links.root(group, file)
         except ValueError as error:
             raise ValueError(f"{group.name}/{_shown(name)} {error}") from error
+
+
+class _Source(OpenDataset):
+    """A source of a virtual dataset, of which parts are read; each is judged before it is."""
+
+    def __init__(self, nexus: NexusFile, dataset: OpenDataset) -> None:
+        super().__init__(dataset.where, dataset.id)
+        self._nexus = nexus
+
+    def part(self, slices: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+        """See :meth:`OpenDataset.part`."""
+        self._nexus.check_part(self, slices)
+        return super().part(slices)
 
 
 def _too_many_members() -> PermanentError:

@@ -61,6 +61,15 @@ class OpenDataset:
         self.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
         return values
 
+    def rows(self, first: int, last: int) -> np.ndarray[Any, Any]:
+        """Its values from one index of the first dimension to before another."""
+        return self.part((slice(first, last),))
+
+    def part(self, slices: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+        """Its values in a box: a slice without a step for each of the first dimensions."""
+        found: np.ndarray[Any, Any] = h5py.Dataset(self.id, readonly=True)[slices]
+        return found
+
 
 def contents_of(dataset: OpenDataset, *, as_text: bool) -> Any:
     """The dataset's values as plain Python: a scalar, or nested lists."""

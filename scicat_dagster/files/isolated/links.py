@@ -31,8 +31,9 @@ class LinkedFiles:
         self.lacking: dict[str, None] = {}
         """The paths that links led to, and that are not known."""
 
-    def root(self, owner: h5py.Group, name: str) -> h5py.Group:
-        """The root group of the file that a link names; ``owner`` is the group that the link is in.
+    def root(self, owner: h5py.Group | h5py.h5d.DatasetID, name: str) -> h5py.Group:
+        """The root group of the file that a link names; ``owner`` is the group that the link is in, or the
+        virtual dataset that has it as a source.
 
         Raises
         ------
@@ -63,7 +64,7 @@ class LinkedFiles:
         """Whether an object is in one of the linked files."""
         return bool(self._open) and _file_of(found) in self._paths
 
-    def _path_of(self, owner: h5py.Group) -> str:
+    def _path_of(self, owner: h5py.Group | h5py.h5d.DatasetID) -> str:
         return self._paths.get(_file_of(owner), self._path) if self._open else self._path
 
 

@@ -90,7 +90,7 @@ def plot_of(nexus: NexusFile, path: str) -> Plot:
         where, found = _default(nexus, path, found)
     group = found if isinstance(found, h5py.Group) else None
     where, signal = _signal(nexus, where, found)
-    signal = _numbers(where, signal)
+    signal = nexus.together(_numbers(where, signal))
     dimensions = _dimensions(signal, group)
     # Sums of the largest numbers are none.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -249,6 +249,7 @@ def _axis(nexus: NexusFile, group: h5py.Group | None, signal: OpenDataset, dimen
         return Axis(_label(dataset))
     if dataset.size > _MOST_AXIS_VALUES:
         return Axis(_label(dataset))
+    dataset = nexus.together(dataset)
     nexus.check_storage(dataset)
     values = dataset.read(dataset.id.dtype).astype(np.float64).ravel()
     if dataset.size == length + 1:
@@ -271,12 +272,11 @@ def _old_axes(nexus: NexusFile, group: h5py.Group, dimensions: int) -> list[str]
 def _reduced(nexus: NexusFile, signal: OpenDataset, dimensions: tuple[int, ...]) -> tuple[Values, str]:
     """The values along the dimensions, at most some hundred each, and what was left out or summed."""
     slabs = _slabs(nexus, signal)
-    read = h5py.Dataset(signal.id, readonly=True)
     if len(dimensions) == 1 and signal.size == signal.shape[dimensions[0]]:
-        return _envelope(read, slabs), _note(signal, slabs, 1)
+        return _envelope(signal, slabs), _note(signal, slabs, 1)
     mean = _Mean(signal.shape, dimensions)
     for first, last in slabs:
-        mean.add(read[first:last], first)
+        mean.add(signal.rows(first, last), first)
     frames = signal.size // math.prod(signal.shape[dimension] for dimension in dimensions)
     return mean.values() * frames, _note(signal, slabs, frames)
 
@@ -395,9 +395,9 @@ def _valid(values: Any) -> Any:
     return None
 
 
-def _envelope(read: Any, slabs: list[tuple[int, int]]) -> Values:
+def _envelope(signal: OpenDataset, slabs: list[tuple[int, int]]) -> Values:
     """A line; of one with very many points, the smallest and the largest value of each part."""
-    line = np.concatenate([read[first:last].ravel() for first, last in slabs])
+    line = np.concatenate([signal.rows(first, last).ravel() for first, last in slabs])
     valid = _valid(line)
     values: Values = line.astype(np.float64)
     if valid is not None:
