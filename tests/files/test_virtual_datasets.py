@@ -137,6 +137,21 @@ def test_a_virtual_dataset_of_virtual_datasets_is_put_together(folder: Path) -> 
     assert read(path, folder) == [by_hdf5(inner)[3], by_hdf5(inner)[9]]
 
 
+def test_a_source_that_is_a_link_to_another_file_is_read(folder: Path) -> None:
+    """As detectors' master files have it: external links, and a virtual dataset of what they lead to."""
+    path = folder / "master.h5"
+    layout = h5py.VirtualLayout((8, 6), "i4")
+    with h5py.File(path, "w") as file:
+        for number in range(2):
+            file[f"entry/data/data_{number}"] = h5py.ExternalLink(f"part_{number}.h5", "/frames")
+            source = h5py.VirtualSource(".", f"/entry/data/data_{number}", SHAPE)
+            layout[4 * number : 4 * number + 4] = source
+        file.create_virtual_dataset("entry/data/frames", layout)
+    aged_file(path)
+
+    assert read(path, folder) == by_hdf5(path)
+
+
 @st.composite
 def slabs(draw: st.DrawFn, length: int, number: int) -> slice:
     """A slice that takes so many of the indices below a length."""

@@ -67,6 +67,9 @@ _MOST_LINKS = 32
 
 _MOST_SOURCES = 1000
 
+_MOST_LOOKED_FOR = 10_000
+"""Sources of virtual datasets, of one file together."""
+
 _MOST_LAYERS = 8
 """Of virtual datasets that are put together from virtual datasets in other files."""
 
@@ -226,7 +229,7 @@ class NexusFile:
         self._positions = 0
         self._touched_bytes = 0
         self._sources = 0
-        self._depth = 0
+        self._layers = 0
 
     @property
     def root(self) -> h5py.Group:
@@ -254,13 +257,29 @@ class NexusFile:
         ValueError
             One of these is not open, or the values are mapped in a way that is not followed.
         """
-        properties = dataset.id.get_create_plist()
-        if properties.get_layout() != h5py.h5d.VIRTUAL:
-            return dataset
-        names = map(properties.get_virtual_filename, range(properties.get_virtual_count()))
-        if self.links.is_elsewhere(dataset.id) or any(name != "." for name in names):
+        if self._leads_elsewhere(dataset):
             return VirtualDataset(dataset, self._source)
         return dataset
+
+    def _leads_elsewhere(self, dataset: OpenDataset) -> bool:
+        """Whether HDF5 would open other files for the values of a virtual dataset."""
+        properties = dataset.id.get_create_plist()
+        if properties.get_layout() != h5py.h5d.VIRTUAL:
+            return False
+        number = properties.get_virtual_count()
+        if self.links.is_elsewhere(dataset.id) or any(
+            properties.get_virtual_filename(index) != "." for index in range(number)
+        ):
+            return True
+        with self._next_layer():
+            for name in {properties.get_virtual_dsetname(index) for index in range(number)}:
+                self._count_source()
+                found = self.follow(self._root, name)
+                if isinstance(found, h5py.h5d.DatasetID) and (
+                    self.links.is_elsewhere(found) or self._leads_elsewhere(OpenDataset(name, found))
+                ):
+                    return True
+        return False
 
     def check_storage(self, dataset: OpenDataset) -> None:
         """Refuse values that are in another file, or in chunks too large to be read.
@@ -416,22 +435,31 @@ class NexusFile:
 
     def _source(self, owner: h5py.h5d.DatasetID, file: str, name: str) -> OpenDataset:
         """A source of a virtual dataset, in a file that is open; see ``virtual.FindSource``."""
-        self._sources += 1
-        if self._sources > _MOST_SOURCES:
-            raise ValueError("is put together from more datasets than can be checked.")
+        self._count_source()
         own = h5py.File(h5py.h5i.get_file_id(owner))["/"]
         root = own if file == "." else self.links.root(owner, file)
         found = self.follow(root, name.lstrip("/"))
         if not isinstance(found, h5py.h5d.DatasetID):
             raise ValueError(f"is put together from {name} in {file}, which is not there.")  # noqa: TRY004
-        if self._depth >= _MOST_LAYERS:
-            raise ValueError(f"is put together from itself, or in more than {_MOST_LAYERS} layers.")
-        self._depth += 1
-        try:
+        with self._next_layer():
             together = self.together(OpenDataset(name, found))
-        finally:
-            self._depth -= 1
         return together if isinstance(together, VirtualDataset) else _Source(self, together)
+
+    def _count_source(self) -> None:
+        self._sources += 1
+        if self._sources > _MOST_LOOKED_FOR:
+            raise ValueError("It is put together from more datasets than can be checked.")
+
+    @contextmanager
+    def _next_layer(self) -> Iterator[None]:
+        """Go on with the sources of a virtual dataset, which may be virtual themselves."""
+        if self._layers >= _MOST_LAYERS:
+            raise ValueError(f"It is put together from itself, or in more than {_MOST_LAYERS} layers.")
+        self._layers += 1
+        try:
+            yield
+        finally:
+            self._layers -= 1
 
     def check_part(self, dataset: OpenDataset, slices: tuple[slice, ...]) -> None:
         """The same for a part of a dataset, of which only the chunks that it touches are looked at."""
