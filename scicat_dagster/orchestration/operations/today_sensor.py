@@ -203,12 +203,19 @@ def _event(found: Today, names: Names) -> dg.AssetMaterialization:
                 ("name", "state", "what"), ((each.name, each.state, each.what) for each in found.dependencies)
             ),
             "why files failed": table(
-                ("reason", "files"), ((each.reason, each.files) for each in found.reasons)
+                ("reason", "files", "of these waiting for retry"),
+                ((each.reason, each.files, each.waiting_for_retry) for each in found.reasons),
             ),
             "instruments": table(
-                ("instrument", "registered", "failed", "median seconds"),
+                ("instrument", "registered", "failed", "waiting for retry", "median seconds"),
                 (
-                    (each.instrument, each.registered, each.failed, str(each.median_seconds or ""))
+                    (
+                        each.instrument,
+                        each.registered,
+                        each.failed,
+                        each.waiting_for_retry,
+                        str(each.median_seconds or ""),
+                    )
                     for each in found.instruments
                 ),
             ),
