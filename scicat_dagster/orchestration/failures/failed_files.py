@@ -26,6 +26,7 @@ from scicat_dagster.orchestration.partitions import (
     is_ours,
     is_sample_key,
     partitions_of,
+    path_of,
 )
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
@@ -117,6 +118,13 @@ def failed_files(
         if (runs := _unrepaired(records, registered.get(path))) and not _is_worked_on(runs[0], now)
     ]
     return sorted(found, key=lambda file: file.since)
+
+
+def reasons_by_path(failed: Iterable[FailedFile], data_directory: str) -> dict[str, str]:
+    """Why each file failed, in brief, by its path."""
+    return {
+        path_of(file.path, data_directory): file.reason or file.kind for file in failed if not file.is_sample
+    }
 
 
 def problem_of(instance: dg.DagsterInstance, file: FailedFile) -> Problem:
