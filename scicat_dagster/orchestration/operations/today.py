@@ -21,7 +21,7 @@ from scicat_dagster.diagnostics.checkup import Check
 from scicat_dagster.errors import without_file
 from scicat_dagster.notifications.message import local
 from scicat_dagster.orchestration.events import events_after
-from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, unregistered_files
 from scicat_dagster.orchestration.ingest.jobs import announced_at
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
@@ -104,6 +104,8 @@ class Today(BaseModel):
     """Files that failed and are tried again without anybody doing anything."""
     rejected: int
     """Messages that led to no file."""
+    dry_runs: int = 0
+    """Files that are not registered because their runs were dry runs, since whenever."""
     unended_runs: int = 0
     """Runs that started and never ended, as their check last found."""
     unread: int | None
@@ -178,7 +180,8 @@ def today(
     now = now or datetime.now(UTC)
     day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     registered = registrations.since(instance, day)
-    failed = failed_files(instance, now, names)
+    unregistered = unregistered_files(instance, now, names)
+    failed = unregistered.failed
     for_people = [file for file in failed if file.needs_manual_intervention]
     running = _count(instance, AT_WORK, names)
     seconds = [file.seconds for file in registered if file.seconds is not None]
@@ -191,6 +194,7 @@ def today(
         failed=len(for_people),
         waiting_for_retry=len(failed) - len(for_people),
         rejected=_rejected(instance, day, names),
+        dry_runs=len(unregistered.dry_runs),
         unended_runs=len(reported_unended(instance, names)),
         unread=_unread(instance, names),
         oldest_unregistered=_oldest(instance, failed, names),
@@ -217,7 +221,7 @@ def as_text(found: Today) -> str:
     seconds = f"median {_duration(found.median_seconds)}, 95th percentile {_duration(found.p95_seconds)}"
     unread = "unknown" if found.unread is None else found.unread
     oldest = "none" if found.oldest_unregistered is None else f"announced {local(found.oldest_unregistered)}"
-    rows = [
+    rows: list[tuple[str, object]] = [
         ("registered today", found.registered),
         ("message to dataset", seconds),
         ("queued", found.queued),
@@ -228,6 +232,8 @@ def as_text(found: Today) -> str:
         ("unread messages", unread),
         ("rejected messages today", found.rejected),
     ]
+    if found.dry_runs:
+        rows.append(("dry runs only", f"{found.dry_runs} (not registered; see failures --dry-runs)"))
     if found.unended_runs:
         rows.append(("runs that never ended", found.unended_runs))
     lines = [f"{local(found.at)}", "", *_not_working(found.dagster)]

@@ -188,6 +188,7 @@ def _event(found: Today, names: Names) -> dg.AssetMaterialization:
         "waiting for retry": found.waiting_for_retry,
         "failed": found.failed,
         "rejected messages": found.rejected,
+        "dry runs only": found.dry_runs,
         "runs that never ended": found.unended_runs,
         "unread messages": found.unread,
         "median seconds from message to dataset": found.median_seconds,

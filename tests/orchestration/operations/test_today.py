@@ -102,6 +102,16 @@ def test_failed_files_are_counted_by_reason_and_by_what_they_wait_for(small: Sma
     assert found.oldest_unregistered == datetime.fromtimestamp(1_730_000_000, UTC)
 
 
+def test_files_of_dry_runs_are_counted(small: SmallFacility) -> None:
+    assert "dry runs only" not in as_text(numbers(small))
+    small.ingest(small.facility(dry_run=True))
+
+    found = numbers(small)
+
+    assert (found.dry_runs, found.failed, found.registered) == (1, 0, 0)
+    assert "dry runs only           1 (not registered" in as_text(found)
+
+
 def test_runs_that_wait_and_runs_that_work_are_told_apart(small: SmallFacility) -> None:
     for status in (
         dg.DagsterRunStatus.NOT_STARTED,
