@@ -109,7 +109,7 @@ def filled(text: str) -> str:
 def test_a_draft_is_accepted_after_its_gaps_are_filled(folder: Path, make: Callable[[Path], Path]) -> None:
     file = make(folder)
     schema = write_draft(folder, file)
-    gaps = [f"{schema}:{number}: " for number in gaps_in(schema.read_text())]
+    gaps = [f"line {number}: " for number in gaps_in(schema.read_text())]
 
     before = validate(folder, file, "--json")
     schema.write_text(filled(schema.read_text()))
