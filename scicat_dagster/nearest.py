@@ -5,8 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LIKENESS = 0.7
 
-def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+_LIKENESS_OF_A_PART = 0.6
+"""Of a name that is abbreviated, as ``str`` is for ``string``; others so little alike are far-fetched."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that ``name`` is like or abbreviates, whatever its case; None where there is none."""
+    others = list(known)
+    longer = [other for other in others if name.casefold() in other.casefold()]
+    return most_like(name, others, _LIKENESS) or most_like(name, longer, _LIKENESS_OF_A_PART)
+
+
+def most_like(name: str, known: Iterable[str], likeness: float) -> str | None:
     """The known name that is most like ``name``, whatever its case; None where none is like it.
 
     ``likeness`` is the ratio that ``difflib`` computes, from 0 to 1.

@@ -9,9 +9,12 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from scicat_dagster.demo.laptop import Services
 
 
 @click.command()
@@ -23,6 +26,10 @@ import click
     type=click.IntRange(0),
     help="Past files that nobody announces, for discover and backfills.",
 )
+@click.option(
+    "--services-only", is_flag=True,
+    help="Only Kafka and the SciCat stand-in, for a rehearsal with a Dagster and files of your own.",
+)  # fmt: skip
 @click.option("--exit-when-done", is_flag=True, help="No waiting for you: print a JSON summary and end.")
 @click.option("--pause", default=2.0, show_default=True, help="Seconds from one file to the next.")
 @click.option(
@@ -43,6 +50,7 @@ def demo(
     files: int,
     *,
     past: int,
+    services_only: bool,
     exit_when_done: bool,
     pause: float,
     outage: float,
@@ -57,22 +65,24 @@ def demo(
     failures` says what to do. One more run starts and never ends; the check of the asset `run_starts` names
     it after some two minutes. One more dataset, a tomography, has several files. None of that is so with
     --exit-when-done. Ctrl-C ends all of it.
+
+    With --services-only there are only Kafka and the SciCat stand-in; addresses, topics, a login, and how to
+    announce a file are printed.
     """
     from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
 
     for number in _ENDING:
         signal.signal(number, _interrupt)
+    if services_only and exit_when_done:
+        raise click.UsageError("--services-only writes no files that could be done.")
     place = directory or Path(tempfile.mkdtemp(prefix="scicat-dagster-demo-"))
-    click.echo("Starting Kafka, SciCat and Dagster …", err=True)
     try:
+        if services_only:
+            _serve(place, port, api)
+        click.echo("Starting Kafka, SciCat and Dagster …", err=True)
         with running_laptop(place, port, api=api) as laptop:
             click.echo(f"Dagster  {laptop.dagster_url}/locations/", err=True)
-            click.echo(f"SciCat   {laptop.catalogue.url}", err=True)
-            click.echo(f"Files    {laptop.data_directory}", err=True)
-            click.echo(f"Outage   touch {laptop.outage}   SciCat is away until you remove it", err=True)
-            click.echo(
-                f"Commands in another shell: set -a; . {laptop.directory}/environment; set +a", err=True
-            )
+            _introduce(laptop)
             laptop.write_past(past)
             if exit_when_done:
                 account, agrees = run_headless(laptop, files, timeout_seconds=timeout, report=_progress)
@@ -86,6 +96,33 @@ def demo(
     finally:
         if directory is None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _serve(place: Path, port: int, api: str) -> NoReturn:
+    """Run Kafka and the SciCat stand-in until Ctrl-C."""
+    from scicat_dagster.demo.laptop import LOOPBACK, running_services
+    from scicat_dagster.demo.people import INSTRUMENTS
+
+    with running_services(place, f"http://{LOOPBACK}:{port}", api=api) as services:
+        _introduce(services)
+        servers = services.broker.bootstrap_servers
+        topics = [instrument.topic for instrument in INSTRUMENTS]
+        announcement = {"file_path": f"{services.data_directory}/FILE.nxs", "job_id": "rehearsal-1"}
+        click.echo(f"API      {services.catalogue.api_root}", err=True)
+        click.echo("Login    ingestor, with SCICAT_DEMO_PASSWORD of that environment", err=True)
+        click.echo(f"Kafka    {servers}   topics {', '.join(topics)}", err=True)
+        click.echo("Announce a complete file, with another job_id each time:", err=True)
+        click.echo(f"  echo '{json.dumps(announcement)}' | kcat -P -b {servers} -t {topics[0]}", err=True)
+        click.echo("Ctrl-C ends both.", err=True)
+        while True:
+            signal.pause()
+
+
+def _introduce(services: Services) -> None:
+    click.echo(f"SciCat   {services.catalogue.url}", err=True)
+    click.echo(f"Files    {services.data_directory}", err=True)
+    click.echo(f"Outage   touch {services.outage}   SciCat is away until you remove it", err=True)
+    click.echo(f"Commands in another shell: set -a; . {services.directory}/environment; set +a", err=True)
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

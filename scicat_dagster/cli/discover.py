@@ -69,11 +69,12 @@ def discover(
 ) -> None:
     """List the files below ROOT..., each with what the catalogue has of it.
 
-    A file is registered, changed (registered with another size than it has now), or missing. Symbolic links
-    are not followed.
+    A file is registered, changed (registered with another size than it has now), failed (its run failed, as
+    far as the Dagster instance in DAGSTER_HOME knows), or missing. Symbolic links are not followed.
 
     With --backfill or --run the missing files are registered by Dagster's daemon, after all live ones. Files
-    with a run under way are left out, so that the command may be interrupted and given again.
+    with a run under way are left out, so that the command may be interrupted and given again. Failed files
+    are left to `scicat-dagster failures --retry`, which has their messages.
 
     Exits with 1 when a folder or file could not be looked at: it may hold more.
     """
@@ -89,7 +90,7 @@ def discover(
     )
     with ExitStack() as stack:
         instance = None
-        # Without a home, files that were registered under other folders are listed as missing.
+        # Without a home, files that failed or were registered under other folders are listed as missing.
         if os.environ.get("DAGSTER_HOME") or then in {"backfill", "run"}:
             instance = stack.enter_context(dagster_instance())
         try:
@@ -97,21 +98,26 @@ def discover(
             found = _found(roots, criteria, settings, instance, names)
         except IngestionError as error:
             raise click.ClickException(str(error)) from None
-        shown = found.of("missing") if missing_only else found.files
+        shown = found.of("missing", "failed") if missing_only else found.files
         if then == "json":
             counts = [count.model_dump() for count in found.counts()]
             listed = found.model_copy(update={"files": tuple(shown)}).model_dump(mode="json")
             click.echo(json.dumps({"counts": counts, **listed}, indent=2, ensure_ascii=False))
         elif instance is not None and then is not None:
             data_directory = settings.ingestion.file_handling.data_directory
+            if failed := found.of("failed"):
+                click.echo(
+                    f"{numbered(len(failed), 'file')} failed; `scicat-dagster failures` says why, and "
+                    "`failures --retry` tries them again."
+                )
             _register([file.path for file in found.of("missing")], data_directory, instance, then, names)
         else:
             for file in shown:
-                click.echo(f"{file.state:<10}  {file.path}")
+                click.echo(f"{file.state:<10}  {file.path}  {file.reason}".rstrip())
     for count in found.counts():
         click.echo(
             f"{count.root}  {count.instrument}: {count.on_disk} on disk, {count.registered} registered, "
-            f"{count.changed} changed, {count.missing} missing",
+            f"{count.changed} changed, {count.missing} missing, {count.failed} failed",
             err=True,
         )
     for folder in found.nothing_found:
@@ -145,6 +151,11 @@ def _found(
     with closing(ScicatClient(settings.scicat)) as catalogue, _progress() as answered:
         handling = settings.ingestion.file_handling
         found = ask(walk(places, criteria, handling), catalogue, known_pids=pids, answered=answered)
+    if instance is not None:
+        from scicat_dagster.orchestration.failures.failed_files import failed_files, reasons_by_path
+
+        failed = failed_files(instance, names=names)
+        found = found.with_failed(reasons_by_path(failed, handling.data_directory))
     return with_empty_folders(found, places, criteria, handling)
 
 

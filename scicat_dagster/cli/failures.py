@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from scicat_dagster.orchestration.names import Names
     from scicat_dagster.orchestration.operations.repair import Failure
 
+_NO_FAILED = "No failed files."
+
+_NO_DRY_RUNS = "No files of which there were dry runs only."
+
+_CORRECTED = "Corrected? `scicat-dagster failures --retry [--reason TEXT]` tries them again."
+
 
 @click.command()
 @click.option("--reason", default="", metavar="TEXT", help="Only files whose reason holds this text.")
@@ -38,6 +44,10 @@ if TYPE_CHECKING:
     "--dismiss", "dismissed", multiple=True, metavar="FILE",
     help="Do not list this file any more, and do not try it again. May be given several times.",
 )  # fmt: skip
+@click.option(
+    "--dry-runs", is_flag=True,
+    help="Instead of failed files, those of which there were dry runs only: they are not registered.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="A JSON list on standard output, for scripts.")
 @key_prefix_option
 @optional_config_option
@@ -48,6 +58,7 @@ def failures(
     config: Path | None,
     *,
     retry: bool,
+    dry_runs: bool,
     as_json: bool,
 ) -> None:
     """List the files that failed and are not repaired, from the Dagster instance in DAGSTER_HOME.
@@ -58,23 +69,33 @@ def failures(
     Exits with 0 when there is none (or they were requested or dismissed), with 1 when there is one, and with
     2 when Dagster's records cannot be read.
     """
-    from scicat_dagster.orchestration.operations.repair import failures as find
+    from scicat_dagster.orchestration.operations import repair
 
-    if dismissed and (retry or reason):
-        raise click.UsageError("--dismiss names the files itself; it goes neither with --retry nor --reason.")
+    if dismissed and (retry or reason or dry_runs):
+        raise click.UsageError("--dismiss names the files itself; it goes with none of the other options.")
+    if dry_runs and reason:
+        raise click.UsageError("--dry-runs goes not with --reason: these files have not failed.")
     with records() as instance:
         if dismissed:
             _dismiss(instance, dismissed, names)
             return
-        found = find(instance, reason, names)
+        found = repair.dry_runs(instance, names) if dry_runs else repair.failures(instance, reason, names)
         if retry:
             _retry(instance, found, reason, names)
             return
+        others = 0 if dry_runs else len(repair.dry_runs(instance, names))
     pages = dagster_pages(config)
     if as_json:
         click.echo(_as_json(found, pages))
+    elif dry_runs:
+        say(_as_text(found, pages) or _NO_DRY_RUNS)
     else:
-        say(_as_text(found, pages))
+        say(f"{_as_text(found, pages)}\n{_CORRECTED}" if found else _NO_FAILED)
+        if others:
+            say(
+                f"{numbered(others, 'other file')} not registered: their runs were dry runs. "
+                "`scicat-dagster failures --dry-runs` lists them, with --retry it registers them."
+            )
     sys.exit(1 if found else 0)
 
 
@@ -97,7 +118,7 @@ def _retry(instance: DagsterInstance, found: Sequence[Failure], reason: str, nam
 
     requested = retry(instance, found, names)
     if not found:
-        click.echo("No failed files with such a reason." if reason else "No failed files.")
+        click.echo("No failed files with such a reason." if reason else "No such files.")
     elif requested:
         click.echo(
             f"{numbered(len(requested), 'file')} requested; "
@@ -110,8 +131,6 @@ def _retry(instance: DagsterInstance, found: Sequence[Failure], reason: str, nam
 def _as_text(found: Sequence[Failure], pages: str) -> str:
     from scicat_dagster.orchestration.operations.repair import by_reason
 
-    if not found:
-        return "No failed files."
     lines = []
     for group in by_reason(found):
         first = group[0]
@@ -124,7 +143,6 @@ def _as_text(found: Sequence[Failure], pages: str) -> str:
                 f"    since {since}, {runs}: {run_link(pages, each.file.run_id)}",
             ]
         lines.append("")
-    lines.append("Corrected? `scicat-dagster failures --retry [--reason TEXT]` tries them again.")
     return "\n".join(lines)
 
 

@@ -150,8 +150,10 @@ def test(
     """
     from scicat_dagster.errors import IngestionError
     from scicat_dagster.usecases.expected_datasets import (
+        ANSWERS,
         absolute,
         compare_with_expected,
+        folder_of,
         without_data_files,
         write_expected,
     )
@@ -167,6 +169,10 @@ def test(
     if not results:
         raise click.ClickException(without_data_files(absolute(place), settings).as_text())
     good = sum(result.is_as_expected for result in results)
+    if any(result.result == "failed" for result in results):
+        answers = folder_of(absolute(place)) / ANSWERS
+        found = "is read from there" if answers.exists() else "goes there; the file is not there yet"
+        click.echo(f"{answers}: what SciCat would answer {found}.", err=True)
     click.echo(f"{good} of {len(results)} files {'written' if update else 'as expected'}")
     sys.exit(0 if good == len(results) else 1)
 

@@ -31,6 +31,7 @@ _WATCH_SECONDS = 5.0
 def status(names: Names, config: Path, overrides: Overrides, *, watch: bool, as_json: bool) -> None:
     """Show how the service is doing today: files by state, reasons of failures, times, and what is away.
 
+    Above everything else stands when Dagster's daemons or wrdn_sensor do not work.
     The numbers of the day begin at midnight, local time. They come from the Dagster instance in DAGSTER_HOME;
     Kafka, the storage and SciCat are asked now.
 
@@ -63,10 +64,17 @@ def status(names: Names, config: Path, overrides: Overrides, *, watch: bool, as_
 def _question(instance: DagsterInstance, configuration: Configuration, names: Names) -> Callable[[], Today]:
     from scicat_dagster.diagnostics.checkup import Checkup
     from scicat_dagster.diagnostics.probes import facility_checks
+    from scicat_dagster.orchestration.operations.health import work_checks
     from scicat_dagster.orchestration.operations.today import Registrations, reported_away, today
 
     checkup = Checkup(facility_checks(lambda: configuration.settings))
+    workers = Checkup(work_checks(lambda: instance, names))
     registrations = Registrations(names)
     return lambda: today(
-        instance, checkup.look().checks, reported_away(instance, names), registrations, names=names
+        instance,
+        checkup.look().checks,
+        reported_away(instance, names),
+        registrations,
+        names=names,
+        dagster=workers.look().checks,
     )

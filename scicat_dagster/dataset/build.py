@@ -268,8 +268,8 @@ def _pid(
         what = f"The schema {schema.name} assigns a pid that cannot be built: {reason.text}"
         raise FieldsError(
             what,
-            remedy="Correct the schema or the file, then re-execute all ops of the run, because the failed "
-            "one has the old schema; without its pid a file could be registered twice.",
+            remedy="Correct the schema or the file, then try the file again (a run by re-executing all its "
+            "ops, because it has the old schema); without its pid a file could be registered twice.",
             reasons={"pid": Reason(what, reason.is_unknown)},
         )
     # No path has a null character.
@@ -302,8 +302,8 @@ def _validated(values: dict[str, Any], reasons: dict[str, Reason], notices: list
         listed = " ".join(f"{name}: {reason.text}" for name, reason in missing.items())
         raise FieldsError(
             f"Mandatory fields cannot be built: {listed}",
-            remedy="Correct the schema, the file or the dataset.default_* settings, then re-execute all ops "
-            "of the run, because the failed one has the old schema.",
+            remedy="Correct the schema, the file or the dataset.default_* settings, then try the file again "
+            "(a run by re-executing all its ops, because it has the old schema).",
             reasons=missing,
         )
     if not refused:

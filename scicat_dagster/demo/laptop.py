@@ -104,22 +104,35 @@ class Account:
 
 
 @dataclass
-class Laptop:
-    """A running demo."""
+class Services:
+    """What a facility has beside Dagster: a broker, a catalogue, and a folder with their configuration."""
 
     directory: Path
-    dagster_url: str
     catalogue: CatalogueServer
     store: Store
     """What the catalogue holds, also while it is away."""
     broker: LoopbackBroker
-    dagster: subprocess.Popen[bytes]
-    instance: dg.DagsterInstance
+    environment: dict[str, str]
+    """What the configuration reads from there."""
 
     @property
     def data_directory(self) -> Path:
         """Where the file writer writes."""
         return self.directory / "data"
+
+    @property
+    def outage(self) -> Path:
+        """As long as there is such a file, SciCat is away."""
+        return self.directory / "outage"
+
+
+@dataclass
+class Laptop(Services):
+    """A running demo."""
+
+    dagster_url: str
+    dagster: subprocess.Popen[bytes]
+    instance: dg.DagsterInstance
 
     def write(self, files: int, pause_seconds: float, stop: threading.Event) -> tuple[int, int]:
         """Write and announce files; returns how many, and how many messages led to no file."""
@@ -135,11 +148,6 @@ class Laptop:
             while_open=lambda _path: _wait(stop, 0.2 * pause_seconds),
         )
         return len(summary.files), sum(summary.messages.get(kind, 0) for kind in _MESSAGES_FOR_NO_FILE)
-
-    @property
-    def outage(self) -> Path:
-        """As long as there is such a file, SciCat is away."""
-        return self.directory / "outage"
 
     def write_failing(self) -> Path:
         """Write and announce the file that fails on purpose, because no schema is for its instrument."""
@@ -194,13 +202,13 @@ class Laptop:
 
 
 @contextmanager
-def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[Laptop]:
-    """Start everything below ``directory`` and stop every process of it in the end.
+def running_services(directory: Path, dagster_url: str, *, api: str = "v3") -> Iterator[Services]:
+    """Start broker and catalogue, with everything that they keep below ``directory``.
 
     Raises
     ------
     DemoError
-        Dagster does not come up.
+        There is a demo below it already.
     """
     directory = directory.absolute()
     lay_out(directory)
@@ -217,33 +225,47 @@ def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[L
         broker = stack.enter_context(LoopbackBroker(_port(29092)))
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
-        port = _port(port)
-        url = f"http://{LOOPBACK}:{port}"
-        environment = _environment(directory, catalogue, broker, password, url, api)
+        environment = _environment(directory, catalogue, broker, password, dagster_url, api)
         settings = directory / "environment"
         settings.touch(mode=0o600)
         settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-        # Dagster's instance reads the facility's limit of runs from the same environment.
-        os.environ.update(environment)
-        dagster = stack.enter_context(_dagster_dev(directory, environment, port))
-        _wait_until_up(url, dagster, directory)
-        instance = stack.enter_context(dg.DagsterInstance.from_config(str(directory / "dagster")))
-        laptop = Laptop(directory, url, catalogue, store, broker, dagster, instance)
-        with _outages(laptop):
-            yield laptop
+        services = Services(directory, catalogue, store, broker, environment)
+        with _outages(services):
+            yield services
 
 
 @contextmanager
-def _outages(laptop: Laptop) -> Iterator[None]:
+def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[Laptop]:
+    """Start everything below ``directory`` and stop every process of it in the end.
+
+    Raises
+    ------
+    DemoError
+        Dagster does not come up.
+    """
+    port = _port(port)
+    url = f"http://{LOOPBACK}:{port}"
+    with running_services(directory, url, api=api) as services, ExitStack() as stack:
+        # Dagster's instance reads the facility's limit of runs from the same environment.
+        os.environ.update(services.environment)
+        dagster = stack.enter_context(_dagster_dev(services.directory, services.environment, port))
+        _wait_until_up(url, dagster, services.directory)
+        home = str(services.directory / "dagster")
+        instance = stack.enter_context(dg.DagsterInstance.from_config(home))
+        yield Laptop(**vars(services), dagster_url=url, dagster=dagster, instance=instance)
+
+
+@contextmanager
+def _outages(services: Services) -> Iterator[None]:
     """Take SciCat away while the file ``outage`` is there."""
     stop = threading.Event()
 
     def switch() -> None:
         is_away = False
         while not stop.wait(_SWITCH_SECONDS):
-            if laptop.outage.exists() != is_away:
+            if services.outage.exists() != is_away:
                 is_away = not is_away
-                (laptop.catalogue.stop if is_away else laptop.catalogue.start)()
+                (services.catalogue.stop if is_away else services.catalogue.start)()
 
     thread = threading.Thread(target=switch, name="outages", daemon=True)
     thread.start()

@@ -121,14 +121,13 @@ def _check_schemas(schemas: SchemaCollection, report: Report) -> None:
                 continue
             if mistake.file is not None:
                 of_bases.add(mistake)
-            path = mistake.file or file.path
-            place = f"{path}:{mistake.line}" if mistake.line else f"{path}"
+            place = f"line {mistake.line}: " if mistake.line else ""
             remedy = mistake.remedy or "Correct it in the schema."
-            report.add("schema", "mistake", f"{place}: {mistake}", remedy)
+            report.add("schema", "mistake", f"{place}{mistake}", remedy, str(mistake.file or file.path))
         if not mistakes:
-            report.add("schema", "ok", f"{file.path}: {file.name}")
+            report.add("schema", "ok", file.name, file=str(file.path))
             if unused := file.unused_variables():
-                report.add("schema", "ok", f"{file.path}: not used by any field: {', '.join(unused)}")
+                report.add("schema", "ok", f"not used by any field: {', '.join(unused)}", file=str(file.path))
     _check_packages(report)
     for notice in schemas.duplicate_ids():
         report.add("schema", "mistake", f"{schemas.directory}: {notice.reason}")

@@ -137,7 +137,7 @@ def _check_dataset(
     ]
     states = {field.state for field in found.fields if field.importance == "mandatory"}
     found.registrable = False if "missing" in states else None if "unknown" in states else True
-    _Rows(found, metadata, report).add()
+    _Rows(found, metadata, report, has_mistakes=schemas.has_mistakes(metadata.schema_)).add()
     for name in built.defaulted:
         value = shortened(built.dataset.get(name))
         what = f"{name} is {value}, from dataset.{DEFAULT_KEYS[name]} of the configuration."
@@ -279,8 +279,11 @@ def _why_empty(name: str, schema: Schema, built: BuiltDataset) -> Reason:
 class _Rows:
     """What a person is shown of one file: a row for each cause, and what else is affected by it."""
 
-    def __init__(self, found: FileReport, metadata: ExtractedMetadata, report: Report) -> None:
+    def __init__(
+        self, found: FileReport, metadata: ExtractedMetadata, report: Report, *, has_mistakes: bool
+    ) -> None:
         self._found = found
+        self._has_mistakes = has_mistakes
         self._schema = metadata.schema_
         self._report = report
         self._failed = {notice.subject for notice in metadata.notices}
@@ -319,6 +322,8 @@ class _Rows:
         if by_schema:
             names = ", ".join(field.field for field in by_schema)
             self._add("warning", f"{schema}; by the mistakes of the schema it lacks {names}.", _AS_SAID)
+        elif self._found.registrable and self._has_mistakes:
+            self._add("warning", f"{schema}; it would be registered without what has mistakes.", _AS_SAID)
         elif self._found.registrable:
             self._add("ok", f"{schema}; it could be registered.")
         elif self._found.registrable is None:

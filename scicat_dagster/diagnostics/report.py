@@ -31,7 +31,7 @@ class Check(BaseModel):
     what: str
     remedy: str = ""
     file: str = ""
-    """The data file that it is about."""
+    """The data file or schema that it is about."""
 
 
 class FieldState(BaseModel):

@@ -41,7 +41,7 @@ def storage_errors(doing: Literal["read", "make", "write"], path: Path) -> Itera
         right = f"read {place}" if doing == "read" else f"write in {place}"
         raise PermanentError(
             f"No right to {doing} {path}.",
-            remedy=f"Give the account that runs Dagster the right to {right}, then re-execute the run.",
+            remedy=f"Give the account that runs Dagster the right to {right}, then try the file again.",
         ) from error
     except OSError as error:
         raise TransientError(
@@ -145,7 +145,7 @@ def _forbidden(path: Path) -> TransientError | PermanentError:
         )
     return PermanentError(
         what,
-        remedy=f"Give the account that runs Dagster the right to read {place}, then re-execute the run.",
+        remedy=f"Give the account that runs Dagster the right to read {place}, then try the file again.",
     )
 
 
@@ -157,7 +157,7 @@ def why_broken(path: Path, reason: str) -> TransientError | PermanentError:
     if time.time() - status.st_mtime < SETTLED_SECONDS:
         return NotReadyError(what, remedy="It is tried again, because it was written only just now.")
     return PermanentError(
-        what, remedy="Look at the file writer's log; put the right file in place, then re-execute the run."
+        what, remedy="Look at the file writer's log; put the right file in place, then try the file again."
     )
 
 

@@ -294,5 +294,5 @@ def _answered(files: Sequence[int], questions: Questions, limits: Limits) -> Ans
     raise kind(
         what,
         remedy="The file is damaged: compare it with the file writer's copy, put a sound file in place, then "
-        "re-execute the run.",
+        "try the file again.",
     )

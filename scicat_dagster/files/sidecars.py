@@ -22,6 +22,12 @@ from scicat_dagster.files.access import storage_errors
 from scicat_dagster.files.manifest import DataFile, FileDescription, Sidecar, text_checksum, utc_text
 from scicat_dagster.limits import LONGEST_NAME_BYTES
 
+FILE_MODE = 0o644
+"""Of sidecars, whatever the umask of the service: who may enter the data's folder may read them."""
+
+_FOLDER_MODE = 0o755
+"""At least, of a folder that is made for them."""
+
 
 def sidecar_directory(path: Path, settings: FileHandlingSettings) -> Path:
     """Where the ingestor's own files go; a relative setting is relative to the data file's folder."""
@@ -40,7 +46,7 @@ def write_sidecars(description: FileDescription) -> None:
     """Write the planned files, each whole or not at all; the folder is made when it is missing.
 
     Whoever may write beside the data must not make us write elsewhere, so that no link is followed. One that
-    has its content already stays as it is.
+    is as it is listed already stays as it is.
 
     Raises
     ------
@@ -72,14 +78,15 @@ def _is_there(folder: int, name: str, _: bytes) -> bool:
 
 
 def _is_written(folder: int, name: str, content: bytes) -> bool:
-    """Whether a regular file has this content; whatever else is there is replaced."""
+    """Whether a regular file of ours has this content and mode; whatever else is there is replaced."""
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return False
     with os.fdopen(file, "rb") as stream:
-        is_regular = stat.S_ISREG(os.fstat(file).st_mode)
-        return is_regular and stream.read(len(content) + 1) == content
+        status = os.fstat(file)
+        is_as_listed = status.st_mode == stat.S_IFREG | FILE_MODE and status.st_uid == os.geteuid()
+        return is_as_listed and stream.read(len(content) + 1) == content
 
 
 @contextmanager
@@ -87,7 +94,7 @@ def _sidecar_folder(path: Path, within: str) -> Iterator[int]:
     """A descriptor of the folder, by which its files are named: its path may lead elsewhere at any time."""
     _check_sidecar_folder(path, within)
     with storage_errors("make", path):
-        path.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
         folder = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _check_sidecar_folder(path, within)
@@ -98,6 +105,18 @@ def _sidecar_folder(path: Path, within: str) -> Iterator[int]:
         yield folder
     finally:
         os.close(folder)
+
+
+def _make_folder(path: Path) -> None:
+    for missing in reversed([place for place in (path, *path.parents) if not place.exists()]):
+        with suppress(FileExistsError):
+            missing.mkdir()
+            folder = os.open(missing, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                # What it inherits from the folder above, such as its group, stays.
+                os.fchmod(folder, stat.S_IMODE(os.fstat(folder).st_mode) | _FOLDER_MODE)
+            finally:
+                os.close(folder)
 
 
 def _check_sidecar_folder(path: Path, within: str) -> None:
@@ -119,9 +138,10 @@ def _write_whole(folder: int, name: str, content: bytes) -> None:
     # Random, because somebody else could have put a link at a name that can be guessed.
     unfinished = f".{secrets.token_hex(16)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(unfinished, flags, 0o666, dir_fd=folder)
+    file = os.open(unfinished, flags, FILE_MODE, dir_fd=folder)
     try:
         with os.fdopen(file, "wb") as stream:
+            os.fchmod(file, FILE_MODE)
             stream.write(content)
         os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
@@ -168,7 +188,11 @@ def plan_sidecars(
 
     now = utc_text(datetime.now(UTC).timestamp())
     owner = (
-        {"uid": str(os.getuid()), "gid": str(os.getgid()), "perm": oct(stat.S_IFREG | 0o644)}
+        {
+            "uid": str(os.geteuid()),
+            "gid": str(_group_in(folder)),
+            "perm": oct(stat.S_IFREG | FILE_MODE),
+        }
         if settings.compute_file_stats
         else {}
     )
@@ -177,6 +201,13 @@ def plan_sidecars(
         for sidecar, chk in planned
     )
     return tuple(sidecar for sidecar, _ in planned), listed, tuple(notices)
+
+
+def _group_in(folder: Path) -> int:
+    """The group of a file that is made in a folder, which need not be there yet."""
+    above = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
+    status = above.stat()
+    return status.st_gid if status.st_mode & stat.S_ISGID else os.getegid()
 
 
 def _is_above_the_data(folder: Path, settings: FileHandlingSettings) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import Configuration
 from scicat_dagster.config.models import KafkaSettings, ScicatSettings, Settings
-from scicat_dagster.kafka.lag import LagWatch
+from scicat_dagster.kafka.lag import CaughtUp, LagWatch
 from scicat_dagster.kafka.reader import AnnouncementReader
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.schemas.loading import SchemaCollection, load_schemas
@@ -42,6 +42,8 @@ class Facility:
     """When this process last saw whether to say that an asset check passed, by the monotonic clock."""
     lag_watch: LagWatch = field(default_factory=LagWatch, repr=False)
     """What this process saw of the lag so far."""
+    caught_up: CaughtUp = field(default_factory=CaughtUp, repr=False)
+    """When this process last had requested everything that was announced."""
     said_of_kafka: dict[str, tuple[set[str], float]] = field(default_factory=dict, repr=False)
     """By asset check: of which topics it said last that something is wrong, and when."""
     reported_configuration: str = field(default="", repr=False)

@@ -34,7 +34,7 @@ class SchemaError(PermanentError):
     def __init__(self, path: Path, mistakes: tuple[str, ...]) -> None:
         super().__init__(
             f"The schema file {path} cannot be used: " + " ".join(mistakes),
-            remedy="Correct the schema file, then re-execute the run.",
+            remedy="Correct the schema file, then try the file again.",
         )
         self.path = path
         self.mistakes = mistakes
@@ -133,7 +133,7 @@ class SchemaFile:
             return SchemaError(self.path, self.mistakes)
         return PermanentError(
             f"Whether the schema {self.path} is for {file_path} cannot be said: {' '.join(unreadable)}",
-            remedy="Correct the data file, or the selector, then re-execute the run.",
+            remedy="Correct the data file, or the selector, then try the file again.",
         )
 
     def selects(self, file_path: str) -> bool:
@@ -184,7 +184,7 @@ class SchemaCollection:
         raise PermanentError(
             f"No schema is for {file_path} (tried: {tried}).",
             remedy=f"Add a schema to {self.directory} whose selector matches the file, or set "
-            "ingestion.fallback_schema_file_path; then re-execute the run.",
+            "ingestion.fallback_schema_file_path; then try the file again.",
         )
 
     def _reads(self, file_path: str) -> Iterator[Read]:
@@ -213,6 +213,11 @@ class SchemaCollection:
         if file is not None and oddities:
             oddities = file.located(oddities)
         return tuple(mistake.as_notice(file.path.name if file else "") for mistake in oddities)
+
+    def has_mistakes(self, schema: Schema) -> bool:
+        """Whether the file of one of these schemas has mistakes, although it can be used."""
+        files = (*self.files, *([self.fallback] if self.fallback else []))
+        return any(file.schema is schema and bool(file.located_mistakes()) for file in files)
 
     def duplicate_ids(self) -> tuple[Notice, ...]:
         """Schemas that share an id, so that a dataset cannot say which one made it."""

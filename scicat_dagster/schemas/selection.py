@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from scicat_dagster.files.reading import Read
 from scicat_dagster.files.values import Reader
-from scicat_dagster.nearest import nearest, suggestion
+from scicat_dagster.nearest import most_like, suggestion
 
 SOURCES = frozenset({"filename", "datafile", "nexusfile"})
 """All of them are the full path of the data file."""
@@ -307,8 +307,8 @@ def _condition(source: str, operator: str, argument: str) -> Selector:
     mistakes = [*_source_mistakes(source, _ALL_SOURCES), *_operator_mistakes(operator, OPERATORS)]
     if not mistakes:
         return _Condition(operator, argument)
-    likely = nearest(operator, OPERATORS, _LIKENESS_OF_A_SLIP)
-    if likely is None or nearest(source, SOURCES, _LIKENESS_OF_A_SLIP) is None:
+    likely = most_like(operator, OPERATORS, _LIKENESS_OF_A_SLIP)
+    if likely is None or most_like(source, SOURCES, _LIKENESS_OF_A_SLIP) is None:
         return _Unreadable(" ".join(mistakes))
     return _Misspelt(" ".join(mistakes), _Condition(likely, argument))
 
@@ -321,14 +321,14 @@ def _content_condition(source: str, place: str, operator: str, argument: str) ->
     mistakes += [f"{mistake}." for mistake in expression_mistakes(place)]
     if not mistakes:
         return _ContentCondition(place, operator, argument)
-    likely = nearest(operator, CONTENT_OPERATORS, _LIKENESS_OF_A_SLIP)
+    likely = most_like(operator, CONTENT_OPERATORS, _LIKENESS_OF_A_SLIP)
     if likely is None or not place.startswith("/") or any(expression_mistakes(place)):
         return _Unreadable(" ".join(mistakes))
     return _Misspelt(" ".join(mistakes), _ContentCondition(place, likely, argument))
 
 
 def _is_content(source: str) -> bool:
-    return nearest(source.strip(), _ALL_SOURCES, _LIKENESS_OF_A_SLIP) == CONTENT
+    return most_like(source.strip(), _ALL_SOURCES, _LIKENESS_OF_A_SLIP) == CONTENT
 
 
 def _source_mistakes(source: str, known: tuple[str, ...]) -> Iterator[str]:

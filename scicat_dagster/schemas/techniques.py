@@ -23,7 +23,7 @@ _TABLE = "shipped/panet-1.3.0.csv"
 def technique(name: str) -> dict[str, str]:
     """The technique of a label, a synonym or an identifier, as a dataset names it: pid and name.
 
-    Upper and lower case, hyphens and spaces do not matter.
+    Upper and lower case, hyphens and spaces do not matter; xray is x-ray.
 
     Raises
     ------
@@ -63,4 +63,5 @@ def _rows() -> tuple[tuple[str, str, str], ...]:
 
 
 def _folded(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    words = re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return re.sub(r"\bx ray", "xray", words)

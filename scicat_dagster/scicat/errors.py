@@ -102,9 +102,9 @@ def _reason(error: requests.RequestException) -> object:
 
 
 _REMEDIES = {
-    400: "Correct the schema so that the server accepts the dataset, then re-execute the run.",
+    400: "Correct the schema so that the server accepts the dataset, then try the file again.",
     401: "Correct the user name and password, or the token, in the configuration's scicat section.",
-    403: "Give the ingestor's account the right to do this in SciCat, then re-execute the run.",
+    403: "Give the ingestor's account the right to do this in SciCat, then try the file again.",
     404: "See that scicat.host and scicat.api_endpoints are right and that the entry exists.",
     413: "Take large entries out of the schema, or raise the server's limit.",
 }

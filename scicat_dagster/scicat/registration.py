@@ -546,7 +546,7 @@ def _duplicates(blocks: Sequence[OrigDatablockRecord], pid: str) -> tuple[Notice
 def _foreign(record: DatasetRecord, built: BuiltDataset) -> PermanentError:
     return PermanentError(
         f"The pid {record.pid} belongs to a dataset of another file.",
-        remedy="Give the two files different pids (see the schema's pid), then re-execute the run.",
+        remedy="Give the two files different pids (see the schema's pid), then try the file again.",
         details={
             "in the catalogue": f"{record.datasetName} in {record.sourceFolder}",
             "this file": built.data_file,

@@ -1,4 +1,4 @@
-"""Comparing files on disk with the catalogue: registered, changed or missing, and how many of each."""
+"""Comparing files on disk with the catalogue: registered, changed, missing or failed, with their numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_DATASETS = 500
 _MOST_FILES = 20_000
 """Of the file lists that are read at once. Most datasets have few, some have tens of thousands."""
 
-State = Literal["registered", "changed", "missing"]
+State = Literal["registered", "changed", "missing", "failed"]
 
 
 class FileState(BaseModel):
@@ -42,11 +42,14 @@ class FileState(BaseModel):
     root: str
     instrument: str
     state: State
-    """``changed`` is registered, but with another size than it has now."""
+    """``changed`` is registered, but with another size than it has now; ``failed`` is missing, because its
+    latest run failed."""
     size: int
     modified: datetime
     pid: str | None = None
     registered_size: int | None = None
+    reason: str = ""
+    """Why its run failed."""
 
 
 class Count(BaseModel):
@@ -60,6 +63,7 @@ class Count(BaseModel):
     registered: int
     changed: int
     missing: int
+    failed: int = 0
 
 
 class Discovery(BaseModel):
@@ -73,9 +77,13 @@ class Discovery(BaseModel):
     nothing_found: tuple[NothingFound, ...] = ()
     """The folders in which no file is wanted."""
 
-    def of(self, state: State) -> list[FileState]:
-        """The files in one state."""
-        return [file for file in self.files if file.state == state]
+    def of(self, *states: State) -> list[FileState]:
+        """The files in one of these states."""
+        return [file for file in self.files if file.state in states]
+
+    def with_failed(self, reasons: Mapping[str, str]) -> Discovery:
+        """The same, where somebody knows why files that the catalogue does not hold have failed, by path."""
+        return self.model_copy(update={"files": tuple(_judged(file, reasons) for file in self.files)})
 
     def counts(self) -> list[Count]:
         """How many files there are in each state, by root and instrument."""
@@ -90,9 +98,16 @@ class Discovery(BaseModel):
                 registered=states["registered"],
                 changed=states["changed"],
                 missing=states["missing"],
+                failed=states["failed"],
             )
             for (root, instrument), states in sorted(numbers.items())
         ]
+
+
+def _judged(file: FileState, reasons: Mapping[str, str]) -> FileState:
+    if file.state != "missing" or file.path not in reasons:
+        return file
+    return file.model_copy(update={"state": "failed", "reason": reasons[file.path]})
 
 
 def discover(

@@ -133,5 +133,5 @@ def make_sample(sample: Sample, client: ScicatClient, settings: Settings) -> Mad
 
 _ASK_FOR_RIGHT = (
     "Let the ingestor's account create samples for every group in SciCat (SAMPLE_PRIVILEGED_GROUPS), then "
-    "re-execute the run."
+    "try the file again."
 )

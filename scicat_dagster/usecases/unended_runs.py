@@ -57,7 +57,8 @@ class UnendedRun(BaseModel):
             case "there":
                 return (
                     "See in the file writer's log whether it finished the file. If so, its message was lost: "
-                    f"register the file with `scicat-dagster ingest {self.run.file}`."
+                    f"register the file with `scicat-dagster ingest {self.run.file}`. If not, "
+                    f"`scicat-dagster messages dismiss {self.run.job_id}` ends this report."
                 )
             case "not there":
                 return (

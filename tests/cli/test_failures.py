@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from scicat_dagster.cli import main
-from scicat_dagster.orchestration.failures.failed_files import failed_files, problem_of
+from scicat_dagster.orchestration.failures.failed_files import failed_files, problem_of, unregistered_files
 from scicat_dagster.orchestration.ingest.jobs import config_of
 from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.request_sensor import reconcile_sensor
+from tests.orchestration.ingest.test_raw_dataset import announcement
 from tests.small_facility import SmallFacility, instance_in
 
 
@@ -106,6 +107,40 @@ def test_a_file_is_tried_again_with_its_message_although_a_backfill_failed_since
     invoke(home, "--retry")
 
     assert [request.run_config for request in requested(home)] == [config]
+
+
+def test_files_of_dry_runs_are_shown_apart_and_registered_with_their_message(
+    home: dg.DagsterInstance, small: SmallFacility
+) -> None:
+    other = small.file.with_name("small-coda-other.hdf")
+    other.write_bytes(small.file.read_bytes())
+    announced = announcement(small.file)
+    assert small.ingest(small.facility(dry_run=True), run_config=announced).success
+    assert small.ingest(small.facility(), other, run_config=config_of(dry_run=True)).success
+
+    shown = invoke(home)
+    assert (shown.exit_code, "2 other files not registered" in shown.stdout) == (0, True)
+    listed = invoke(home, "--dry-runs")
+    assert listed.exit_code == 1
+    assert small.file.name in listed.stdout
+    assert "2 files requested" in invoke(home, "--dry-runs", "--retry").stdout
+
+    first, second = requested(home)
+    assert first.run_config == announced
+    assert second.run_config == config_of()
+    assert small.ingest(small.facility(), run_config=first.run_config).success
+    assert "1 other file not registered" in invoke(home).stdout
+    assert "Dismissed" in invoke(home, "--dismiss", str(other)).stdout
+    assert invoke(home, "--dry-runs").stdout == "No files of which there were dry runs only.\n"
+
+
+def test_a_registered_file_with_a_dry_run_since_is_registered(
+    home: dg.DagsterInstance, small: SmallFacility
+) -> None:
+    assert small.ingest(small.facility()).success
+    assert small.ingest(small.facility(dry_run=True)).success
+
+    assert unregistered_files(home).dry_runs == []
 
 
 def test_what_was_requested_is_not_requested_again(home: dg.DagsterInstance, failed: list[str]) -> None:

@@ -14,6 +14,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from scicat_dagster.cli import main
+from scicat_dagster.config.loading import load_configuration
+from scicat_dagster.files.description import describe_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +61,26 @@ def test_its_configuration_is_valid_once_there_is_a_schema(tmp_path: Path) -> No
     assert without.exit_code == unfilled.exit_code == 1
     assert "dataset.dataset_pid_prefix: is still <FILL_IN>" in unfilled.output
     assert "SCICAT_PASSWORD" in without.output
+
+
+def test_what_lies_beside_a_file_is_in_its_folder_whatever_the_folders_are(tmp_path: Path) -> None:
+    init(tmp_path / "facility")
+    config, data = tmp_path / "facility" / "config.yml", tmp_path / "data"
+    filled = (
+        config.read_text()
+        .replace("<FILL_IN>", "")
+        .replace("data_directory: /data", f"data_directory: {data}")
+    )
+    config.write_text(filled)
+    handling = load_configuration(config, {"SCICAT_PASSWORD": "x"}).settings.ingestion.file_handling
+
+    for file in (data / "flat.nxs", data / "443503" / "raw" / "1.nxs"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+        found = describe_file(file, handling, {"file_path": str(file)})
+        assert found.notices == ()
+        assert len(found.sidecars) == 3
+        assert all(Path(sidecar.path).is_relative_to(file.parent) for sidecar in found.sidecars)
 
 
 def test_each_key_of_its_configuration_is_one_of_the_sample(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,11 +20,13 @@ import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
+from dagster._core.scheduler.instigation import TickStatus
 
 from scicat_dagster.cli import main
 from scicat_dagster.cli.options import wrapped
 from scicat_dagster.kafka.messages import Position, Rejected
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
+from tests.orchestration.operations.test_health import heartbeats, sensor
 from tests.small_facility import SmallFacility, instance_in
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
@@ -62,6 +65,14 @@ def registered_and_failed(small: SmallFacility) -> None:
         assert not small.ingest(small.facility(), other).success
 
 
+def with_daemon(small: SmallFacility) -> None:
+    """The same, while Dagster's daemons and its sensor work."""
+    registered_and_failed(small)
+    now = time.time()
+    heartbeats(small.instance, now)
+    sensor(small.instance, (TickStatus.SKIPPED, now))
+
+
 def rejected(small: SmallFacility) -> None:
     for offset in (17, 18):
         why = "The message is not a wrdn message: its schema is pl99, which nobody here reads."
@@ -75,7 +86,7 @@ def rejected(small: SmallFacility) -> None:
 BEFORE = {
     "validate": broken_schema,
     "failures": registered_and_failed,
-    "status": registered_and_failed,
+    "status": with_daemon,
     "messages": rejected,
 }
 """What happens in the facility before a command is given."""

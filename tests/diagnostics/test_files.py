@@ -111,6 +111,20 @@ def test_a_file_that_could_be_registered_has_every_field(facility: Facility) -> 
     assert "ok         file           the schema Odin is for it; it could be registered." in shown
 
 
+def test_a_file_whose_schema_has_mistakes_is_not_said_to_be_fine(facility: Facility) -> None:
+    facility.define("temperature", source="VALUE", value="a", operatr="to-upper")
+
+    report = facility.report()
+
+    assert report["registrable"] is True
+    shown = facility.run()
+    assert shown.exit_code == 1
+    assert (
+        "warning    file           the schema Odin is for it; it would be registered without" in shown.stdout
+    )
+    assert "it could be registered" not in shown.stdout
+
+
 def test_a_variable_and_a_field_that_fail_are_warnings_with_their_reasons(facility: Facility) -> None:
     facility.define("lost", source="NXS", path="/entry/nowhere")
     facility.assign("lost", "comment", "<lost>")

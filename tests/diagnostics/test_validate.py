@@ -5,6 +5,7 @@ mistake comes out of the command, all of them at once, and no secret with them.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,14 +84,17 @@ class Facility:
 
 
 def rows(result: Result, kind: str) -> list[str]:
-    """The rows of the printed table with a result, each with the remedy below it."""
+    """The rows of the printed table with a result, each with its remedy and the file that it is about."""
     found: list[list[str]] = []
+    file = ""
     *table, _ = result.stdout.splitlines()
     for line in table:
-        if line.startswith(" "):
+        if heading := re.fullmatch(r" {11}(?:file|schema) +(\S.*)", line):
+            file = heading[1]
+        elif line.startswith(" "):
             found[-1].append(line.strip())
         else:
-            found.append([line])
+            found.append([line, file])
     return [" ".join(row) for row in found if row[0].split()[0] == kind]
 
 
@@ -125,8 +129,9 @@ def test_a_facility_without_mistakes_exits_with_zero(facility: Facility) -> None
 
     assert result.stdout.splitlines() == [
         f"ok         configuration  {facility.config}",
-        f"ok         schema         {facility.schema}: Test Coda Metadata Schema",
-        f"ok         schema         {facility.schema}: not used by any field: {', '.join(unused)}",
+        f"           schema         {facility.schema}",
+        "ok         schema         Test Coda Metadata Schema",
+        f"ok         schema         not used by any field: {', '.join(unused)}",
         "0 mistakes, 0 warnings; checked the configuration and 1 schema",
     ]
     assert (result.exit_code, result.stderr) == (0, "")
@@ -325,7 +330,8 @@ def test_a_slip_is_one_row_with_its_line_and_what_to_write(
 
     (row,) = [row for row in facility.mistakes() if expected[0] in row]
 
-    assert f"{facility.schema}:{line}: " in row
+    assert str(facility.schema) in row
+    assert f" line {line}: " in row
     assert [text for text in expected if text not in row] == []
 
 
@@ -404,7 +410,7 @@ def test_the_command_as_a_process(facility: Facility) -> None:
 
     assert (good.returncode, good.stderr) == (0, "")
     assert (bad.returncode, bad.stderr) == (1, "")
-    assert f"mistake    schema         {facility.schema}:5: order" in bad.stdout
+    assert f"{facility.schema}\nmistake    schema         line 5: order" in bad.stdout
 
 
 def test_variables_that_nothing_needs_are_named_and_no_mistake(facility: Facility) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -356,6 +357,46 @@ def test_the_files_are_written_whole_and_their_folder_is_made(data_file: Path) -
     )
     for sidecar in found.sidecars:
         assert Path(sidecar.path).read_bytes() == sidecar.content.encode()
+
+
+@pytest.fixture
+def hardened() -> Iterator[None]:
+    """The umask of the service."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize("folder_mode", [0o755, 0o2775])
+def test_the_files_are_as_the_catalogue_lists_them_whatever_the_umask(
+    data_file: Path, hardened: None, folder_mode: int
+) -> None:
+    above = data_file.parents[1]
+    if os.geteuid() == 0:
+        os.chown(above, -1, 12345)
+    above.chmod(folder_mode)
+    found = describe_file(data_file, handling(ingestor_files_directory="../a/b"), ANNOUNCEMENT)
+    earlier = Path(found.sidecars[0].path)
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text(found.sidecars[0].content)
+
+    write_sidecars(found)
+
+    for listed in found.sidecar_files:
+        status = Path(listed.path).stat()
+        assert (listed.perm, listed.uid, listed.gid, listed.size) == (
+            oct(status.st_mode),
+            str(status.st_uid),
+            str(status.st_gid),
+            status.st_size,
+        )
+
+
+def test_the_folder_that_is_made_can_be_entered_by_others(data_file: Path, hardened: None) -> None:
+    write_sidecars(describe_file(data_file, handling(ingestor_files_directory="../a/b")))
+
+    made = data_file.parents[1] / "a"
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (made, made / "b")] == [0o755, 0o755]
 
 
 def test_adding_writes_what_is_missing_and_leaves_what_is_there(data_file: Path) -> None:

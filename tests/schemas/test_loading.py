@@ -208,7 +208,7 @@ def test_a_broken_schema_keeps_claiming_its_files_and_they_fail_with_its_mistake
         load_schemas(folder).select(FILE)
     assert caught.value.path == broken
     assert str(broken) in str(caught.value)
-    assert "re-execute" in caught.value.remedy
+    assert "try the file again" in caught.value.remedy
     assert load_schemas(folder).notices() == ()
 
 

@@ -27,6 +27,13 @@ def test_a_technique_is_found_by_label_synonym_and_identifier(name: str) -> None
     assert technique(name) == POWDER
 
 
+@pytest.mark.parametrize(
+    "name", ["x-ray diffraction", "xray diffraction", "X Ray Diffraction", "Xray-diffraction"]
+)
+def test_x_rays_are_written_in_several_ways(name: str) -> None:
+    assert technique(name)["name"] == "x-ray diffraction"
+
+
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(LookupError, match=r"did you mean neutron powder diffraction\?"):
         technique("neutron powder difraction")

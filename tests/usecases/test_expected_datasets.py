@@ -118,7 +118,10 @@ def test_what_scicat_would_answer_has_to_be_there(folder: Path) -> None:
 
     assert result.exit_code == 1
     assert "scicat.json has no answer for proposals/443503; add it." in result.stdout
+    assert f"{folder / 'scicat.json'}: what SciCat would answer is read from there." in result.stderr
     assert not expected(folder).exists()
+    (folder / "scicat.json").unlink()
+    assert f"{folder / 'scicat.json'}: what SciCat would answer goes there" in run(folder).stderr
 
 
 def test_what_failed_without_stopping_the_file_is_noted(folder: Path) -> None:

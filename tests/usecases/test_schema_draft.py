@@ -109,7 +109,7 @@ def filled(text: str) -> str:
 def test_a_draft_is_accepted_after_its_gaps_are_filled(folder: Path, make: Callable[[Path], Path]) -> None:
     file = make(folder)
     schema = write_draft(folder, file)
-    gaps = [f"{schema}:{number}: " for number in gaps_in(schema.read_text())]
+    gaps = [f"line {number}: " for number in gaps_in(schema.read_text())]
 
     before = validate(folder, file, "--json")
     schema.write_text(filled(schema.read_text()))
@@ -377,12 +377,14 @@ FIRST_SCHEMA = Path(__file__).parents[2] / "docs" / "how-to" / "your-first-schem
 
 def test_the_first_page_is_short_and_its_entries_work(folder: Path) -> None:
     page = FIRST_SCHEMA.read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    constant, block = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     added = yaml.safe_load(block.replace("Histogram1", "histogram1").replace("calibration_status", "status"))
+    added["variables"] |= yaml.safe_load(constant)["variables"]
     file = file_of_two_entries(folder)
     schema = write_draft(folder, file, filled)
     whole = yaml.safe_load(schema.read_text())
-    schema.write_text(yaml.safe_dump({**whole, **{key: whole[key] | added[key] for key in added}}))
+    extended = {**whole, **{key: whole[key] | added[key] for key in added}}
+    schema.write_text(yaml.safe_dump(extended, sort_keys=False))
 
     result = CliRunner().invoke(
         main, ["schema", "test", str(file), "--schemas", str(schema.parent), "--update"]
@@ -393,6 +395,8 @@ def test_the_first_page_is_short_and_its_entries_work(folder: Path) -> None:
     made = json.loads(file.with_name(f"{file.name}.expected.json").read_text())["scientificMetadata"]
     assert (made["incident_energy"]["value"], made["incident_energy"]["unit"]) == (117.6, "meV")
     assert made["energy_status"]["value"] == "Nominal"
+    # SciCat is asked for the name that it has.
+    assert "LRMECS+at+IPNS" in result.output
 
 
 def test_attributes_are_among_what_is_not_used(folder: Path) -> None:

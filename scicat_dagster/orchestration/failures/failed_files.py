@@ -3,8 +3,9 @@
 The sample of a file fails for itself, and stands here under its own partition key.
 
 A file has failed while the latest attempt to register it failed, was cancelled or crashed, and its partition
-was not materialized since, by whichever run. A person who deletes the partition dismisses the failure. What a
-failure is, and what Dagster does with it at once, belongs to ``policy``.
+was not materialized since, by whichever run. A person who deletes the partition dismisses the failure. A file
+of which there were dry runs only has not failed, and is not registered, either. What a failure is, and what
+Dagster does with it at once, belongs to ``policy``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scicat_dagster.orchestration.partitions import (
     is_ours,
     is_sample_key,
     partitions_of,
+    path_of,
 )
 from scicat_dagster.orchestration.tags import (
     AUTO_RETRY_RUN_TAG,
@@ -53,6 +55,9 @@ tags, for so long."""
 
 INTERRUPTION = "DagsterExecutionInterruptedError"
 """The error of an op whose process got SIGTERM or SIGINT."""
+
+DRY_RUN = "dry run"
+"""The kind of a file that has not failed, and is not registered because its runs wrote nothing."""
 
 _PAGE = 500
 
@@ -101,26 +106,59 @@ class FailedFile:
         return self.kind in {"permanent", "cancelled", REPEATED_CRASH} or self.round >= MOST_ROUNDS
 
 
-def failed_files(
-    instance: dg.DagsterInstance, now: datetime | None = None, names: Names = UNPREFIXED
-) -> list[FailedFile]:
-    """The files that failed and are neither repaired, dismissed nor being worked on, longest-standing first.
+@dataclass(frozen=True)
+class Unregistered:
+    """The files that runs of ours did not register and that nobody is working on, longest-standing first."""
 
-    The number of queries grows with the number of failed files by one for each few hundred of them.
+    failed: list[FailedFile]
+    dry_runs: list[FailedFile]
+    """Those of which there were dry runs only, as while ``ingestion.dry_run`` was set."""
+
+
+def unregistered_files(
+    instance: dg.DagsterInstance, now: datetime | None = None, names: Names = UNPREFIXED
+) -> Unregistered:
+    """The files that are neither registered, dismissed nor being worked on.
+
+    The number of queries grows with the number of these files by one for each few hundred of them.
     """
     now = now or datetime.now(UTC)
     attempts = _attempts(instance, now, names)
     registered = _registered_at(instance, attempts, names)
-    found = [
+    failed = [
         _failed_file(path, runs)
         for path, records in attempts.items()
         if (runs := _unrepaired(records, registered.get(path))) and not _is_worked_on(runs[0], now)
     ]
-    return sorted(found, key=lambda file: file.since)
+    dry_runs = [
+        _failed_file(path, records)
+        for path, records in attempts.items()
+        if path not in registered and _are_dry_runs(records) and not is_sample_key(path)
+    ]
+    return Unregistered(*(sorted(found, key=lambda file: file.since) for found in (failed, dry_runs)))
+
+
+def failed_files(
+    instance: dg.DagsterInstance, now: datetime | None = None, names: Names = UNPREFIXED
+) -> list[FailedFile]:
+    """The files that failed and are neither repaired, dismissed nor being worked on, oldest failure first."""
+    return unregistered_files(instance, now, names).failed
+
+
+def reasons_by_path(failed: Iterable[FailedFile], data_directory: str) -> dict[str, str]:
+    """Why each file failed, in brief, by its path."""
+    return {
+        path_of(file.path, data_directory): file.reason or file.kind for file in failed if not file.is_sample
+    }
 
 
 def problem_of(instance: dg.DagsterInstance, file: FailedFile) -> Problem:
     """Why the latest run of a file failed, and what a person can do."""
+    if file.kind == DRY_RUN:
+        return Problem(
+            what="It was a dry run: nothing was registered.",
+            remedy="When ingestion.dry_run is off: `scicat-dagster failures --dry-runs --retry`.",
+        )
     if file.kind == "cancelled":
         return Problem(
             what="The run was cancelled.",
@@ -263,6 +301,10 @@ def _unrepaired(records: Sequence[dg.RunRecord], registered_at: float | None) ->
     ]
 
 
+def _are_dry_runs(records: Sequence[dg.RunRecord]) -> bool:
+    return {record.dagster_run.status for record in records} == {dg.DagsterRunStatus.SUCCESS}
+
+
 def _is_worked_on(latest: dg.RunRecord, now: datetime) -> bool:
     """Whether a run is under way, or is about to be without anybody doing anything."""
     if latest.dagster_run.status not in FAILED:
@@ -295,7 +337,9 @@ def _failed_file(path: str, records: Sequence[dg.RunRecord]) -> FailedFile:
 
 
 def failure_kind(run: dg.DagsterRun) -> str:
-    """The kind of a failed or cancelled run, as of a :class:`FailedFile`."""
+    """The kind of a run that did not register its file, as of a :class:`FailedFile`."""
+    if run.status is dg.DagsterRunStatus.SUCCESS:
+        return DRY_RUN
     if run.status is dg.DagsterRunStatus.CANCELED:
         return "cancelled"
     return kind_of(run) or "crash"

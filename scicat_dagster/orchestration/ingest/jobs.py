@@ -81,15 +81,20 @@ def posted_lately(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> se
 
 def announced_at(run_config: Mapping[str, Any], names: Names = UNPREFIXED) -> datetime | None:
     """When Kafka got the message that a run is about; None where there was none, or it has no time."""
-    found: Any = run_config
-    for place in _place_of_settings(names):
-        found = found.get(place) if isinstance(found, Mapping) else None
-    match found:
+    match _settings_in(run_config, names):
         case {"announcement": str(text)}:
             with suppress(ValidationError):
                 milliseconds = FileWritten.model_validate_json(text).announced_at_ms
                 return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
     return None
+
+
+def with_writes(run_config: Mapping[str, Any], names: Names = UNPREFIXED) -> dict[str, Any]:
+    """The configuration of a run that is repeated to register its file, also where it was a dry run."""
+    found = _settings_in(run_config, names)
+    if "dry_run" not in found:
+        return dict(run_config)
+    return config_of(names, **{name: value for name, value in found.items() if name != "dry_run"})
 
 
 def config_of(names: Names = UNPREFIXED, **settings: str | bool) -> dict[str, Any]:
@@ -98,6 +103,14 @@ def config_of(names: Names = UNPREFIXED, **settings: str | bool) -> dict[str, An
     for place in reversed(_place_of_settings(names)):
         found = {place: found}
     return found
+
+
+def _settings_in(run_config: Mapping[str, Any], names: Names) -> Mapping[str, Any]:
+    """The settings of the first op; none where the configuration has none."""
+    found: Any = run_config
+    for place in _place_of_settings(names):
+        found = found.get(place) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _place_of_settings(names: Names) -> tuple[str, ...]:

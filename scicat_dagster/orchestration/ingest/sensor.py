@@ -65,6 +65,7 @@ def wrdn_sensor(names: Names) -> dg.SensorDefinition:
             return dg.SensorResult(
                 asset_events=list(changes(facility)), skip_reason="The configuration names no Kafka topics."
             )
+        facility.caught_up.begin(context.cursor)
         batch = facility.announcements.read(
             Cursor.parse(context.cursor), most=MOST_MESSAGES_PER_TICK, wait_seconds=facility.wait_seconds
         )
@@ -84,6 +85,8 @@ def wrdn_sensor(names: Names) -> dg.SensorDefinition:
             context.log.warning("The dead letters were not sent. %s", error)
         if PL72 in schemas:
             follow(context.instance, plan.started, plan.ended, datetime.now(UTC), names)
+        cursor = batch.cursor.model_dump_json()
+        facility.caught_up.end(cursor, batch.lag(), time.monotonic())
         # Samples first: the run of a file that was announced in the same batch looks for its own.
         requests = [*plan.samples.values(), *_news(context, facility, plan)]
         return dg.SensorResult(
@@ -103,7 +106,7 @@ def wrdn_sensor(names: Names) -> dg.SensorDefinition:
                 *kafka_evaluations(facility, batch.unreadable, batch.lag()),
                 *changes(facility),
             ],
-            cursor=batch.cursor.model_dump_json(),
+            cursor=cursor,
             skip_reason=None if requests else summary,
         )
 

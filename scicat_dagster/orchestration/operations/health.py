@@ -34,7 +34,7 @@ LONGEST_SILENCE = timedelta(minutes=10)
 """Of a daemon: a busy one does not find the time to say that it lives. Dagster itself waits half an hour."""
 
 LONGEST_PAUSE = timedelta(minutes=2)
-"""Between two ticks of the sensor, which come every few seconds."""
+"""Between two ticks of the sensor, which come every few seconds, and between two signs of any daemon."""
 
 LONGEST_TICK = timedelta(minutes=10)
 """Of the sensor: requesting 1000 files in a large instance takes some minutes."""
@@ -46,8 +46,11 @@ LEAST_FREE_BYTES = 1_000_000_000
 """Below that a burst may fill the disk within minutes, and the database with it."""
 
 _START_DAEMON = (
-    "Start dagster-daemon, or see in its output why it ended; Deployment → Daemons shows them all."
+    "Start dagster-daemon and the code server (`dagster dev`, or `deploy/ctl FOLDER start`), or see in their "
+    "output why they ended; Deployment → Daemons shows the daemons."
 )
+
+_RESTART = "Restart Dagster: `deploy/ctl FOLDER restart`, or end `dagster dev` and start it again."
 
 _FAILED_TICK = "It is tried again by itself. Its ticks in Dagster, under Automation, tell more."
 
@@ -96,12 +99,21 @@ def dagster_checks(
     """The checks of Dagster, and of what it works with."""
     return {
         "configuration": lambda: configuration_check(home.instance(), current, names=names),
-        "daemons": lambda: daemons_check(home.instance()),
-        "sensor": lambda: sensor_check(home.instance(), names=names),
+        **work_checks(home.instance, names),
         "topics": lambda: topics_check(home.instance(), names),
         "automation": lambda: automation_check(home.instance(), names=names),
         "runs": lambda: runs_check(home.instance()),
         "disk": lambda: disk_check(Path(home.instance().root_directory)),
+    }
+
+
+def work_checks(
+    instance: Callable[[], dg.DagsterInstance], names: Names = UNPREFIXED
+) -> dict[str, Callable[[], Check]]:
+    """The checks of what reads announcements and starts runs; without these nothing works on files."""
+    return {
+        "daemons": lambda: daemons_check(instance()),
+        "sensor": lambda: sensor_check(instance(), names=names),
     }
 
 
@@ -111,6 +123,12 @@ def daemons_check(instance: dg.DagsterInstance, now: float | None = None) -> Che
     silent = []
     failing = []
     statuses = instance.get_daemon_statuses()
+    beats = [status.last_heartbeat.timestamp for status in statuses.values() if status.last_heartbeat]
+    # One may be busy, all of them are not at once.
+    if not beats or now - max(beats) > LONGEST_PAUSE.total_seconds():
+        last = f"the last one was heard of {_ago(now - max(beats))} ago" if beats else "none has ever run"
+        words = f"No daemon lives ({last}): nothing works on files."
+        return Check(name="daemons", ok=False, words=words, remedy=_START_DAEMON)
     for name, status in sorted(statuses.items()):
         heartbeat = status.last_heartbeat
         if heartbeat is None:
@@ -137,7 +155,7 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None, names: 
     if not found.state.is_running:
         remedy = "Turn it on in Dagster under Automation."
         return Check(name="sensor", ok=False, words=f"{name} is turned off.", remedy=remedy)
-    words = f"{name} runs; its last tick began {_ago(now - found.latest.timestamp)} ago"
+    words = f"{name} is turned on; its last tick began {_ago(now - found.latest.timestamp)} ago"
     if found.latest.status is TickStatus.STARTED:
         late = now - found.latest.timestamp > LONGEST_TICK.total_seconds()
         words += " and is not finished."
@@ -145,6 +163,7 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None, names: 
         late = now - last_sign(found.latest) > LONGEST_PAUSE.total_seconds()
         words += "."
     if late:
+        words += " New announcements are not read."
         return Check(name="sensor", ok=False, words=words, remedy=_START_DAEMON)
     if found.failed is not None:
         return Check(name="sensor", ok=False, words=failure_of_tick(found), remedy=_FAILED_TICK)
@@ -226,7 +245,7 @@ def configuration_check(
         late = now - version.modified_at.timestamp() > LONGEST_PAUSE.total_seconds()
         return Check(name=name, ok=not late, words=words, remedy=_START_DAEMON)
     if not reported.is_as_on_disk:
-        return Check(name=name, ok=False, words=reported.description, remedy="Restart Dagster.")
+        return Check(name=name, ok=False, words=reported.description, remedy=_RESTART)
     return Check(name=name, ok=True, words=f"The version {version} is in force.")
 
 

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import dagster as dg
 
 from scicat_dagster.errors import Problem, without_file
-from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files, problem_of
+from scicat_dagster.orchestration.failures.failed_files import (
+    FailedFile,
+    failed_files,
+    problem_of,
+    unregistered_files,
+)
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import delete_partition
 from scicat_dagster.orchestration.past_files.in_flight import files_in_flight
@@ -43,6 +48,12 @@ def failures(instance: dg.DagsterInstance, reason: str = "", names: Names = UNPR
     return [each for each in found if reason.casefold() in each.problem.what.casefold()]
 
 
+def dry_runs(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> list[Failure]:
+    """The files of which there were dry runs only, as if they had failed for that."""
+    found = unregistered_files(instance, names=names).dry_runs
+    return [Failure(file, problem_of(instance, file)) for file in found]
+
+
 def by_reason(found: Sequence[Failure]) -> list[list[Failure]]:
     """The files with the same reason together, the most frequent reason first."""
     groups: dict[tuple[str, str], list[Failure]] = {}
@@ -64,11 +75,12 @@ def retry(instance: dg.DagsterInstance, found: Sequence[Failure], names: Names =
 
 
 def dismiss(instance: dg.DagsterInstance, name: str, names: Names = UNPREFIXED) -> str | None:
-    """Delete the partition of the failed file that a path or partition key means; None where it means none.
+    """Delete the partition of the unregistered file that a path or partition key means; None without one.
 
     The file is no longer listed, and not tried again. Its runs stay.
     """
-    known = [file.path for file in failed_files(instance, names=names)]
+    unregistered = unregistered_files(instance, names=names)
+    known = [file.path for file in (*unregistered.failed, *unregistered.dry_runs)]
     meant = [key for key in known if name == key or name.endswith(f"/{key}")]
     if not meant:
         return None

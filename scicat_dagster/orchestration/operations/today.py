@@ -21,7 +21,7 @@ from scicat_dagster.diagnostics.checkup import Check
 from scicat_dagster.errors import without_file
 from scicat_dagster.notifications.message import local
 from scicat_dagster.orchestration.events import events_after
-from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
+from scicat_dagster.orchestration.failures.failed_files import FailedFile, unregistered_files
 from scicat_dagster.orchestration.ingest.jobs import announced_at
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
@@ -71,6 +71,8 @@ class ReasonToday(BaseModel):
 
     reason: str
     files: int
+    waiting_for_retry: int = 0
+    """Those of the files that are tried again without anybody doing anything."""
 
 
 class InstrumentToday(BaseModel):
@@ -81,6 +83,7 @@ class InstrumentToday(BaseModel):
     instrument: str
     registered: int
     failed: int
+    waiting_for_retry: int = 0
     median_seconds: float | None
 
 
@@ -101,6 +104,8 @@ class Today(BaseModel):
     """Files that failed and are tried again without anybody doing anything."""
     rejected: int
     """Messages that led to no file."""
+    dry_runs: int = 0
+    """Files that are not registered because their runs were dry runs, since whenever."""
     unended_runs: int = 0
     """Runs that started and never ended, as their check last found."""
     unread: int | None
@@ -113,6 +118,8 @@ class Today(BaseModel):
     reasons: tuple[ReasonToday, ...] = ()
     instruments: tuple[InstrumentToday, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
+    dagster: tuple[Check, ...] = ()
+    """Whether Dagster's daemons and its sensor work; only somebody outside of them can tell."""
 
     @property
     def waiting(self) -> int:
@@ -155,6 +162,7 @@ def today(
     registrations: Registrations,
     now: datetime | None = None,
     names: Names = UNPREFIXED,
+    dagster: Iterable[Check] = (),
 ) -> Today:
     """How the service is doing.
 
@@ -166,11 +174,14 @@ def today(
         Since when those that do not answer are known to be away.
     registrations
         Kept by whoever asks again and again.
+    dagster
+        What Dagster's daemons and its sensor are doing, where somebody else than these asks.
     """
     now = now or datetime.now(UTC)
     day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     registered = registrations.since(instance, day)
-    failed = failed_files(instance, now, names)
+    unregistered = unregistered_files(instance, now, names)
+    failed = unregistered.failed
     for_people = [file for file in failed if file.needs_manual_intervention]
     running = _count(instance, AT_WORK, names)
     seconds = [file.seconds for file in registered if file.seconds is not None]
@@ -183,6 +194,7 @@ def today(
         failed=len(for_people),
         waiting_for_retry=len(failed) - len(for_people),
         rejected=_rejected(instance, day, names),
+        dry_runs=len(unregistered.dry_runs),
         unended_runs=len(reported_unended(instance, names)),
         unread=_unread(instance, names),
         oldest_unregistered=_oldest(instance, failed, names),
@@ -200,6 +212,7 @@ def today(
             )
             for check in checks
         ),
+        dagster=tuple(dagster),
     )
 
 
@@ -208,7 +221,7 @@ def as_text(found: Today) -> str:
     seconds = f"median {_duration(found.median_seconds)}, 95th percentile {_duration(found.p95_seconds)}"
     unread = "unknown" if found.unread is None else found.unread
     oldest = "none" if found.oldest_unregistered is None else f"announced {local(found.oldest_unregistered)}"
-    rows = [
+    rows: list[tuple[str, object]] = [
         ("registered today", found.registered),
         ("message to dataset", seconds),
         ("queued", found.queued),
@@ -219,19 +232,35 @@ def as_text(found: Today) -> str:
         ("unread messages", unread),
         ("rejected messages today", found.rejected),
     ]
+    if found.dry_runs:
+        rows.append(("dry runs only", f"{found.dry_runs} (not registered; see failures --dry-runs)"))
     if found.unended_runs:
         rows.append(("runs that never ended", found.unended_runs))
-    lines = [f"{local(found.at)}", "", *(f"{name:<24}{value}" for name, value in rows)]
+    lines = [f"{local(found.at)}", "", *_not_working(found.dagster)]
+    lines += [f"{name:<24}{value}" for name, value in rows]
     if found.instruments:
-        lines += ["", f"{'instrument':<24}{'registered':>12}{'failed':>8}{'median':>10}"]
+        lines += ["", f"{'instrument':<24}{'registered':>12}{'failed':>8}{'for retry':>11}{'median':>10}"]
     for each in found.instruments:
-        median = _duration(each.median_seconds)
-        lines.append(f"{each.instrument:<24}{each.registered:>12}{each.failed:>8}{median:>10}")
-    if found.reasons:
-        lines += ["", "why files failed"]
-    lines += [f"{each.files:>6}  {each.reason}" for each in found.reasons]
+        numbers = f"{each.registered:>12}{each.failed:>8}{each.waiting_for_retry:>11}"
+        lines.append(f"{each.instrument:<24}{numbers}{_duration(each.median_seconds):>10}")
+    failed = [(each.files - each.waiting_for_retry, each.reason) for each in found.reasons]
+    lines += _counts("why files failed", failed)
+    waiting = [(each.waiting_for_retry, each.reason) for each in found.reasons]
+    lines += _counts("why files wait for a retry", waiting)
     lines += ["", *(f"{each.name:<10}{each.state}\n{'':10}{each.what}" for each in found.dependencies)]
     return "\n".join(lines)
+
+
+def _not_working(checks: Iterable[Check]) -> list[str]:
+    """Above everything else: the numbers do not change while nobody works."""
+    failing = [check for check in checks if not check.ok]
+    lines = [line for check in failing for line in (f"NOT OK    {check.words}", f"{'':10}{check.remedy}")]
+    return [*dict.fromkeys(lines), ""] if lines else []
+
+
+def _counts(title: str, counts: Iterable[tuple[int, str]]) -> list[str]:
+    lines = [f"{number:>6}  {reason}" for number, reason in counts if number]
+    return ["", title, *lines] if lines else []
 
 
 def _duration(seconds: float | None) -> str:
@@ -306,24 +335,36 @@ def _percentile(seconds: Sequence[float], percent: int) -> float | None:
 
 
 def _reasons(failed: Sequence[FailedFile]) -> tuple[ReasonToday, ...]:
-    counts = Counter(without_file(file.reason, file.file) or file.kind for file in failed)
-    return tuple(ReasonToday(reason=reason, files=files) for reason, files in counts.most_common())
+    waiting: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for file in failed:
+        reason = without_file(file.reason, file.file) or file.kind
+        counts[reason] += 1
+        waiting[reason] += not file.needs_manual_intervention
+    return tuple(
+        ReasonToday(reason=reason, files=files, waiting_for_retry=waiting[reason])
+        for reason, files in counts.most_common()
+    )
 
 
 def _instruments(
     registered: Sequence[Registered], failed: Sequence[FailedFile]
 ) -> tuple[InstrumentToday, ...]:
-    failures = Counter(file.instrument or _UNKNOWN for file in failed)
-    seconds: dict[str, list[float]] = {name: [] for name in failures}
+    failures: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    for file in failed:
+        (failures if file.needs_manual_intervention else waiting)[file.instrument or _UNKNOWN] += 1
+    seconds: dict[str, list[float]] = {name: [] for name in (*failures, *waiting)}
     counts: Counter[str] = Counter()
-    for file in registered:
-        counts[file.instrument] += 1
-        seconds.setdefault(file.instrument, []).extend([] if file.seconds is None else [file.seconds])
+    for each in registered:
+        counts[each.instrument] += 1
+        seconds.setdefault(each.instrument, []).extend([] if each.seconds is None else [each.seconds])
     return tuple(
         InstrumentToday(
             instrument=name,
             registered=counts[name],
             failed=failures[name],
+            waiting_for_retry=waiting[name],
             median_seconds=_percentile(found, 50),
         )
         for name, found in sorted(seconds.items())

@@ -188,6 +188,7 @@ def _event(found: Today, names: Names) -> dg.AssetMaterialization:
         "waiting for retry": found.waiting_for_retry,
         "failed": found.failed,
         "rejected messages": found.rejected,
+        "dry runs only": found.dry_runs,
         "runs that never ended": found.unended_runs,
         "unread messages": found.unread,
         "median seconds from message to dataset": found.median_seconds,
@@ -203,12 +204,19 @@ def _event(found: Today, names: Names) -> dg.AssetMaterialization:
                 ("name", "state", "what"), ((each.name, each.state, each.what) for each in found.dependencies)
             ),
             "why files failed": table(
-                ("reason", "files"), ((each.reason, each.files) for each in found.reasons)
+                ("reason", "files", "of these waiting for retry"),
+                ((each.reason, each.files, each.waiting_for_retry) for each in found.reasons),
             ),
             "instruments": table(
-                ("instrument", "registered", "failed", "median seconds"),
+                ("instrument", "registered", "failed", "waiting for retry", "median seconds"),
                 (
-                    (each.instrument, each.registered, each.failed, str(each.median_seconds or ""))
+                    (
+                        each.instrument,
+                        each.registered,
+                        each.failed,
+                        each.waiting_for_retry,
+                        str(each.median_seconds or ""),
+                    )
                     for each in found.instruments
                 ),
             ),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.facility import facility_in
+from scicat_dagster.orchestration.failures.failed_files import failed_files, reasons_by_path
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import keys_of, paths_of
@@ -72,18 +73,25 @@ def find_missing_files(names: Names) -> dg.OpDefinition:
             roots = config.roots or roots_of(facility.settings)
             found = compare(instance, facility, roots, config.criteria())
         missing = [file.path for file in found.of("missing")]
-        add_partitions(instance, keys_of(missing, data_directory), names)
-        plan = plan_sweep(missing, paths_of(files_in_flight(instance, names), data_directory), set())
+        plan = plan_sweep(
+            missing,
+            paths_of(files_in_flight(instance, names), data_directory),
+            reasons_by_path(failed_files(instance, names=names), data_directory).keys(),
+        )
+        add_partitions(instance, keys_of(plan.wanted, data_directory), names)
         what_next = (
             f"{len(plan.wanted)} files are not in the catalogue and have no run under way. To register them, "
             f"open Catalog → {names.key(RAW_DATASET).to_user_string()} → Partitions → Materialize, choose "
             f"the missing partitions only, and give the tag {PRIORITY_TAG}: -1, so that live files go first."
         )
+        if plan.failed:
+            what_next += f" {len(plan.failed)} failed; `scicat-dagster failures --retry` tries them again."
         context.log.info(what_next)
         context.add_output_metadata(
             {
                 **found_metadata(found),
                 "in flight": len(plan.in_flight),
+                "failed": len(plan.failed),
                 "what next": what_next,
                 "table": sweep_table(found, plan, ()),
                 "missing files": files_table(plan.wanted),

@@ -32,6 +32,9 @@ MOST_FILES_PER_TICK = 100
 MOST_UNFINISHED = 200
 """Of the runs that were requested here."""
 
+CAUGHT_UP_SECONDS = 60.0
+"""How long ago ``wrdn_sensor`` may have had nothing left to request; it polls every few seconds."""
+
 _STORAGE_SECONDS = 20.0
 
 _MINUTE = 60.0
@@ -117,6 +120,11 @@ def folder_watch_sensor(settings: ReconcileSettings, names: Names) -> dg.SensorD
         now = facility.settings
         if not now.reconcile.watch_minutes:
             return dg.SkipReason("The configuration has no reconcile.watch_minutes.")
+        if _may_be_announced(facility):
+            return dg.SkipReason(
+                "wrdn_sensor has not yet requested all files whose announcements wait in Kafka, or has not "
+                "polled within the last minute: new files are left to their announcements until then."
+            )
         before = _cursor(context.cursor)
         if not kept or kept[0].of != _what_is_watched(now):
             kept[:] = [Watched(now, before)]
@@ -135,6 +143,13 @@ def folder_watch_sensor(settings: ReconcileSettings, names: Names) -> dg.SensorD
         )
 
     return sensor
+
+
+def _may_be_announced(facility: Facility) -> bool:
+    """Whether the message about a new file may wait in Kafka, or its run is not requested yet."""
+    if not facility.settings.kafka.topics:
+        return False
+    return not facility.caught_up.was_within(CAUGHT_UP_SECONDS, time.monotonic())
 
 
 def _cursor(text: str | None) -> WatchCursor:

@@ -1,6 +1,6 @@
 """Which files a sweep looks at, and which missing ones need a run: pure functions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,7 +23,7 @@ class Plan:
     wanted: Sequence[str]
 
 
-def plan_sweep(missing: Iterable[str], in_flight: set[str], failed: set[str]) -> Plan:
+def plan_sweep(missing: Iterable[str], in_flight: Collection[str], failed: Collection[str]) -> Plan:
     """Sort out which missing files need a run. What is in flight has not failed, whatever came before."""
     flying: list[str] = []
     left: list[str] = []

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.orchestration.ingest.jobs import ingest_file, job_of
+from scicat_dagster.orchestration.ingest.jobs import ingest_file, job_of, with_writes
 from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import add_requests
 from scicat_dagster.orchestration.past_files.in_flight import UNFINISHED, files_with_unfinished_runs
@@ -70,7 +70,7 @@ def reconcile_sensor(names: Names) -> dg.SensorDefinition:
                     run_key=file.run_key,
                     job_name=job_of(file.path, names),
                     partition_key=file.path,
-                    run_config=_config_of(context.instance, file),
+                    run_config=_config_of(context.instance, file, names),
                     tags=tags_for(file.path, file.requester, names),
                 )
                 for file in chosen.values()
@@ -82,7 +82,7 @@ def reconcile_sensor(names: Names) -> dg.SensorDefinition:
     return sensor
 
 
-def _config_of(instance: dg.DagsterInstance, file: RequestedFile) -> Mapping[str, Any]:
+def _config_of(instance: dg.DagsterInstance, file: RequestedFile, names: Names) -> Mapping[str, Any]:
     """The configuration of the run that is to be repeated; none where that is gone, or there was none."""
     failed = instance.get_run_by_id(file.failed_run) if file.failed_run else None
-    return failed.run_config if failed is not None else {}
+    return with_writes(failed.run_config, names) if failed is not None else {}

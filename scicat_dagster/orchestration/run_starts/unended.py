@@ -21,7 +21,7 @@ from scicat_dagster.kafka.started_runs import OpenRun
 from scicat_dagster.orchestration.facility import Facility, facility_in
 from scicat_dagster.orchestration.metadata import table
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
-from scicat_dagster.orchestration.partitions import NEXUS_FILES, key_of
+from scicat_dagster.orchestration.partitions import key_of
 from scicat_dagster.orchestration.run_starts.open_runs import (
     DISMISSED,
     SETTLED,
@@ -34,6 +34,7 @@ from scicat_dagster.orchestration.tags import (
     LAG_BY_TOPIC,
     OVERSIGHT,
     OWNERS,
+    RAW_DATASET,
     RUN_STARTS,
     UNENDED_RUNS,
 )
@@ -131,14 +132,16 @@ def _unsettled(
         return []
     left_out = noted(instance, SETTLED, names) | noted(instance, DISMISSED, names)
     runs = [run for run in awaited if run.job_id not in left_out]
-    name = names.name(NEXUS_FILES)
-    # A partition is made by whoever requests the file; whether that fails is shown elsewhere.
-    requested = {
-        run.job_id for run in runs if instance.has_dynamic_partition(name, key_of(run.file, data_directory))
-    }
-    if requested:
-        note(instance, SETTLED, requested, names)
-    return [run for run in runs if run.job_id not in requested]
+    # A file that was requested may still fail, by a run that knew nothing of its message.
+    done = {run.job_id for run in runs if _is_registered(instance, key_of(run.file, data_directory), names)}
+    if done:
+        note(instance, SETTLED, done, names)
+    return [run for run in runs if run.job_id not in done]
+
+
+def _is_registered(instance: dg.DagsterInstance, partition_key: str, names: Names) -> bool:
+    wanted = dg.AssetRecordsFilter(names.key(RAW_DATASET), asset_partitions=[partition_key])
+    return bool(instance.fetch_materializations(wanted, limit=1).records)
 
 
 def is_everything_read(instance: dg.DagsterInstance, now: datetime, names: Names = UNPREFIXED) -> bool:

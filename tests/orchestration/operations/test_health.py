@@ -130,16 +130,27 @@ def samples(found: list[Metric]) -> dict[tuple[str, str], float]:
 
 def test_daemons_are_well_when_all_have_been_heard_of_lately(home: dg.DagsterInstance) -> None:
     now = time.time()
+    heartbeats(home, now - LONGEST_SILENCE.total_seconds() + 1)
+    home.add_daemon_heartbeat(DaemonHeartbeat(now, "SCHEDULER", "daemon", None))
+
+    assert daemons_check(home, now).ok
+    silent = daemons_check(home, now + 2)
+    assert not silent.ok
+    assert "SENSOR was last heard of 10 min ago" in silent.words
+    assert "SCHEDULER" not in silent.words
+
+
+def test_where_no_daemon_lives_nothing_works(home: dg.DagsterInstance) -> None:
+    now = time.time()
     never = daemons_check(home, now)
     heartbeats(home, now)
 
-    assert not never.ok
-    assert "SENSOR has never run" in never.words
+    assert (never.ok, never.words) == (False, "No daemon lives (none has ever run): nothing works on files.")
     assert "Start dagster-daemon" in never.remedy
-    assert daemons_check(home, now + LONGEST_SILENCE.total_seconds() - 1).ok
-    silent = daemons_check(home, now + LONGEST_SILENCE.total_seconds() + 1)
+    assert daemons_check(home, now + LONGEST_PAUSE.total_seconds()).ok
+    silent = daemons_check(home, now + LONGEST_PAUSE.total_seconds() + 1)
     assert not silent.ok
-    assert "SENSOR was last heard of 10 min ago" in silent.words
+    assert "the last one was heard of 2 min ago" in silent.words
 
 
 def test_a_daemon_with_errors_lives(home: dg.DagsterInstance) -> None:
@@ -158,7 +169,7 @@ def test_a_sensor_that_ticks_is_well(home: dg.DagsterInstance) -> None:
 
     found = sensor_check(home, now)
 
-    assert (found.ok, found.words) == (True, "wrdn_sensor runs; its last tick began 10 s ago.")
+    assert (found.ok, found.words) == (True, "wrdn_sensor is turned on; its last tick began 10 s ago.")
 
 
 @pytest.mark.parametrize(

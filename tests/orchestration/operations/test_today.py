@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from dagster._core.scheduler.instigation import TickStatus
 
 from scicat_dagster.cli import main
 from scicat_dagster.config.current import CurrentConfiguration
@@ -20,11 +22,19 @@ from scicat_dagster.kafka.messages import Position, Rejected
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
 from scicat_dagster.orchestration.names import UNPREFIXED
-from scicat_dagster.orchestration.operations.today import Registrations, Today, reported, reported_away, today
+from scicat_dagster.orchestration.operations.today import (
+    Registrations,
+    Today,
+    as_text,
+    reported,
+    reported_away,
+    today,
+)
 from scicat_dagster.orchestration.operations.today_sensor import checksum, today_sensor
 from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, PURPOSE_RUN_TAG
 from tests.notifications.test_notifications import Hook
 from tests.orchestration.ingest.test_raw_dataset import announcement
+from tests.orchestration.operations.test_health import heartbeats, sensor
 from tests.small_facility import SmallFacility, instance_in
 
 OK = Check(name="scicat", ok=True, words="It answers.")
@@ -85,9 +95,21 @@ def test_failed_files_are_counted_by_reason_and_by_what_they_wait_for(small: Sma
 
     assert (found.failed, found.waiting_for_retry) == (1, 2)
     assert [reason.files for reason in found.reasons] == [2, 1]
+    assert [reason.waiting_for_retry for reason in found.reasons] == [2, 0]
+    assert [(each.failed, each.waiting_for_retry) for each in found.instruments] == [(1, 2)]
     assert "one.hdf" not in found.reasons[0].reason
     # The time of the message, not of the run.
     assert found.oldest_unregistered == datetime.fromtimestamp(1_730_000_000, UTC)
+
+
+def test_files_of_dry_runs_are_counted(small: SmallFacility) -> None:
+    assert "dry runs only" not in as_text(numbers(small))
+    small.ingest(small.facility(dry_run=True))
+
+    found = numbers(small)
+
+    assert (found.dry_runs, found.failed, found.registered) == (1, 0, 0)
+    assert "dry runs only           1 (not registered" in as_text(found)
 
 
 def test_runs_that_wait_and_runs_that_work_are_told_apart(small: SmallFacility) -> None:
@@ -115,6 +137,19 @@ def test_rejected_and_unread_messages_are_counted(small: SmallFacility) -> None:
     found = numbers(small)
 
     assert (found.rejected, found.unread) == (1, 7)
+
+
+def test_files_that_wait_for_a_retry_are_not_shown_as_failed(small: SmallFacility) -> None:
+    facility = small.facility(
+        file_handling={"data_file_open_max_tries": 1, "data_directory": str(small.directory / "data")}
+    )
+    small.ingest(facility, small.file.with_name("one.hdf"), run_config=announcement(small.file))
+
+    text = as_text(numbers(small))
+
+    assert "failed                  0" in text
+    assert "why files failed" not in text
+    assert "why files wait for a retry\n     1  " in text
 
 
 # The sensor
@@ -243,6 +278,25 @@ def test_the_command_shows_the_numbers_and_what_is_away_since_when(
     (scicat,) = (each for each in found["dependencies"] if each["name"] == "scicat")
     assert datetime.fromisoformat(scicat["away_since"]) == since
     assert found["registered"] == 1
+
+
+def test_that_nothing_works_on_files_stands_above_everything(small: SmallFacility, tmp_path: Path) -> None:
+    with instance_in(tmp_path / "home") as instance:
+        small.facility()
+        never = status(small, instance.root_directory)
+        never_json = json.loads(status(small, instance.root_directory, "--json").stdout)
+        now = time.time()
+        heartbeats(instance, now)
+        sensor(instance, (TickStatus.SKIPPED, now))
+        well = status(small, instance.root_directory)
+
+    _, _, first, *_ = never.stdout.splitlines()
+    assert first == "NOT OK    No daemon lives (none has ever run): nothing works on files."
+    assert [(check["name"], check["ok"]) for check in never_json["dagster"]] == [
+        ("daemons", False),
+        ("sensor", False),
+    ]
+    assert "NOT OK" not in well.stdout
 
 
 def test_without_records_the_command_says_so(small: SmallFacility) -> None:

@@ -10,13 +10,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from scicat_dagster.demo.broker import LoopbackBroker
 from scicat_dagster.errors import IngestionError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.folder_watch import WatchCursor, folder_watch_sensor
+from tests.orchestration.ingest.test_sensor import Announcements, requested, wrdn
 from tests.small_facility import SmallFacility
 
 MINUTES = 5
+
+
+class SkippedError(Exception):
+    """The tick was skipped."""
 
 
 class Watching:
@@ -35,6 +41,8 @@ class Watching:
             instance=self.small.instance, cursor=self.cursor, resources={"facility": self.facility}
         )
         result = self.sensor(context)
+        if isinstance(result, dg.SkipReason):
+            raise SkippedError(result.skip_message)
         assert isinstance(result, dg.SensorResult)
         if is_stored:
             self.cursor = result.cursor
@@ -108,6 +116,27 @@ def test_a_file_that_came_while_dagster_was_down_is_found(watching: Watching) ->
     watching.restart()
 
     assert watching.tick() == ["raw/night.hdf"]
+
+
+def test_what_waits_in_kafka_goes_first(small: SmallFacility, loopback_broker: LoopbackBroker) -> None:
+    small.reconcile["watch_minutes"] = MINUTES
+    announcements = Announcements(small, loopback_broker)
+    watching = Watching(small, announcements.facility)
+    announced = watching.write("small-coda-announced.hdf")
+    announcements.send(wrdn(announced))
+
+    with pytest.raises(SkippedError, match="wrdn_sensor"):
+        watching.tick()
+    read = announcements.tick()
+    assert requested(read) == [small.key(announced)]
+    # Its run is not requested before its cursor is stored.
+    with pytest.raises(SkippedError, match="wrdn_sensor"):
+        watching.tick()
+    announcements.facility.wait_seconds = 0.0
+    announcements.tick(read.cursor)
+
+    assert watching.tick() == ["raw/small-coda-announced.hdf"]
+    announcements.facility.close()
 
 
 def test_without_minutes_nothing_is_looked_at(small: SmallFacility) -> None:

@@ -417,7 +417,7 @@ def test_the_command_lists_files_with_their_states(small: SmallFacility) -> None
     shown = invoke(small, "--glob", "small-coda-*.hdf")
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.splitlines() == [f"registered  {paths[0]}", f"missing     {paths[1]}"]
-    assert "raw: 2 on disk, 1 registered, 0 changed, 1 missing" in shown.stderr
+    assert "raw: 2 on disk, 1 registered, 0 changed, 1 missing, 0 failed" in shown.stderr
     shown = invoke(small, "--glob", "small-coda-*.hdf", "--missing-only")
     assert shown.stdout.splitlines() == [f"missing     {paths[1]}"]
 
@@ -523,6 +523,38 @@ def test_single_runs_are_requested_of_the_sensor(small: SmallFacility, home: dg.
     assert keys(result) == [key(path) for path in paths]
     assert requests(result)[0].tags[REQUESTED_BY_TAG] == "discover"
     assert home.get_backfills() == []
+
+
+def test_a_file_that_failed_is_shown_with_its_reason_and_left_to_failures(
+    small: SmallFacility, home: dg.DagsterInstance
+) -> None:
+    paths = add_files(small, 2)
+    small.store.clear()
+    assert not small.ingest(small.facility(), Path(paths[0])).success
+    only = ("--glob", "small-coda-*.hdf")
+
+    shown = invoke(small, *only, "--missing-only", home=home.root_directory)
+    failed, missing = shown.stdout.splitlines()
+    assert failed.startswith(f"failed      {paths[0]}  Mandatory fields cannot be built")
+    assert missing == f"missing     {paths[1]}"
+    assert "1 missing, 1 failed" in shown.stderr
+
+    shown = invoke(small, *only, "--backfill", home=home.root_directory)
+    assert "1 file failed" in shown.stdout
+    assert "failures --retry" in shown.stdout
+    assert list(backfills(home).values()) == [{key(paths[1])}]
+
+
+def test_the_job_leaves_failed_files_to_failures(small: SmallFacility) -> None:
+    paths = add_files(small, 2)
+    small.store.clear()
+    assert not small.ingest(small.facility(), Path(paths[0])).success
+
+    shown = found_by(discover_files(small, glob=["small-coda-*.hdf"]))
+
+    assert (shown["missing"], shown["failed"]) == (2, 1)
+    assert rows(shown["missing files"]) == [{"file": paths[1]}]
+    assert "failures --retry" in str(shown["what next"])
 
 
 def test_a_backfill_needs_a_home(small: SmallFacility) -> None:

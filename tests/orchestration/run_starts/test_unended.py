@@ -34,7 +34,7 @@ from scicat_dagster.orchestration.run_starts.unended import (
     reported_unended,
     run_starts_sensor,
 )
-from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC
+from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, RAW_DATASET
 from tests.small_facility import SmallFacility, instance_in
 
 NOW = datetime.now(UTC)
@@ -167,10 +167,26 @@ def test_a_file_that_was_registered_by_another_way_is_never_named(followed: Foll
     assert find_unended(small.instance, followed.facility, Watch(), NOW) == ()
 
 
+def test_a_run_whose_file_was_tried_and_failed_stays_named(followed: Followed) -> None:
+    small = followed.small
+    followed.follow(start(small.file))
+    small.store.clear()
+    assert not small.ingest(with_hours(small, 2.0)).success
+
+    followed.tick()
+    assert followed.named() == ["job"]
+
+    small.add_proposal()
+    small.store.add_instrument("ODIN")
+    assert small.ingest(with_hours(small, 2.0)).success
+    (cleared,) = followed.tick()
+    assert cleared.passed
+
+
 def test_a_file_that_only_the_catalogue_knows_is_not_named(followed: Followed) -> None:
     small = followed.small
     small.ingest(small.facility())
-    small.instance.delete_dynamic_partition("nexus_files", small.key())
+    small.instance.wipe_assets([RAW_DATASET])
     followed.facility = with_hours(small, 2.0)
     followed.follow(start(small.file))
 
@@ -185,7 +201,7 @@ def test_the_catalogue_is_asked_for_a_run_once_an_hour(followed: Followed) -> No
     assert len(find_unended(small.instance, followed.facility, watch, NOW)) == 1
     # By another ingestor, as far as this instance knows.
     small.ingest(small.facility())
-    small.instance.delete_dynamic_partition("nexus_files", small.key())
+    small.instance.wipe_assets([RAW_DATASET])
     followed.facility = with_hours(small, 2.0)
 
     assert len(find_unended(small.instance, followed.facility, watch, NOW)) == 1
