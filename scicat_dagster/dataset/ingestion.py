@@ -140,7 +140,7 @@ def _by_entry(
         raise PermanentError(
             f"The schema {schema.name} makes a dataset of each NXentry called {schema.entries}, and there is "
             "none in the file.",
-            remedy="Correct `entries` in the schema, or the file, then re-execute the run.",
+            remedy="Correct `entries` in the schema, or the file, then try the file again.",
             details={"NXentry groups in the file": names},
         )
     if len(wanted) > MOST_ENTRIES:
@@ -229,7 +229,7 @@ def build_each(
             raise FieldsError(
                 what,
                 remedy=f"Put <{ENTRY_VARIABLE}> into the pid that the schema assigns, or assign none; then "
-                "re-execute all ops of the run, because the failed one has the old schema.",
+                "try the file again.",
                 reasons={"pid": Reason(what)},
             )
     return built
