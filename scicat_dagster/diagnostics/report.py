@@ -56,13 +56,13 @@ class FileReport(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     file: str
-    entry: str = ""
-    """The name of the NXentry that the dataset is of, where the file is several datasets."""
     schema_: PreviewSchema | None = Field(default=None, serialization_alias="schema")
     registrable: bool | None = None
     fields: list[FieldState] = []
     unresolved: list[Notice] = []
     unknown: list[Notice] = []
+    entry: str = ""
+    """The name of the NXentry that the dataset is of, where the file is several datasets."""
 
     @property
     def source(self) -> str:

@@ -63,7 +63,7 @@ class Facility:
         assert list(shown) == ["result", "config", "checks", "files", "schemas"]
         assert result.exit_code == {"ok": 0, "warning": 0, "mistake": 1, "unchecked": 2}[shown["result"]]
         (file,) = shown["files"]
-        assert list(file) == ["file", "schema", "registrable", "fields", "unresolved", "unknown"]
+        assert list(file) == ["file", "schema", "registrable", "fields", "unresolved", "unknown", "entry"]
         assert sorted(self.folder.rglob("*")) == sorted({*before, self.folder / "schemas" / "one.imsc.yml"})
         assert isinstance(file, dict)
         return file
