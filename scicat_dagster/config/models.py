@@ -150,6 +150,7 @@ class IngestionSettings(_Section):
     """Whether a dataset with the same pid is looked for before one is created."""
     check_if_dataset_exists_by_metadata: bool = True
     """Whether a dataset with the same entry in its scientific metadata is looked for before one is created.
+    Otherwise, and where nobody knows that entry, one of the same folder and name is.
     """
     check_if_dataset_exists_by_metadata_key: str = "job_id"
     """The entry of the scientific metadata that identifies a measurement."""

@@ -199,31 +199,36 @@ def _registered_before(
 ) -> RegisteredDataset | None:
     """The dataset as which this very file is registered already, under whatever pid.
 
-    It is found by the metadata entry that identifies the measurement, or where that is not known, as for a
-    file without an announcement, by its folder and name.
+    It is found by the metadata entry that identifies the measurement, or by its folder and name where that is
+    not known, as for a file without an announcement, or not to be asked for.
     """
     key = settings.check_if_dataset_exists_by_metadata_key
     value = _metadata_value(built, key)
-    if not settings.check_if_dataset_exists_by_metadata:
-        return None
-    if value in (None, ""):
-        folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")
-        return _of_this_file(client.datasets_named(folder, name) if name else [], built, client, key)
+    if not settings.check_if_dataset_exists_by_metadata or value in (None, ""):
+        return _listed_where_it_would_be(built, client)
     candidates = client.datasets_with_metadata(key, value)
-    found = _of_this_file(candidates, built, client, key)
-    if found is None and candidates and built.pid_is_derived:
-        raise _same_measurement(candidates[0], built, key)
-    return found
-
-
-def _of_this_file(
-    candidates: Sequence[DatasetRecord], built: BuiltDataset, client: ScicatClient, key: str
-) -> RegisteredDataset | None:
     for record in candidates:
         found = RegisteredDataset(record, client.origdatablocks(record.pid))
         if _is_same_file(found, built, key):
             return found
+    if candidates and built.pid_is_derived:
+        raise _same_measurement(candidates[0], built, key)
     return None
+
+
+def _listed_where_it_would_be(built: BuiltDataset, client: ScicatClient) -> RegisteredDataset | None:
+    """The dataset of the same folder and name that lists the file.
+
+    One without a list may be that of another file, whose registration is under way: a campaign's files often
+    share folder and title.
+    """
+    folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")
+    candidates = client.datasets_named(folder, name) if name else []
+    blocks: dict[str, list[OrigDatablockRecord]] = {}
+    for block in client.origdatablocks_of([record.pid for record in candidates]):
+        blocks.setdefault(block.datasetId, []).append(block)
+    found = (RegisteredDataset(record, blocks.get(record.pid, [])) for record in candidates)
+    return next((dataset for dataset in found if built.data_file in dataset.listed), None)
 
 
 def _our_files(built: BuiltDataset) -> dict[str, JsonValue]:
