@@ -103,6 +103,7 @@ def _ingested(
     from scicat_dagster.config.current import CurrentConfiguration
     from scicat_dagster.definitions import build_definitions
     from scicat_dagster.errors import IngestionError
+    from scicat_dagster.instance.facility_log import logged_as
     from scicat_dagster.instance.run_process import known_as
     from scicat_dagster.orchestration.facility import Facility
     from scicat_dagster.orchestration.past_files.by_hand import refused, register_now
@@ -111,7 +112,7 @@ def _ingested(
     facility = Facility(CurrentConfiguration(configuration), names=names)
     try:
         job = build_definitions(configuration, facility).resolve_job_def(names.name(INGEST_FILE))
-        with _instance() as instance:
+        with _instance(configuration) as instance, logged_as(configuration):
             for file in files:
                 # Not resolved: a symbolic link is the path that a message would name.
                 path = os.path.abspath(file)  # noqa: PTH100
@@ -154,7 +155,7 @@ def _order(path: str, message: Path | None, configuration: Configuration, *, dry
 
 
 @contextmanager
-def _instance() -> Iterator[DagsterInstance]:
+def _instance(configuration: Configuration) -> Iterator[DagsterInstance]:
     """The instance in DAGSTER_HOME, or else one that is gone in the end."""
     from dagster import DagsterInstance
 
@@ -162,8 +163,20 @@ def _instance() -> Iterator[DagsterInstance]:
         with dagster_instance() as instance:
             yield instance
     else:
-        with DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}}) as instance:
+        settings = {"telemetry": {"enabled": False}, "python_logs": _logs(configuration)}
+        with DagsterInstance.ephemeral(settings=settings) as instance:
             yield instance
+
+
+def _logs(configuration: Configuration) -> dict[str, object]:
+    """What `dagster.yaml` says of logs; nothing where the configuration wants none."""
+    from scicat_dagster.diagnostics.log_handlers import log_handlers
+    from scicat_dagster.instance.facility_log import FacilityLog
+
+    if not log_handlers(configuration.settings.logging, configuration.path.parent):
+        return {}
+    handler = {"class": f"{FacilityLog.__module__}.{FacilityLog.__name__}"}
+    return {"python_log_level": "INFO", "dagster_handler_config": {"handlers": {"facility": handler}}}
 
 
 @contextmanager

@@ -43,6 +43,11 @@ def contradictions(settings: Settings) -> list[str]:
         for name, path in scicat.api_endpoints
         if (version := version_of(path)) not in {None, 3, 4}
     ]
+    found += [
+        f"scicat.api_endpoints.{name}: must be a path on the server of scicat.host, which our token is for."
+        for name, path in scicat.api_endpoints
+        if name != "health" and "://" in path
+    ]
     if scicat.api == "v4" and not scicat.has_versions:
         found.append("scicat.host: must end with /api or /api/v3, so that the v4 API is found beside it.")
     handling = settings.ingestion.file_handling

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
@@ -93,6 +94,17 @@ def api_root(url: str) -> str:
     if "@" in url.split("/")[2]:
         raise ValueError("must not hold a user name or password; use scicat.username and scicat.password")
     return url.rstrip("/")
+
+
+def below_root(path: Any, host: str) -> Any:
+    """A path of the API relative to its root, where it is written from the server's root or as an address."""
+    if not isinstance(path, str):
+        return path
+    root = re.sub(r"/v\d+$", "", host.rstrip("/"))
+    for beginning in (root, urlsplit(root).path):
+        if path.startswith(f"{beginning}/"):
+            return path.removeprefix(f"{beginning}/")
+    return path
 
 
 _CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))

@@ -21,6 +21,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     SecretStr,
+    model_validator,
 )
 
 from scicat_dagster.config.field_types import (
@@ -30,6 +31,7 @@ from scicat_dagster.config.field_types import (
     Text,
     api_root,
     ascii_secret,
+    below_root,
     comma_separated,
     cron_expression,
     file_name_patterns,
@@ -148,6 +150,7 @@ class IngestionSettings(_Section):
     """Whether a dataset with the same pid is looked for before one is created."""
     check_if_dataset_exists_by_metadata: bool = True
     """Whether a dataset with the same entry in its scientific metadata is looked for before one is created.
+    Otherwise, and where nobody knows that entry, one of the same folder and name is.
     """
     check_if_dataset_exists_by_metadata_key: str = "job_id"
     """The entry of the scientific metadata that identifies a measurement."""
@@ -354,7 +357,20 @@ class ScicatSettings(_Section):
     health_endpoint: str = "health"
     """Where SciCat says whether it is healthy, relative to `host`. `api_endpoints.health` takes its place."""
     api_endpoints: ApiEndpoints = ApiEndpoints()
-    """Paths of the API's collections, relative to `host`."""
+    """Paths of the API's collections: relative to `host`, from the server's root (`/api/v3/datasets`), or
+    whole addresses on this server.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_relative_endpoints(cls, written: Any) -> Any:
+        endpoints = written.get("api_endpoints") if isinstance(written, dict) else None
+        if not isinstance(endpoints, dict) or not isinstance(written.get("host"), str):
+            return written
+        relative = {name: below_root(path, written["host"]) for name, path in endpoints.items()}
+        # Where the health of the server is asked for may be on any other one.
+        kept = {"health": endpoints["health"]} if "health" in endpoints else {}
+        return {**written, "api_endpoints": relative | kept}
 
     @property
     def timeout_seconds(self) -> float:

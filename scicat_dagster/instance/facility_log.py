@@ -9,17 +9,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, ConfigurationError
+from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, Configuration, ConfigurationError
 from scicat_dagster.diagnostics.log_handlers import log_handlers
 from scicat_dagster.limits import LONGEST_TEXT
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
 from scicat_dagster.orchestration.tags import INSTRUMENT_TAG, PARTITION_TAG, PID, TOPIC_TAG
+
+_given: ContextVar[Configuration | None] = ContextVar("configuration of the log", default=None)
+
+
+@contextmanager
+def logged_as(configuration: Configuration) -> Iterator[None]:
+    """Where a command registers files: its configuration says where their log goes, not the environment's."""
+    token = _given.set(configuration)
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 class FacilityLog(logging.Handler):
@@ -27,21 +41,27 @@ class FacilityLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record over; whoever logged it never waits for a handler's failure, nor meets it."""
-        path = os.environ.get(CONFIGURATION_VARIABLE)
-        if not path:
-            return
         try:
-            configuration = shared_configuration(Path(path)).read()
-            handlers = log_handlers(configuration.settings.logging, configuration.path.parent)
+            configuration = _in_force()
         except ConfigurationError:
             # The run says so itself.
             return
+        if configuration is None:
+            return
+        handlers = log_handlers(configuration.settings.logging, configuration.path.parent)
         if not handlers:
             return
         ours = _described(record)
         for handler in handlers:
             if ours.levelno >= handler.level:
                 handler.handle(ours)
+
+
+def _in_force() -> Configuration | None:
+    if (given := _given.get()) is not None:
+        return given
+    path = os.environ.get(CONFIGURATION_VARIABLE)
+    return shared_configuration(Path(path)).read() if path else None
 
 
 def _described(record: logging.LogRecord) -> logging.LogRecord:

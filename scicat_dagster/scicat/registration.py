@@ -214,18 +214,25 @@ def _candidates(
 ) -> Sequence[DatasetRecord]:
     """The datasets as which this very file may be registered already, under whatever pid.
 
-    They are found by the metadata entry that identifies the measurement, or where that is not known, as for a
-    file without an announcement, by folder and name. Of several datasets of one file each is known by
-    its pid alone: they have all of that in common.
+    They are found by the metadata entry that identifies the measurement, or by folder and name where that is
+    not known, as for a file without an announcement, or not to be asked for. Of several datasets of one file
+    each is known by its pid alone: they have all of that in common.
     """
-    if not settings.check_if_dataset_exists_by_metadata or built.entry:
+    if built.entry:
         return []
-    key = settings.check_if_dataset_exists_by_metadata_key
-    value = _metadata_value(built, key)
-    if value not in (None, ""):
-        return client.datasets_with_metadata(key, value)
+    value = _identifier(built, settings)
+    if value is not None:
+        return client.datasets_with_metadata(settings.check_if_dataset_exists_by_metadata_key, value)
     folder, name = str(built.dataset["sourceFolder"]), str(built.dataset.get("datasetName") or "")
     return client.datasets_named(folder, name) if name else []
+
+
+def _identifier(built: BuiltDataset, settings: IngestionSettings) -> JsonValue:
+    """The value of the entry that identifies the measurement; None where it is not to be looked for."""
+    if not settings.check_if_dataset_exists_by_metadata:
+        return None
+    value = _metadata_value(built, settings.check_if_dataset_exists_by_metadata_key)
+    return None if value == "" else value
 
 
 def _registered_before(
@@ -235,15 +242,31 @@ def _registered_before(
     settings: IngestionSettings,
 ) -> RegisteredDataset | None:
     """That one of the candidates as which this very file is registered."""
+    if _identifier(built, settings) is None:
+        return _listing_the_file(built, candidates, client)
     key = settings.check_if_dataset_exists_by_metadata_key
     for record in candidates:
         found = RegisteredDataset(record, client.origdatablocks(record.pid))
         if _is_same_file(found, built, key):
             return found
-    is_same_measurement = _metadata_value(built, key) not in (None, "")
-    if candidates and is_same_measurement and built.pid_is_derived:
+    if candidates and built.pid_is_derived:
         raise _same_measurement(candidates[0], built, key)
     return None
+
+
+def _listing_the_file(
+    built: BuiltDataset, candidates: Sequence[DatasetRecord], client: ScicatClient
+) -> RegisteredDataset | None:
+    """That one of some datasets of the file's folder and name that lists it.
+
+    One without a list may be that of another file, whose registration is under way: a campaign's files often
+    share folder and title.
+    """
+    blocks: dict[str, list[OrigDatablockRecord]] = {}
+    for block in client.origdatablocks_of([record.pid for record in candidates]):
+        blocks.setdefault(block.datasetId, []).append(block)
+    found = (RegisteredDataset(record, blocks.get(record.pid, [])) for record in candidates)
+    return next((dataset for dataset in found if built.data_file in dataset.listed), None)
 
 
 def _our_files(built: BuiltDataset) -> dict[str, JsonValue]:

@@ -135,6 +135,22 @@ def test_a_key_that_is_set_takes_precedence_over_the_file(small: SmallFacility) 
     assert [file.get("chk") for file in block["dataFileList"]] == [None]
 
 
+# pytest forgets what the package does about it.
+@pytest.mark.filterwarnings("ignore:Handling yaml-defined logging")
+@pytest.mark.parametrize("has_home", [True, False])
+def test_what_becomes_of_a_file_is_in_the_log_of_the_configuration(
+    small: SmallFacility, tmp_path: Path, *, has_home: bool
+) -> None:
+    settings = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    with instance_in(tmp_path / "home", python_logs=settings["python_logs"]) as instance:
+        home = instance.root_directory if has_home else ""
+        done = ingest(small, str(small.file), "--set", "logging.file_log=true", home=home)
+
+    assert done.exit_code == 0, done.output
+    (line,) = (small.directory / "scicat_ingestor_log.log").read_text().splitlines()
+    assert f"Registered {small.key()} as {small.store.datasets()[0]['pid']}." in line
+
+
 def test_the_message_of_a_file_is_used(small: SmallFacility) -> None:
     schema = yaml.safe_load(small.schema.read_text())
     schema["variables"]["job_id"] = {"source": "VALUE", "value": "<message_job_id>", "value_type": "string"}

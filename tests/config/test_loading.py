@@ -352,6 +352,10 @@ logging:
     [
         ({"host": "https://h/catalogue", "api": "v4"}, "scicat.host"),
         ({"host": "https://h/api", "api_endpoints": {"jobs": "v5/jobs"}}, "scicat.api_endpoints.jobs"),
+        (
+            {"host": "https://h/api", "api_endpoints": {"datasets": "https://other/api/v3/datasets"}},
+            "scicat.api_endpoints.datasets",
+        ),
         ({"host": "https://h/api", "login": "ldap"}, "scicat.username"),
         ({"host": "https://h/api", "login": "oidc"}, "scicat.oidc_token_file"),
         ({"host": "https://h/api", "login": "oidc", "oidc_token_file": "token"}, "scicat.oidc_token_file"),
@@ -375,6 +379,30 @@ def test_an_api_or_login_that_cannot_be_is_refused(tmp_path: Path, scicat: dict[
 )
 def test_the_address_of_a_path_has_its_version(host: str, path: str, version: int, expected: str) -> None:
     assert ScicatSettings.model_validate({"host": host}).address(path, version) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "written", "expected"),
+    [
+        ("https://h/api/v3", "/api/v3/datasets", "https://h/api/v3/datasets"),
+        ("https://h/api/v3/", "/api/v4/datasets", "https://h/api/v4/datasets"),
+        ("https://h/api/v3", "https://h/api/v3/datasets", "https://h/api/v3/datasets"),
+        ("https://h/api", "https://h/api/datasets", "https://h/api/v3/datasets"),
+        ("https://h/catalogue", "/catalogue/datasets", "https://h/catalogue/datasets"),
+        ("https://h", "/Datasets", "https://h/Datasets"),
+        # As before: the server's root is meant only where the API's root follows.
+        ("https://h/api/v3", "/datasets", "https://h/api/v3/datasets"),
+        ("https://h/api/v3", "/apix/datasets", "https://h/api/v3/apix/datasets"),
+    ],
+)
+def test_a_collection_may_be_written_from_the_servers_root(host: str, written: str, expected: str) -> None:
+    settings = ScicatSettings.model_validate({"host": host, "api_endpoints": {"datasets": written}})
+    assert settings.address(settings.api_endpoints.datasets) == expected
+
+
+def test_the_address_of_the_health_stays_as_it_is_written() -> None:
+    written = {"host": "https://h/api", "api_endpoints": {"health": "https://h/api/v3/health"}}
+    assert ScicatSettings.model_validate(written).health_address == "https://h/api/v3/health"
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,32 @@ def test_a_dataset_is_found_by_its_metadata(backend: Backend, value: Any) -> Non
     assert found.pid == body["pid"]
 
 
+@pytest.mark.parametrize("name", ["2026-01-15 test", "12", 'a + b = 100% of "ä" [c]?', "$x.y"])
+def test_a_dataset_is_found_by_its_folder_and_name(backend: Backend, name: str) -> None:
+    folder = f"/data/{uuid.uuid4().hex}"
+    body = posted(backend, sourceFolder=folder, datasetName=name)
+    posted(backend, sourceFolder=folder, datasetName=f"{name}2")
+
+    (found,) = backend.client.datasets_named(folder, name)
+
+    assert found.pid == body["pid"]
+
+
+def test_a_file_that_is_registered_under_another_pid_is_found_without_its_metadata(backend: Backend) -> None:
+    body = backend.dataset(sourceFolder=f"/data/{uuid.uuid4().hex}")
+    block = backend.block(body)
+    file = f"{body['sourceFolder']}/{block['dataFileList'][0]['path']}"
+    settings = IngestionSettings(check_if_dataset_exists_by_metadata=False)
+    built = BuiltDataset(dataset=body, origdatablock=block, data_file=file)
+    assert register(built, backend.client, settings).is_new_as_sent
+    ours = {**body, "pid": f"20.500.12269/{uuid.uuid4()}"}
+    again = BuiltDataset(dataset=ours, origdatablock=block, data_file=file, pid_is_derived=True)
+
+    registration = register(again, backend.client, settings)
+
+    assert (registration.pid, registration.created_dataset) == (body["pid"], False)
+
+
 def test_several_datasets_are_found_at_once(backend: Backend) -> None:
     bodies = [posted(backend) for _ in range(3)]
     jobs = [str(body["scientificMetadata"]["job_id"]["value"]) for body in bodies]

@@ -345,6 +345,43 @@ def test_a_file_without_known_job_is_found_by_its_folder_and_name(catalogue: Cat
     assert catalogue.holds == (2, 2)
 
 
+@pytest.mark.parametrize("derived", [True, False])
+def test_a_file_is_found_by_its_folder_and_name_where_its_metadata_is_not_looked_at(
+    catalogue: Catalogue, derived: bool
+) -> None:
+    register(built(pid="older"), catalogue.client(), ANY_CHECK)
+
+    again = register(built(pid=PID, derived=derived), catalogue.client(), NO_METADATA_CHECK)
+
+    assert again == Registration(pid="older", created_dataset=False, created_origdatablock=False)
+    assert catalogue.holds == (1, 1)
+
+
+def test_a_dataset_without_a_list_is_not_taken_for_a_file_of_the_same_folder_and_name(
+    catalogue: Catalogue,
+) -> None:
+    """Another registration has made it, and may be about to add its list."""
+    other = built("/data/443503/raw/two.nxs", pid="two", job=None, derived=True)
+    catalogue.client().create_dataset(other.dataset)
+
+    done = register(built(job=None, derived=True), catalogue.client(), ANY_CHECK)
+
+    assert done == Registration(pid=PID, created_dataset=True, created_origdatablock=True)
+    assert catalogue.holds == (2, 1)
+
+
+def test_the_lists_of_a_campaign_with_one_title_are_asked_for_at_once(catalogue: Catalogue) -> None:
+    for number in range(12):
+        file = f"/data/443503/raw/other{number}.nxs"
+        register(built(file, pid=f"p{number}", job=str(number)), catalogue.client(), ANY_CHECK)
+    catalogue.plans.calls.clear()
+
+    register(built(job=None, derived=True), catalogue.client(), ANY_CHECK)
+
+    asked = [call.path for call in catalogue.plans.calls if call.method == "GET"]
+    assert asked.count("origdatablocks") == 1
+
+
 def test_a_file_that_has_the_name_of_another_in_its_folder_is_registered(catalogue: Catalogue) -> None:
     register(built("/data/443503/raw/two.nxs", pid="two", job=None), catalogue.client(), ANY_CHECK)
 
@@ -805,25 +842,27 @@ class Situation:
     """The requests of a registration without failures, without the login."""
 
     def prepare(self, catalogue: Catalogue) -> None:
-        client = catalogue.client()
+        client, before = catalogue.client(), built(pid=self.pid)
         if self.dataset:
-            pid = client.create_dataset(self.built.dataset).pid
+            pid = client.create_dataset(before.dataset).pid
             if self.block:
-                client.create_origdatablock({**self.built.origdatablock, "datasetId": pid})
+                client.create_origdatablock({**before.origdatablock, "datasetId": pid})
         catalogue.let_time_pass()
         catalogue.plans.calls.clear()
 
     @property
     def built(self) -> BuiltDataset:
-        return built(pid=self.pid)
+        # What has another name now is not found by it.
+        name = "Run 12, corrected" if self.settings is NO_METADATA_CHECK else "Run 12"
+        return built(pid=self.pid, datasetName=name)
 
 
 SITUATIONS = {
     "new": Situation(False, False, PID, ANY_CHECK, (SEARCH, CREATE, ADD)),
     "half": Situation(True, False, PID, ANY_CHECK, (SEARCH, BLOCKS, ADD)),
-    "half, by pid": Situation(True, False, PID, NO_METADATA_CHECK, (CREATE, READ, BLOCKS, ADD)),
+    "half, by pid": Situation(True, False, PID, NO_METADATA_CHECK, (SEARCH, CREATE, READ, BLOCKS, ADD)),
     "whole": Situation(True, True, PID, ANY_CHECK, (SEARCH, BLOCKS)),
-    "whole, by pid": Situation(True, True, PID, NO_METADATA_CHECK, (CREATE, READ, BLOCKS)),
+    "whole, by pid": Situation(True, True, PID, NO_METADATA_CHECK, (SEARCH, CREATE, READ, BLOCKS)),
     "new, no pid": Situation(False, False, None, ANY_CHECK, (SEARCH, HEALTH, CREATE, ADD)),
     "half, no pid": Situation(True, False, None, ANY_CHECK, (SEARCH, BLOCKS, ADD)),
     "whole, no pid": Situation(True, True, None, ANY_CHECK, (SEARCH, BLOCKS)),
