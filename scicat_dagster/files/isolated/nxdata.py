@@ -16,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from scicat_dagster.files.isolated.hdf5 import NexusFile, check_filters, refuse_bomb
+from scicat_dagster.files.isolated.hdf5 import NexusFile
 from scicat_dagster.files.isolated.hdf5_values import OpenDataset, class_of, integer_of, texts_of, unit_of
+from scicat_dagster.files.isolated.storage import check_filters, refuse_bomb
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -90,7 +91,7 @@ def plot_of(nexus: NexusFile, path: str) -> Plot:
         where, found = _default(nexus, path, found)
     group = found if isinstance(found, h5py.Group) else None
     where, signal = _signal(nexus, where, found)
-    signal = nexus.together(_numbers(where, signal))
+    signal = nexus.storage.together(_numbers(where, signal))
     dimensions = _dimensions(signal, group)
     # Sums of the largest numbers are none.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -207,7 +208,7 @@ def _title(nexus: NexusFile, where: str, group: h5py.Group | None) -> str:
         if isinstance(found, h5py.h5d.DatasetID):
             text = OpenDataset("title", found)
             if text.size == 1 and h5py.check_string_dtype(found.dtype) is not None:
-                nexus.check_storage(text)
+                nexus.storage.check(text)
                 # A text, or an array of one.
                 (title,) = np.ravel(h5py.Dataset(found, readonly=True).asstr(errors="replace")[()])
                 return str(title).strip()
@@ -249,8 +250,8 @@ def _axis(nexus: NexusFile, group: h5py.Group | None, signal: OpenDataset, dimen
         return Axis(_label(dataset))
     if dataset.size > _MOST_AXIS_VALUES:
         return Axis(_label(dataset))
-    dataset = nexus.together(dataset)
-    nexus.check_storage(dataset)
+    dataset = nexus.storage.together(dataset)
+    nexus.storage.check(dataset)
     values = dataset.read(dataset.id.dtype).astype(np.float64).ravel()
     if dataset.size == length + 1:
         values = (values[1:] + values[:-1]) / 2
@@ -299,7 +300,7 @@ def _slabs(nexus: NexusFile, dataset: OpenDataset) -> list[tuple[int, int]]:
         thickness, chunks = chunk[0], math.prod(across)
         size = math.prod(chunk) * dataset.id.dtype.itemsize * chunks
     else:
-        nexus.check_storage(dataset)
+        nexus.storage.check(dataset)
         row = math.prod(shape[1:]) * dataset.id.dtype.itemsize
         thickness, chunks = max(1, _SLAB_BYTES // row), 1
         size = thickness * row
