@@ -500,9 +500,10 @@ def _is_same_file(existing: RegisteredDataset, built: BuiltDataset, key: str) ->
     """Whether a dataset of the catalogue is for the file in hand.
 
     Its file list decides. A dataset that lists nothing, or nothing but our sidecars, was left by a crash
-    before its blocks were written: there the folder and the identifying metadata entry have to agree, and the
-    name where that is all there is or where the pid is not the one that we would give. A pid that is made of
-    the file's path says it all.
+    before its blocks were written: there the pid has to be the one that we would give, if we give one, and
+    the folder and the identifying metadata entry have to agree, or the name where that is all there is. One
+    with another pid may be that of another file of the same job. A pid that is made of the file's path says
+    it all.
     """
     record = existing.record
     if built.data_file in existing.listed:
@@ -513,10 +514,10 @@ def _is_same_file(existing: RegisteredDataset, built: BuiltDataset, key: str) ->
         return False
     if record.sourceFolder.rstrip("/") != str(built.dataset["sourceFolder"]).rstrip("/"):
         return False
-    same_name = record.datasetName == built.dataset.get("datasetName", record.datasetName)
     if record.pid != built.dataset.get("pid", record.pid):
-        return same_name
+        return False
     ours, theirs = _metadata_value(built, key), record.metadata_value(key)
+    same_name = record.datasetName == built.dataset.get("datasetName", record.datasetName)
     return bool(ours == theirs) if ours or theirs else same_name
 
 
@@ -579,7 +580,7 @@ def _foreign(record: DatasetRecord, built: BuiltDataset) -> PermanentError:
 
 def _same_measurement(record: DatasetRecord, built: BuiltDataset, key: str) -> PermanentError:
     return PermanentError(
-        f"The dataset {record.pid} has the same {key}, and lists other files than this one.",
+        f"The dataset {record.pid} has the same {key}, and does not list this file.",
         remedy="If the file was moved, correct the dataset's sourceFolder and file list; if one job writes "
         f"several files, let the schema assign the pid, or give {key} another value for each file.",
         details={

@@ -370,6 +370,20 @@ def test_a_dataset_without_a_list_is_not_taken_for_a_file_of_the_same_folder_and
     assert catalogue.holds == (2, 1)
 
 
+def test_a_dataset_without_a_list_is_not_taken_for_another_file_of_its_job(catalogue: Catalogue) -> None:
+    """Its registration was interrupted; its own file completes it."""
+    other = built("/data/443503/raw/two.nxs", pid="two")
+    catalogue.client().create_dataset(other.dataset)
+
+    done = register(built(), catalogue.client(), ANY_CHECK)
+    catalogue.let_time_pass()
+    completed = register(other, catalogue.client(), ANY_CHECK)
+
+    assert done == Registration(pid=PID, created_dataset=True, created_origdatablock=True)
+    assert (completed.pid, completed.created_dataset) == ("two", False)
+    assert catalogue.holds == (2, 2)
+
+
 def test_the_lists_of_a_campaign_with_one_title_are_asked_for_at_once(catalogue: Catalogue) -> None:
     for number in range(12):
         file = f"/data/443503/raw/other{number}.nxs"
