@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from scicat_dagster.config.consistency import contradictions, doubtful_settings,
 from scicat_dagster.config.models import Settings
 from scicat_dagster.config.overrides import Overrides, overridden
 from scicat_dagster.config.placeholders import fill_placeholders
-from scicat_dagster.config.yaml_file import UnreadableError, parse_yaml, read_text
+from scicat_dagster.config.yaml_file import UnreadableError, parse_yaml, read_text, repeated_keys
 from scicat_dagster.errors import PermanentError, message_of
 
 CONFIGURATION_VARIABLE = "SCICAT_INGESTOR_CONFIG"
@@ -123,9 +123,14 @@ def load_configuration(
     mistakes.extend(contradictions(settings))
     if mistakes:
         raise ConfigurationError(path, tuple(mistakes))
-    named = tuple(unknown_words(filled))
+    named = (*unknown_words(filled), *_repeated(text))
     warnings = (*named, *doubtful_settings(filled, settings))
     return Configuration(path, settings, warnings, named, version, text, environment, overrides)
+
+
+def _repeated(text: str) -> Iterator[str]:
+    for place, line in repeated_keys(text).items():
+        yield f"{place}: is written more than once, and only the one on line {line} counts."
 
 
 def _read_sections(path: Path, place: Path) -> tuple[dict[str, Any], str, Version]:

@@ -101,6 +101,33 @@ def lines_of(text: str) -> dict[str, int]:
     return found
 
 
+def repeated_keys(text: str) -> dict[str, int]:
+    """The keys of a YAML text that are written more than once, by dotted paths, with the line of the last.
+
+    YAML forbids that, and its readers take the last one without a word. Empty as for :func:`lines_of`.
+    """
+    try:
+        found: dict[str, int] = {}
+        _add_repeated(yaml.compose(text, _SAFE_LOADER), "", found, 0)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return found
+
+
+def _add_repeated(node: yaml.Node | None, place: str, found: dict[str, int], depth: int) -> None:
+    if depth > _DEEPEST:
+        raise RecursionError
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        inner = f"{place}.{key.value}" if place else str(key.value)
+        if inner in seen:
+            found[inner] = key.start_mark.line + 1
+        seen.add(inner)
+        _add_repeated(value, inner, found, depth + 1)
+
+
 def _add_lines(node: yaml.Node | None, place: str, found: dict[str, int], depth: int) -> None:
     if depth > _DEEPEST or len(found) > MOST_NODES:
         raise RecursionError

@@ -23,7 +23,7 @@ from scicat_dagster.dataset.samples import Maker, SampleSource, find_sample_id, 
 from scicat_dagster.errors import Notice, PermanentError, Reason
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.identity import CompleteFile, check_unchanged
-from scicat_dagster.files.linked_files import other_files
+from scicat_dagster.files.linked_files import SUBJECT, other_files
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.reading import Read, read_entries, read_linked_files, read_values
 from scicat_dagster.files.values import Reader
@@ -34,6 +34,7 @@ from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import ENTRY_VARIABLE, Schema, Unusable
 from scicat_dagster.schemas.rendering import Value, render
 from scicat_dagster.schemas.variables import Evaluation, evaluate_variables, notice_of, reads_of
+from scicat_dagster.wording import numbered
 
 _VALID_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.]*[A-Za-z0-9_])?")
 """Of an NXentry (NeXus, *Naming conventions*); nothing else may get into the paths of a schema."""
@@ -136,12 +137,11 @@ def _by_entry(
     found = read_entries(file, data_directory=handling.data_directory, limits=limits)
     wanted = [name for name in found if _VALID_NAME.fullmatch(name) and fnmatchcase(name, schema.entries)]
     if not wanted:
-        names = ", ".join(found[:_MOST_SHOWN]) or "none"
+        names = ", ".join(found[:_MOST_SHOWN]) or "no NXentry"
         raise PermanentError(
-            f"The schema {schema.name} makes a dataset of each NXentry called {schema.entries}, and there is "
-            "none in the file.",
+            f"The schema {schema.name} makes a dataset of each NXentry called {schema.entries}, and the file "
+            f"has {names}.",
             remedy="Correct `entries` in the schema, or the file, then try the file again.",
-            details={"NXentry groups in the file": names},
         )
     if len(wanted) > MOST_ENTRIES:
         raise PermanentError(
@@ -212,6 +212,29 @@ def describe_files(
 def other_files_of(extracted: Iterable[ExtractedMetadata]) -> tuple[str, ...]:
     """The paths of the files that belong to a file, whichever of its datasets wants them."""
     return tuple(dict.fromkeys(path for metadata in extracted for path in metadata.other_files))
+
+
+def unlisted_files(
+    extracted: Sequence[ExtractedMetadata], settings: Settings, limits: Limits = LIMITS
+) -> tuple[Notice, ...]:
+    """A notice where a file refers to others that its datasets will not list. The file is looked through.
+
+    Raises as :func:`scicat_dagster.files.reading.read_linked_files`.
+    """
+    file, wanted, handling = extracted[0].file, extracted[0].schema_.files, settings.ingestion.file_handling
+    within = handling.links_within(file.path)
+    if isinstance(wanted, Unusable) or wanted.linked or not within:
+        return ()
+    names = read_linked_files(file, data_directory=handling.data_directory, limits=limits)
+    found, _ = other_files(file, names, within, (), handling.data_directory)
+    left = [path for path in found if path not in other_files_of(extracted)]
+    if not left:
+        return ()
+    shown = ", ".join(PurePosixPath(path).name for path in left[:_MOST_SHOWN])
+    reason = (
+        f"The file refers to {numbered(len(left), 'other file')} that the dataset will not list: {shown}."
+    )
+    return (Notice(subject=SUBJECT, reason=f"{reason} `files: {{linked: true}}` in the schema lists them."),)
 
 
 def build_each(

@@ -7,7 +7,7 @@ from those that failed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from scicat_dagster.files.reading import Read
 from scicat_dagster.files.values import Reader
 from scicat_dagster.isolation import LIMITS
 from scicat_dagster.schemas.loading import SchemaCollection
-from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, Schema
+from scicat_dagster.schemas.models import BUILT_IN_VARIABLES, FieldAssignment, NexusVariable, Schema
 from scicat_dagster.schemas.rendering import references
 from scicat_dagster.schemas.variables import Cause, by_cause, cause_of, field_subject
 from scicat_dagster.scicat.correction import shortened
@@ -83,14 +83,32 @@ def check_file(
     try:
         extracted = extract_again(path, schemas, catalogue, settings)
         files = describe_again(extracted, _without_checksums(settings))
+        unlisted = ingestion.unlisted_files(extracted, settings)
     except IngestionError as error:
         registrable = None if isinstance(error, TransientError) else False
         report.files.append(FileReport(file=path, registrable=registrable))
         report.failed("file", error, path)
         return
     datasets = [_check_dataset(metadata, files, schemas, settings, report) for metadata in extracted]
+    for notice in unlisted:
+        report.add("file", "warning", notice.reason, file=path)
+    for what in _of_other_entries(extracted):
+        report.add("file", "warning", what, _OWN_ENTRY, path)
     if all(dataset.registrable for dataset in datasets):
         _check_pids(datasets, extracted, files, settings, report)
+
+
+def _of_other_entries(extracted: Sequence[ExtractedMetadata]) -> Iterator[str]:
+    """Variables that read one NXentry for the datasets of all, which is hardly meant."""
+    entries = {metadata.entry for metadata in extracted if metadata.entry}
+    read: dict[str, set[str]] = {}
+    for metadata in extracted if len(entries) > 1 else ():
+        for name, variable in metadata.schema_.variables.items():
+            if isinstance(variable, NexusVariable):
+                read.setdefault(name, set()).add(variable.path.strip("/").partition("/")[0])
+    for name, places in read.items():
+        if len(places) == 1 and places <= entries:
+            yield f"variables.{name} reads /{places.pop()} for the datasets of all NXentry."
 
 
 def _check_pids(
@@ -399,6 +417,8 @@ def _assignment(field: str) -> str:
 
 _FEWEST_PARTS = 2
 """Of a path, with the root: ``/data``."""
+
+_OWN_ENTRY = "Write <entry> in the path, if each dataset should have the value of its own."
 
 _OWN_FOLDER = (
     "Give the folder that holds the dataset's files: of <data_file_path>, the operator dirname makes the "

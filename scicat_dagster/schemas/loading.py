@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from scicat_dagster.config.yaml_file import UnreadableError, lines_of, read_text, read_yaml
+from scicat_dagster.config.yaml_file import UnreadableError, lines_of, read_text, read_yaml, repeated_keys
 from scicat_dagster.errors import Notice, PermanentError
 from scicat_dagster.files.reading import Read
 from scicat_dagster.files.values import Reader
@@ -88,10 +88,11 @@ class SchemaFile:
 
     def located_mistakes(self) -> list[Mistake]:
         """All that is wrong with it, references and plug-ins as well, with lines; one for each item."""
+        repeated = [*_repeated_in(self.path)]
         if self.schema is None:
-            return one_for_each_item(self.located(self.found))
+            return one_for_each_item([*self.located(self.found), *repeated])
         found = (*self.found, *self.schema.reference_mistakes(), *self.schema.plugin_mistakes())
-        return one_for_each_item(self.located(found))
+        return one_for_each_item([*self.located(found), *repeated])
 
     def unused_variables(self) -> list[str]:
         """Its own variables that nothing uses; those of a base may be meant for others."""
@@ -317,6 +318,16 @@ def _schema_in(content: dict[Any, Any]) -> tuple[Schema | None, tuple[Mistake, .
     except ValidationError as error:
         return None, tuple(_all_mistakes(content, error))
     return schema, schema.mistakes()
+
+
+def _repeated_in(path: Path) -> Iterator[Mistake]:
+    try:
+        repeated = repeated_keys(read_text(path))
+    except UnreadableError:
+        return
+    for place, line in repeated.items():
+        what = "is written more than once, and only this last one counts."
+        yield Mistake(place=place, what=what, remedy="Remove the others, or rename them.", line=line)
 
 
 def _lines_in(path: Path) -> dict[str, int]:

@@ -14,7 +14,7 @@ from scicat_dagster.config.loading import Configuration, load_configuration
 from scicat_dagster.config.models import Settings
 from scicat_dagster.config.overrides import Overrides
 from scicat_dagster.dataset.build import BuiltDataset
-from scicat_dagster.dataset.ingestion import ExtractedMetadata
+from scicat_dagster.dataset.ingestion import ExtractedMetadata, unlisted_files
 from scicat_dagster.dataset.jobs import WantedJob, wanted_jobs
 from scicat_dagster.dataset.rebuild import build_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, TransientError
@@ -130,6 +130,7 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     preview.schema_ = PreviewSchema(id=extracted[0].schema_.id, name=extracted[0].schema_.name)
     built = build_again(extracted, settings)
     preview.others += [preview.model_copy(deep=True) for _ in extracted[1:]]
+    preview.warnings += unlisted_files(extracted, settings)
     for shown, metadata, dataset in zip((preview, *preview.others), extracted, built, strict=True):
         _fill_dataset(shown, metadata, dataset, client, settings)
 

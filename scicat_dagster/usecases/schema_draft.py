@@ -21,7 +21,7 @@ from pathlib import Path
 
 from scicat_dagster.config.placeholders import GAP
 from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
-from scicat_dagster.files.reading import read_members
+from scicat_dagster.files.reading import look_at, read_linked_files, read_members
 from scicat_dagster.files.values import Member
 from scicat_dagster.schemas.models import BUILT_IN_VARIABLES
 
@@ -131,6 +131,8 @@ class _Draft:
     """What is in the file by path, and what was made of it so far."""
 
     members: Mapping[str, Member]
+    linked: tuple[str, ...] = ()
+    """Names of other files that it refers to."""
     entry: str = ""
     """The path of the one NXentry that the schema is about."""
     others: tuple[str, ...] = ()
@@ -200,7 +202,8 @@ def draft_schema(file: Path) -> str:
     path = Path(os.path.abspath(file))  # noqa: PTH100
     members = {member.path: member for member in read_members(path) if _can_be_written(member.path)}
     entry, others = _entries_of(members)
-    return "\n".join(_lines(path, _Draft(members, entry, others))) + "\n"
+    linked = read_linked_files(look_at(path))
+    return "\n".join(_lines(path, _Draft(members, linked, entry, others))) + "\n"
 
 
 def _entries_of(members: Mapping[str, Member]) -> tuple[str, tuple[str, ...]]:
@@ -227,6 +230,7 @@ def _lines(path: Path, draft: _Draft) -> Iterator[str]:
     instrument = draft.members.get(f"{draft.first_of_class('NXinstrument', entry)}/name")
     yield from _beginning(path, instrument.text if instrument else "")
     yield from _remarks(draft)
+    yield from _files(draft)
     yield "variables:"
     for variable in draft.variables:
         if not variable.is_proposal:
@@ -279,6 +283,16 @@ def _remarks(draft: _Draft) -> Iterator[str]:
         yield "# For a dataset of each entry:"
         yield f"#   write <entry> for {_one_line(draft.entry[1:])} in paths, and uncomment the next line."
         yield '# entries: "*"'
+
+
+def _files(draft: _Draft) -> Iterator[str]:
+    """What lists the other files that the file refers to."""
+    if draft.linked:
+        more = ", …" if len(draft.linked) > _MOST_DIFFERENT else ""
+        shown = ", ".join(map(_one_line, draft.linked[:_MOST_DIFFERENT]))
+        yield f"# The file refers to other files, which the dataset lists: {shown}{more}"
+        yield "files:"
+        yield "  linked: true"
 
 
 def _is_the_same(member: Member, draft: _Draft, path: str, other: str) -> bool:

@@ -294,6 +294,14 @@ def test_an_unknown_key_is_warned_about_by_its_place(tmp_path: Path, place: str)
     assert configuration.mistakes[0].startswith(f"{place} is not a known key")
 
 
+def test_a_key_that_is_written_twice_is_a_mistake_and_the_last_one_counts(tmp_path: Path) -> None:
+    configuration = load(tmp_path, "scicat:\n  timeout: 5\n  timeout: 7\nid: ours\n")
+
+    (mistake,) = configuration.mistakes
+    assert mistake == "scicat.timeout: is written more than once, and only the one on line 3 counts."
+    assert configuration.settings.scicat.timeout_seconds == 7
+
+
 @pytest.mark.parametrize(
     ("place", "meant"),
     [

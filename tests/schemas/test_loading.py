@@ -103,6 +103,18 @@ def test_a_file_with_a_byte_order_mark_is_read(folder: Path, write: Write) -> No
     assert chosen(folder) == "odin"
 
 
+def test_a_key_that_is_written_twice_is_a_mistake_with_its_line(folder: Path, write: Write) -> None:
+    path = write("odin.imsc.yml")
+    again = "variables:\n  first: {source: VALUE, value: a, value_type: string}\n"
+    path.write_text(f"{again}{path.read_text()}\nname: again\n")
+
+    mistakes = {mistake.place: mistake for mistake in read_schema_file(path).located_mistakes()}
+
+    assert mistakes["name"].line == len(path.read_text().splitlines())
+    assert {place for place, mistake in mistakes.items() if "more than once" in mistake.what} >= {"name"}
+    assert chosen(folder) == "again"
+
+
 # --- Order and choice
 
 

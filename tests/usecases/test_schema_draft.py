@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -289,6 +290,36 @@ def test_what_a_draft_says_of_several_entries_makes_a_schema_of_each(folder: Pat
     schema = Schema.model_validate(yaml.safe_load(text))
     assert schema.entries == "*"
     assert list(schema.mistakes()) == []
+
+
+def file_with_links(folder: Path) -> Path:
+    """A master file whose data are in another one."""
+    detector = folder / "detector.h5"
+    with h5py.File(detector, "w") as file:
+        file["counts"] = np.arange(5)
+    path = folder / "master.nxs"
+    with h5py.File(path, "w") as file:
+        file.create_group("entry").attrs["NX_class"] = "NXentry"
+        file["entry/title"] = "Scan"
+        file["entry/counts"] = h5py.ExternalLink("detector.h5", "/counts")
+    for written in (detector, path):
+        os.utime(written, (1_600_000_000, 1_600_000_000))
+    return path
+
+
+def test_the_other_files_of_a_file_are_listed_by_its_draft(folder: Path) -> None:
+    file = file_with_links(folder)
+    text = draft_schema(file)
+    assert "# The file refers to other files, which the dataset lists: detector.h5\n" in text
+
+    schema = write_draft(folder, file, filled)
+    assert "will not list" not in validate(folder, file).stdout
+    schema.write_text(schema.read_text().replace("  linked: true", "  linked: false"))
+    told = validate(folder, file, "--json")
+
+    (row,) = [row for row in json.loads(told.stdout)["checks"] if "will not list" in row["what"]]
+    assert row["result"] == "warning"
+    assert "1 other file that the dataset will not list: detector.h5." in row["what"]
 
 
 def made_of(folder: Path, file: Path, text: str) -> dict[str, Any]:

@@ -167,11 +167,7 @@ def test_a_file_without_such_an_entry_is_refused_with_those_that_it_has(several:
 
     result = several.ingest(several.facility())
 
-    event = next(event for event in result.all_events if event.is_step_failure)
-    said = event.step_failure_data.user_failure_data
-    assert said is not None
-    assert "called raw_data_*" in str(said.description)
-    assert said.metadata["NXentry groups in the file"].value == "entry, strange name"
+    assert "called raw_data_*, and the file has entry, strange name." in failure_of(result)
 
 
 def test_a_file_with_more_entries_than_a_run_can_register_is_refused(several: SmallFacility) -> None:
@@ -225,6 +221,20 @@ def test_the_commands_show_each_dataset(several: SmallFacility) -> None:
     files = json.loads(ingested.stdout)["files"]
     assert {(file["entry"], file["result"]) for file in files} == {(name, "registered") for name in ENTRIES}
     assert {file["pid"] for file in files} == {dataset["pid"] for dataset in several.store.datasets()}
+
+
+def test_a_path_that_is_the_same_for_all_datasets_is_pointed_at(several: SmallFacility) -> None:
+    schema = entry_schema()
+    schema["variables"]["title"]["path"] = "/raw_data_2/title"
+    write_schema(several, schema)
+    several.facility()
+
+    shown = CliRunner(env={"DAGSTER_HOME": ""}).invoke(
+        main, ["validate", str(several.directory / "config.yml"), "--against", str(several.file), "--json"]
+    )
+
+    rows = [row["what"] for row in json.loads(shown.stdout)["checks"]]
+    assert "variables.title reads /raw_data_2 for the datasets of all NXentry." in rows
 
 
 def test_expected_datasets_are_by_entry(several: SmallFacility) -> None:
