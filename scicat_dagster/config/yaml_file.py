@@ -104,7 +104,7 @@ def lines_of(text: str) -> dict[str, int]:
 def repeated_keys(text: str) -> dict[str, int]:
     """The keys of a YAML text that are written more than once, by dotted paths, with the line of the last.
 
-    YAML forbids that, and its readers take the last one without a word. Empty as for :func:`lines_of`.
+    YAML forbids that, and its readers silently take the last one. Empty as for :func:`lines_of`.
     """
     try:
         found: dict[str, int] = {}

@@ -295,10 +295,12 @@ def test_an_unknown_key_is_warned_about_by_its_place(tmp_path: Path, place: str)
 
 
 def test_a_key_that_is_written_twice_is_a_mistake_and_the_last_one_counts(tmp_path: Path) -> None:
-    configuration = load(tmp_path, "scicat:\n  timeout: 5\n  timeout: 7\nid: ours\n")
+    configuration = load(
+        tmp_path, "scicat:\n  host: https://s.example.org/api/v3\n  timeout: 5\n  timeout: 7\n"
+    )
 
     (mistake,) = configuration.mistakes
-    assert mistake == "scicat.timeout: is written more than once, and only the one on line 3 counts."
+    assert mistake == "scicat.timeout: is written more than once, and only the one on line 4 counts."
     assert configuration.settings.scicat.timeout_seconds == 7
 
 
