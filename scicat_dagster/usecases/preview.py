@@ -23,6 +23,7 @@ from scicat_dagster.schemas.variables import Cause, by_cause
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.correction import Correction, compare
 from scicat_dagster.scicat.registration import registered_dataset
+from scicat_dagster.usecases.thumbnails import drawn_preview
 
 
 class PreviewSchema(BaseModel):
@@ -60,6 +61,8 @@ class Preview(BaseModel):
     warnings: list[Notice] = []
     errors: list[PreviewError] = []
     entry: str = ""
+    picture: str = ""
+    """What the picture that would be attached shows, or why there would be none."""
     others: list[Preview] = []
     causes: list[Cause] = Field(default=[], exclude=True)
     """The warnings, with what follows from another one together with it."""
@@ -79,6 +82,8 @@ class Preview(BaseModel):
             lines.append(f"NXentry        {self.entry}")
         if self.schema_:
             lines.append(f"schema         {self.schema_.name} ({self.schema_.id})")
+        if self.picture:
+            lines.append(f"picture        {self.picture}")
         for title, body in (("dataset", self.dataset), ("origdatablock", self.origdatablock)):
             if body is not None:
                 lines += ["", title, json.dumps(body, indent=2, ensure_ascii=False)]
@@ -143,6 +148,8 @@ def _fill_dataset(
     settings: Settings,
 ) -> None:
     preview.entry = metadata.entry
+    drawn = drawn_preview(metadata, settings)
+    preview.picture = drawn.thumbnail.caption if drawn.thumbnail else f"none: {drawn.reason}"
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
     preview.warnings += built.notices
     preview.jobs += wanted_jobs(metadata, built, str(built.dataset.get("pid", "<pid>")))

@@ -37,7 +37,7 @@ PROPOSAL = "443503"
 JOB = "f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
 KEYS = [
     "file", "schema", "dataset", "origdatablock", "jobs", "difference", "warnings", "errors", "entry",
-    "others",
+    "picture", "others",
 ]  # fmt: skip
 LONG_AGO = 3600
 
@@ -158,6 +158,7 @@ def test_a_file_that_could_be_registered_is_shown_as_one_json_object(facility: F
         "name": "Test Coda Metadata Schema",
     }
     assert shown["errors"] == []
+    assert shown["picture"] == "none: /entry has no default NXdata."
     assert shown["dataset"]["pid"] == f"20.500.12269/{JOB}"
     assert shown["dataset"]["principalInvestigator"] == "Ada Lovelace"
     assert shown["dataset"]["scientificMetadata"]["job_id"]["value"] == JOB
