@@ -212,6 +212,7 @@ def test_the_commands_show_each_dataset(several: SmallFacility) -> None:
     shown = [preview, *preview["others"]]
     assert {one["dataset"]["datasetName"] for one in shown} == EXPECTED.keys()
     assert {one["entry"] for one in shown} == set(ENTRIES)
+    assert all("counts" in one["picture"] for one in shown)
 
     assert {(file["entry"], file["registrable"]) for file in validated(several)} == {
         (name, True) for name in ENTRIES
