@@ -280,6 +280,23 @@ def test_a_broken_schema_fails_the_file_with_reason_and_remedy(small: SmallFacil
     assert small.store.count_datasets() == 0
 
 
+def test_the_reason_of_a_run_names_its_file_without_folders_and_everything_else_in_full(
+    small: SmallFacility,
+) -> None:
+    breaks(small, pi_firstname={"source": "NXS", "path": "/entry/nowhere/end_time", "value_type": "string"})
+    small.ingest(small.facility())
+    (run,) = small.instance.get_runs(limit=1)
+    assert "There is no dataset at /entry/nowhere/end_time." in run.tags["reason"]
+
+    outside = small.directory / "elsewhere" / "data"
+    outside.mkdir(parents=True)
+    small.ingest(small.facility(file_handling={"data_directory": str(outside)}), small.file)
+    (run,) = small.instance.get_runs(limit=1)
+    assert run.tags["reason"] == (
+        f"The path '{small.file.name}' lies outside the data directory '{outside}'."
+    )
+
+
 def test_a_mistake_in_one_variable_costs_what_needs_it_and_not_the_file(small: SmallFacility) -> None:
     breaks(small, run_number={"source": "VALUE", "operator": "shout", "value": "x", "value_type": "string"})
 
