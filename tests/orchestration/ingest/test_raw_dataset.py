@@ -149,6 +149,15 @@ def test_the_run_of_a_message_says_what_its_file_waited_for(small: SmallFacility
     assert shown[SECONDS_UNTIL_REQUESTED] > 10 * shown[SECONDS_AT_WORK]
 
 
+def test_a_run_whose_dataset_cannot_be_built_can_be_found_by_instrument(small: SmallFacility) -> None:
+    small.store.clear()
+    result = small.ingest(small.facility())
+
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert (failure(result)[0], run.tags["instrument"]) == ("raw_dataset.build_dataset", "ODIN")
+
+
 def test_a_file_that_nobody_announced_has_waited_for_nothing(small: SmallFacility) -> None:
     small.ingest(small.facility())
 
