@@ -428,13 +428,23 @@ def _reference_row(template: Any) -> Sequence[str]:
     return _code(_json(template)), _code(_json(found.value)), found.unit
 
 
+_FILES = "../how-to/datasets-of-several-files.md"
+
+_HOW_TO: Mapping[tuple[type[BaseModel], str], str] = {
+    (Schema, "files"): f"[How]({_FILES}).",
+    (Schema, "entries"): f"[How]({_FILES}#several-datasets-of-one-file).",
+    (Schema, "preview"): "[How](../how-to/previews.md).",
+}
+"""Where a key is explained at length."""
+
+
 def _keys(model: type[BaseModel]) -> str:
     docs = attribute_docs(model)
     rows = (
         (
             f"`{field.alias or name}`",
             _default(field.get_default(call_default_factory=True)),
-            docs.get(name, ""),
+            " ".join((docs.get(name, ""), _HOW_TO.get((model, name), ""))).strip(),
         )
         for name, field in model.model_fields.items()
     )

@@ -23,13 +23,28 @@ def bounded(text: str) -> str:
     return f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
 
 
+def with_name_only(text: str, file: str) -> str:
+    """A text about a file with its name instead of its path.
+
+    ``file`` is its path, or the end of it. Whatever else looks like a path, as one within an HDF5 file or the
+    folder that the file should lie in, is what the text is about and stays.
+    """
+    return _replaced(text, file, file.rpartition("/")[2])
+
+
 def without_file(text: str, file: str) -> str:
     """A text about a file without its name, so that files with the same problem can be counted together.
 
     ``file`` is its path, or the end of it: whatever comes before that is left out as well.
     """
-    short = re.sub(rf"[^\s'\"]*{re.escape(file)}", "…", text)
-    return short.replace(file.rpartition("/")[2], "…")
+    return _replaced(_replaced(text, file, "…"), file.rpartition("/")[2], "…", before="")
+
+
+def _replaced(text: str, file: str, instead: str, before: str = r"(?:(?:/[^\s'\"]*)?/)?") -> str:
+    """Where a file is named, and not another one whose name is longer."""
+    if not file:
+        return text
+    return re.sub(rf"(?<![\w.-]){before}{re.escape(file)}(?!\w)", lambda _: instead, text)
 
 
 def message_of(detail: ErrorDetails) -> str:

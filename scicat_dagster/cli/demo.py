@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from scicat_dagster.demo.laptop import Services
+    from scicat_dagster.demo.laptop import Laptop
 
 
 @click.command()
@@ -66,8 +67,8 @@ def demo(
     it after some two minutes. One more dataset, a tomography, has several files. None of that is so with
     --exit-when-done. Ctrl-C ends all of it.
 
-    With --services-only there are only Kafka and the SciCat stand-in; addresses, topics, a login, and how to
-    announce a file are printed.
+    With --services-only there are only Kafka and the SciCat stand-in; what to change in a copy of your
+    configuration, and how to announce a file, are printed.
     """
     from scicat_dagster.demo.laptop import DemoError, run_headless, run_with_pages, running_laptop
 
@@ -104,25 +105,44 @@ def _serve(place: Path, port: int, api: str) -> NoReturn:
     from scicat_dagster.demo.people import INSTRUMENTS
 
     with running_services(place, f"http://{LOOPBACK}:{port}", api=api) as services:
-        _introduce(services)
+        # Only what a configuration of your own needs: which one, and DAGSTER_HOME, are yours.
+        services.keep({"SCICAT_PASSWORD": services.password, "SCICAT_DEMO_PASSWORD": services.password})
         servers = services.broker.bootstrap_servers
-        topics = [instrument.topic for instrument in INSTRUMENTS]
-        announcement = {"file_path": f"{services.data_directory}/FILE.nxs", "job_id": "rehearsal-1"}
-        click.echo(f"API      {services.catalogue.api_root}", err=True)
-        click.echo("Login    ingestor, with SCICAT_DEMO_PASSWORD of that environment", err=True)
-        click.echo(f"Kafka    {servers}   topics {', '.join(topics)}", err=True)
-        click.echo("Announce a complete file, with another job_id each time:", err=True)
-        click.echo(f"  echo '{json.dumps(announcement)}' | kcat -P -b {servers} -t {topics[0]}", err=True)
+        topics = ", ".join(instrument.topic for instrument in INSTRUMENTS)
+        click.echo(f"SciCat   {services.catalogue.url}", err=True)
+        click.echo(f"Outage   touch {services.outage}   SciCat is away until you remove it", err=True)
+        click.echo("In the copy of your configuration:", err=True)
+        click.echo(f"  scicat.host              {services.catalogue.api_root}", err=True)
+        click.echo("  scicat.username          ingestor", err=True)
+        click.echo("  scicat.password          ${SCICAT_PASSWORD}", err=True)
+        click.echo(f"  kafka.bootstrap_servers  {servers}", err=True)
+        click.echo(f"  kafka.topics             some of [{topics}]", err=True)
+        click.echo(f"In each other shell: set -a; . {shlex.quote(str(services.settings))}; set +a", err=True)
+        click.echo(
+            "Announce a complete file, which lies in the data_directory of your configuration:", err=True
+        )
+        click.echo(f"  {_announcing(servers, INSTRUMENTS[0].topic)} YOUR_DATA_DIRECTORY/FILE.nxs", err=True)
         click.echo("Ctrl-C ends both.", err=True)
         while True:
             signal.pause()
 
 
-def _introduce(services: Services) -> None:
-    click.echo(f"SciCat   {services.catalogue.url}", err=True)
-    click.echo(f"Files    {services.data_directory}", err=True)
-    click.echo(f"Outage   touch {services.outage}   SciCat is away until you remove it", err=True)
-    click.echo(f"Commands in another shell: set -a; . {services.directory}/environment; set +a", err=True)
+def _announcing(servers: str, topic: str) -> str:
+    """A command that announces the file that is its argument, by what is installed with us."""
+    program = (
+        "import json, os, sys, uuid, confluent_kafka; "
+        f'kafka = confluent_kafka.Producer({{"bootstrap.servers": "{servers}"}}); '
+        "told = dict(file_path=os.path.abspath(sys.argv[1]), job_id=uuid.uuid4().hex); "
+        f'kafka.produce("{topic}", json.dumps(told)); kafka.flush(); print("announced", *told.values())'
+    )
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+
+
+def _introduce(laptop: Laptop) -> None:
+    click.echo(f"SciCat   {laptop.catalogue.url}", err=True)
+    click.echo(f"Files    {laptop.data_directory}", err=True)
+    click.echo(f"Outage   touch {laptop.outage}   SciCat is away until you remove it", err=True)
+    click.echo(f"Commands in another shell: set -a; . {laptop.settings}; set +a", err=True)
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,13 +123,16 @@ def _retry(instance: DagsterInstance, found: Sequence[Failure], reason: str, nam
     elif requested:
         click.echo(
             f"{numbered(len(requested), 'file')} requested; "
-            "reconcile_sensor starts the runs within half a minute."
+            "reconcile_sensor starts the runs within half a minute:"
         )
+        for path in requested:
+            click.echo(f"  {path}")
     if len(requested) < len(found):
         click.echo(f"{numbered(len(found) - len(requested), 'file')} requested before, or being worked on.")
 
 
 def _as_text(found: Sequence[Failure], pages: str) -> str:
+    from scicat_dagster.orchestration.ingest.retry_sensor import due_at
     from scicat_dagster.orchestration.operations.repair import by_reason
 
     lines = []
@@ -142,11 +146,19 @@ def _as_text(found: Sequence[Failure], pages: str) -> str:
                 f"  {each.file.path}",
                 f"    since {since}, {runs}: {run_link(pages, each.file.run_id)}",
             ]
+            if (when := due_at(each.file)) is not None:
+                lines.append(f"    tried again by itself, {_moment(when)}")
         lines.append("")
     return "\n".join(lines)
 
 
+def _moment(due: datetime) -> str:
+    return f"at {due.astimezone():%Y-%m-%d %H:%M}" if due > datetime.now(UTC) else "within a minute or so"
+
+
 def _as_json(found: Sequence[Failure], pages: str) -> str:
+    from scicat_dagster.orchestration.ingest.retry_sensor import due_at
+
     rows = [
         {
             "file": each.file.path,
@@ -157,6 +169,7 @@ def _as_json(found: Sequence[Failure], pages: str) -> str:
             "runs": each.file.runs,
             "run_id": each.file.run_id,
             "run_url": run_link(pages, each.file.run_id) if pages else None,
+            "tried_again_at": when.isoformat(timespec="seconds") if (when := due_at(each.file)) else None,
         }
         for each in found
     ]

@@ -31,7 +31,8 @@ _WATCH_SECONDS = 5.0
 def status(names: Names, config: Path, overrides: Overrides, *, watch: bool, as_json: bool) -> None:
     """Show how the service is doing today: files by state, reasons of failures, times, and what is away.
 
-    Above everything else stands when Dagster's daemons or wrdn_sensor do not work.
+    Above everything else stands when Dagster's daemons or wrdn_sensor do not work, and then which
+    configuration and which DAGSTER_HOME it is about.
     The numbers of the day begin at midnight, local time. They come from the Dagster instance in DAGSTER_HOME;
     Kafka, the storage and SciCat are asked now.
 
@@ -77,4 +78,5 @@ def _question(instance: DagsterInstance, configuration: Configuration, names: Na
         registrations,
         names=names,
         dagster=workers.look().checks,
+        configuration=str(configuration.path),
     )

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files as package_files
@@ -114,6 +114,8 @@ class Services:
     broker: LoopbackBroker
     environment: dict[str, str]
     """What the configuration reads from there."""
+    password: str
+    """Of the account that registers datasets."""
 
     @property
     def data_directory(self) -> Path:
@@ -121,9 +123,20 @@ class Services:
         return self.directory / "data"
 
     @property
+    def settings(self) -> Path:
+        """The environment of commands in another shell."""
+        return self.directory / "environment"
+
+    @property
     def outage(self) -> Path:
         """As long as there is such a file, SciCat is away."""
         return self.directory / "outage"
+
+    def keep(self, environment: Mapping[str, str]) -> None:
+        """Write the environment of commands in another shell, which holds the password."""
+        self.settings.unlink(missing_ok=True)
+        self.settings.touch(mode=0o600)
+        self.settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
 
 
 @dataclass
@@ -226,10 +239,7 @@ def running_services(directory: Path, dagster_url: str, *, api: str = "v3") -> I
         for instrument in people.INSTRUMENTS:
             broker.create_topic(instrument.topic, 2)
         environment = _environment(directory, catalogue, broker, password, dagster_url, api)
-        settings = directory / "environment"
-        settings.touch(mode=0o600)
-        settings.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
-        services = Services(directory, catalogue, store, broker, environment)
+        services = Services(directory, catalogue, store, broker, environment, password)
         with _outages(services):
             yield services
 
@@ -246,6 +256,7 @@ def running_laptop(directory: Path, port: int, *, api: str = "v3") -> Iterator[L
     port = _port(port)
     url = f"http://{LOOPBACK}:{port}"
     with running_services(directory, url, api=api) as services, ExitStack() as stack:
+        services.keep(services.environment)
         # Dagster's instance reads the facility's limit of runs from the same environment.
         os.environ.update(services.environment)
         dagster = stack.enter_context(_dagster_dev(services.directory, services.environment, port))

@@ -198,7 +198,7 @@ def read_json(message: KafkaMessage, value: bytes, data_directory: str) -> FileW
     try:
         file_path = canonical_path(announcement.file_path, data_directory)
     except ValueError as error:
-        return _rejected(message, f"file_path: {error}", REMEDY, ended_job_id=job_id)
+        return _rejected(message, f"file_path: {error}", _CORRECT_SENT_PATH, ended_job_id=job_id)
     if _depth(metadata) > DEEPEST_JSON:
         reason = f"metadata: It has more than {DEEPEST_JSON} levels."
         return _rejected(message, reason, REMEDY, file_path, ended_job_id=job_id)
@@ -262,7 +262,14 @@ def _mistake_of_job_id(job_id: object) -> str:
 
 _FIND_FILE = "Find the file that was meant and backfill it."
 
-_CORRECT_PATH = "Correct the file writer's output path."
+_ELSEWHERE = (
+    "Where the files lie elsewhere, correct ingestion.file_handling.data_directory; after that "
+    "`scicat-dagster messages retry` sends the message again."
+)
+
+_CORRECT_PATH = f"Correct the file writer's output path. {_ELSEWHERE}"
+
+_CORRECT_SENT_PATH = f"{REMEDY} {_ELSEWHERE}"
 
 _LOOK_AT_SENDER = "Look at what announces run starts. The file is registered when its own message comes."
 

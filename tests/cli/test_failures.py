@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -61,6 +62,26 @@ def test_files_with_the_same_reason_are_listed_together(home: dg.DagsterInstance
     assert shown.stdout.startswith("2 files, waiting: … is not there")
     assert "1 file, permanent: Mandatory fields" in shown.stdout
     assert [shown.stdout.count(name) for name in failed] == [1, 1, 1]
+
+
+def test_what_is_tried_again_by_itself_says_so_and_when(home: dg.DagsterInstance, failed: list[str]) -> None:
+    rows = {
+        Path(row["file"]).name: row["tried_again_at"] for row in json.loads(invoke(home, "--json").stdout)
+    }
+    shown = invoke(home).stdout
+
+    one, two, permanent = failed
+    assert rows[permanent] is None
+    assert shown.count("tried again by itself, at 20") == 2
+    last = {Path(file.path).name: file.last for file in failed_files(home)}
+    assert all(datetime.fromisoformat(rows[name]) > last[name] for name in (one, two))
+
+
+def test_the_files_that_are_requested_are_named(home: dg.DagsterInstance, failed: list[str]) -> None:
+    shown = invoke(home, "--retry", "--reason", "is not there").stdout.splitlines()
+
+    assert shown[0].startswith("2 files requested")
+    assert sorted(Path(line.strip()).name for line in shown[1:]) == sorted(failed[:2])
 
 
 def test_runs_are_linked_where_the_configuration_says_where_dagster_is(

@@ -88,6 +88,13 @@ def test_a_field_that_is_wrong_is_named(change: dict[str, Any], field: str) -> N
     assert "schema announcement" in found.remedy
 
 
+def test_a_path_elsewhere_may_be_the_configurations_mistake() -> None:
+    found = read(json.dumps(LEAST | {"file_path": "/elsewhere/a.nxs"}).encode(), "/data")
+    assert isinstance(found, Rejected)
+    assert "ingestion.file_handling.data_directory" in found.remedy
+    assert "messages retry" in found.remedy
+
+
 @pytest.mark.parametrize("field", ["file_path", "job_id"])
 def test_a_field_that_is_missing_is_named(field: str) -> None:
     assert f"{field} is missing" in rejected({key: LEAST[key] for key in LEAST if key != field}).reason

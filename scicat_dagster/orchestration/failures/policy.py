@@ -27,20 +27,21 @@ Run retries are stopped by a tag on the run; ``Failure(allow_retries=False)`` wo
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
 
-from scicat_dagster.errors import IngestionError, PermanentError, TransientError
+from scicat_dagster.errors import IngestionError, PermanentError, TransientError, with_name_only
 from scicat_dagster.files.access import NotReadyError
 from scicat_dagster.files.identity import FileChangedError
 from scicat_dagster.limits import tag_value
 from scicat_dagster.orchestration.metadata import problem_metadata
+from scicat_dagster.orchestration.partitions import file_key_of
 from scicat_dagster.orchestration.tags import (
     FAILED_RUN_TAG,
     FAILURE_TAG,
+    PARTITION_TAG,
     REASON_TAG,
     RETRY_RUN_TAG,
     RETRY_STRATEGY_TAG,
@@ -104,7 +105,7 @@ def repeat_whole_run(
     instance: dg.DagsterInstance, run_id: str, what: str, details: dict[str, str]
 ) -> dg.Failure:
     """The failure of a run that cannot use what its ops have stored: all of them are executed again."""
-    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id, REASON_TAG: _brief(what)}
+    tags = {FAILURE_TAG: "transient", FAILED_RUN_TAG: run_id, REASON_TAG: tag_value(what)}
     instance.add_run_tags(run_id, {**tags, RETRY_RUN_TAG: "true", RETRY_STRATEGY_TAG: "ALL_STEPS"})
     remedy = "Re-execute the whole run, not from the failed op; Dagster's retry does so by itself."
     return _failure(TransientError(what, remedy=remedy, details=details), kind="transient")
@@ -119,15 +120,15 @@ def _tag(context: dg.OpExecutionContext, error: IngestionError, kind: str, retri
     tags = {
         FAILURE_TAG: kind,
         FAILED_RUN_TAG: context.run_id,
-        REASON_TAG: _brief(error.what),
+        REASON_TAG: tag_value(with_name_only(error.what, _file_of(context))),
         **retries,
     }
     context.instance.add_run_tags(context.run_id, tags)
 
 
-def _brief(reason: str) -> str:
-    """A reason as the narrow list of runs can show it: without the folders of the files that it names."""
-    return tag_value(re.sub(r"(?<![\w/:])/(?:[^/\s]+/)+", "", reason))
+def _file_of(context: dg.OpExecutionContext) -> str:
+    """The file that a run is about; empty where it is about none, or about many."""
+    return file_key_of(context.run.tags.get(PARTITION_TAG, ""))
 
 
 def _failure(error: IngestionError, *, kind: str) -> dg.Failure:

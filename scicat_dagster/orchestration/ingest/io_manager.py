@@ -61,8 +61,8 @@ class JsonBetweenOps(dg.IOManager):
             raise repeat_whole_run(
                 context.instance,
                 context.step_context.run_id,
-                f"What an op handed on cannot be read from {path}: it is missing, or not what was stored.",
-                {"why": f"{type(error).__name__}: {error}"},
+                "What an op handed on cannot be read: it is missing, or not what was stored.",
+                {"where": str(path), "why": f"{type(error).__name__}: {error}"},
             ) from error
 
 

@@ -5,7 +5,7 @@ another process. A run is about one file, or about the many of a backfill: ``per
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata, other_files_of
 from scicat_dagster.dataset.jobs import wanted_jobs
 from scicat_dagster.dataset.samples import Sample
-from scicat_dagster.errors import PermanentError, TransientError, messages_of
+from scicat_dagster.errors import IngestionError, PermanentError, TransientError, messages_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
@@ -280,7 +280,15 @@ def build_dataset(names: Names) -> dg.OpDefinition:
 
         def build(key: str, read: ReadFile) -> Prepared:
             described = files.made[key]
-            built = ingestion.build_each(read.extracted, described, facility.settings)
+            try:
+                built = ingestion.build_each(read.extracted, described, facility.settings)
+            except IngestionError:
+                # Who looks for the failures of an instrument is to find this one.
+                if not is_batch_run(context):
+                    _add_common_tags(
+                        context, {INSTRUMENT_TAG: {found.instrument for found in read.extracted}}
+                    )
+                raise
             return Prepared(announced=read.announced, extracted=read.extracted, files=described, built=built)
 
         complete = PerFile[ReadFile](
@@ -294,18 +302,19 @@ def build_dataset(names: Names) -> dg.OpDefinition:
             INSTRUMENT_TAG: {extracted.instrument for extracted, _ in datasets},
             PROPOSAL_TAG: {str(built.dataset.get("proposalId") or "") for _, built in datasets},
         }
-        # Of a batch run only what they have in common.
-        common = {name: next(iter(values)) for name, values in tags.items() if len(values) == 1}
-        cleaned = {name: tag_value(value) for name, value in common.items()}
-        context.instance.add_run_tags(
-            context.run_id, {name: value for name, value in cleaned.items() if value}
-        )
+        _add_common_tags(context, tags)
         for _, built in datasets:
             for notice in built.notices:
                 context.log.warning("%s: %s: %s", Path(built.source).name, notice.subject, notice.reason)
         return prepared
 
     return build_dataset
+
+
+def _add_common_tags(context: dg.OpExecutionContext, tags: Mapping[str, set[str]]) -> None:
+    """Tag the run with those values that all its datasets have in common."""
+    common = {name: tag_value(next(iter(values))) for name, values in tags.items() if len(values) == 1}
+    context.instance.add_run_tags(context.run_id, {name: value for name, value in common.items() if value})
 
 
 @cache
@@ -455,7 +464,11 @@ def _partition_path(partition_key: str, data_directory: str) -> Path:
     try:
         path = canonical_path(path_of(partition_key, data_directory), data_directory)
     except ValueError as error:
-        raise PermanentError(str(error), remedy="Delete this partition and add the right path.") from None
+        raise PermanentError(
+            str(error),
+            remedy="Add the right path, or correct ingestion.file_handling.data_directory; "
+            "`scicat-dagster failures --dismiss` deletes this partition.",
+        ) from None
     key = key_of(path, data_directory)
     if key != partition_key:
         raise PermanentError(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from scicat_dagster.orchestration.failures.failed_files import FailedFile, failed_files
+from scicat_dagster.orchestration.failures.failed_files import DRY_RUN, FailedFile, failed_files
 from scicat_dagster.orchestration.ingest.jobs import ingest_file, job_of
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.run_starts.jobs import make_sample
@@ -25,7 +25,12 @@ MOST_REQUESTS_PER_TICK = 100
 
 def due(failed: Sequence[FailedFile], now: datetime) -> list[FailedFile]:
     """The files to request anew now: they wait for no person, and their pause is over."""
-    return [file for file in failed if not file.needs_manual_intervention and now - file.last >= pause(file)]
+    return [file for file in failed if (when := due_at(file)) is not None and now >= when]
+
+
+def due_at(file: FailedFile) -> datetime | None:
+    """When a file that failed is tried again by itself; None where it needs manual intervention."""
+    return None if file.needs_manual_intervention or file.kind == DRY_RUN else file.last + pause(file)
 
 
 def pause(file: FailedFile) -> timedelta:

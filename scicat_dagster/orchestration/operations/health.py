@@ -100,7 +100,7 @@ def dagster_checks(
     return {
         "configuration": lambda: configuration_check(home.instance(), current, names=names),
         **work_checks(home.instance, names),
-        "topics": lambda: topics_check(home.instance(), names),
+        "topics": lambda: topics_check(home.instance(), names=names),
         "automation": lambda: automation_check(home.instance(), names=names),
         "runs": lambda: runs_check(home.instance()),
         "disk": lambda: disk_check(Path(home.instance().root_directory)),
@@ -170,12 +170,19 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None, names: 
     return Check(name="sensor", ok=True, words=words)
 
 
-def topics_check(instance: dg.DagsterInstance, names: Names = UNPREFIXED) -> Check:
-    """Whether the sensor can read every topic, and messages do not wait for long."""
+def topics_check(instance: dg.DagsterInstance, now: float | None = None, names: Names = UNPREFIXED) -> Check:
+    """Whether the sensor can read every topic, and messages do not wait for long.
+
+    What it said last is worth nothing when it does not work.
+    """
     failing = failing_checks(instance, names)
     if failing:
         remedy = "See the checks of kafka_lag; `scicat-dagster messages skip` passes a message over."
         return Check(name="topics", ok=False, words=" ".join(failing.values()), remedy=remedy)
+    for work in (daemons_check(instance, now), sensor_check(instance, now, names)):
+        if not work.ok:
+            words = f"Whether topics are read is not known. {work.words}"
+            return Check(name="topics", ok=False, words=words, remedy=work.remedy)
     return Check(name="topics", ok=True, words="Every topic is read.")
 
 

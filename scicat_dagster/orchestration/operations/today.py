@@ -22,9 +22,11 @@ from scicat_dagster.errors import without_file
 from scicat_dagster.notifications.message import local
 from scicat_dagster.orchestration.events import events_after
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, unregistered_files
+from scicat_dagster.orchestration.ingest.assets import LAG_INTERVAL
 from scicat_dagster.orchestration.ingest.jobs import announced_at
 from scicat_dagster.orchestration.ingest.rejected_messages import rejections
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
+from scicat_dagster.orchestration.operations.health import LONGEST_TICK
 from scicat_dagster.orchestration.past_files.in_flight import AT_WORK, UNFINISHED
 from scicat_dagster.orchestration.run_starts.unended import reported_unended
 from scicat_dagster.orchestration.tags import (
@@ -43,6 +45,9 @@ _MOST_REJECTED = 1000
 """Messages that are counted; more of them mean that something is wrong with whoever writes them."""
 
 _UNKNOWN = "unknown"
+
+LONGEST_KNOWN_LAG = LAG_INTERVAL + LONGEST_TICK
+"""How long what wrdn_sensor said of the lag is believed: a tick of its may be due, and a long one."""
 
 
 class Dependency(BaseModel):
@@ -109,7 +114,7 @@ class Today(BaseModel):
     unended_runs: int = 0
     """Runs that started and never ended, as their check last found."""
     unread: int | None
-    """Messages still to be read, as wrdn_sensor last said."""
+    """Messages still to be read, as wrdn_sensor last said; None where it has not said so lately."""
     oldest_unregistered: datetime | None
     """When the oldest file was announced that is neither registered nor dismissed."""
     median_seconds: float | None
@@ -120,11 +125,20 @@ class Today(BaseModel):
     dependencies: tuple[Dependency, ...] = ()
     dagster: tuple[Check, ...] = ()
     """Whether Dagster's daemons and its sensor work; only somebody outside of them can tell."""
+    configuration: str = ""
+    """The path of the configuration that this is about."""
+    dagster_home: str = ""
+    """The folder of the Dagster instance that it comes from."""
 
     @property
     def waiting(self) -> int:
         """Files that will be registered without anybody doing anything."""
         return self.queued + self.running + self.waiting_for_retry
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody reads the messages, as far as was asked."""
+        return all(check.ok for check in self.dagster)
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,7 @@ def today(
     now: datetime | None = None,
     names: Names = UNPREFIXED,
     dagster: Iterable[Check] = (),
+    configuration: str = "",
 ) -> Today:
     """How the service is doing.
 
@@ -176,9 +191,12 @@ def today(
         Kept by whoever asks again and again.
     dagster
         What Dagster's daemons and its sensor are doing, where somebody else than these asks.
+    configuration
+        The path of the facility's configuration, to be shown.
     """
     now = now or datetime.now(UTC)
     day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    working = tuple(dagster)
     registered = registrations.since(instance, day)
     unregistered = unregistered_files(instance, now, names)
     failed = unregistered.failed
@@ -196,7 +214,7 @@ def today(
         rejected=_rejected(instance, day, names),
         dry_runs=len(unregistered.dry_runs),
         unended_runs=len(reported_unended(instance, names)),
-        unread=_unread(instance, names),
+        unread=_unread(instance, now, names) if all(check.ok for check in working) else None,
         oldest_unregistered=_oldest(instance, failed, names),
         median_seconds=_percentile(seconds, 50),
         p95_seconds=_percentile(seconds, 95),
@@ -212,7 +230,9 @@ def today(
             )
             for check in checks
         ),
-        dagster=tuple(dagster),
+        dagster=working,
+        configuration=configuration,
+        dagster_home=instance.root_directory,
     )
 
 
@@ -220,7 +240,6 @@ def as_text(found: Today) -> str:
     """Everything for a person."""
     seconds = f"median {_duration(found.median_seconds)}, 95th percentile {_duration(found.p95_seconds)}"
     unread = "unknown" if found.unread is None else found.unread
-    oldest = "none" if found.oldest_unregistered is None else f"announced {local(found.oldest_unregistered)}"
     rows: list[tuple[str, object]] = [
         ("registered today", found.registered),
         ("message to dataset", seconds),
@@ -228,7 +247,7 @@ def as_text(found: Today) -> str:
         ("running", found.running),
         ("waiting for retry", found.waiting_for_retry),
         ("failed", found.failed),
-        ("oldest unregistered", oldest),
+        ("oldest unregistered", _oldest_in_words(found)),
         ("unread messages", unread),
         ("rejected messages today", found.rejected),
     ]
@@ -236,7 +255,7 @@ def as_text(found: Today) -> str:
         rows.append(("dry runs only", f"{found.dry_runs} (not registered; see failures --dry-runs)"))
     if found.unended_runs:
         rows.append(("runs that never ended", found.unended_runs))
-    lines = [f"{local(found.at)}", "", *_not_working(found.dagster)]
+    lines = [local(found.at), "", *_not_working(found.dagster), *_about(found)]
     lines += [f"{name:<24}{value}" for name, value in rows]
     if found.instruments:
         lines += ["", f"{'instrument':<24}{'registered':>12}{'failed':>8}{'for retry':>11}{'median':>10}"]
@@ -256,6 +275,20 @@ def _not_working(checks: Iterable[Check]) -> list[str]:
     failing = [check for check in checks if not check.ok]
     lines = [line for check in failing for line in (f"NOT OK    {check.words}", f"{'':10}{check.remedy}")]
     return [*dict.fromkeys(lines), ""] if lines else []
+
+
+def _about(found: Today) -> list[str]:
+    """Which facility it is: on one machine there may be several, and rehearsals."""
+    places = [("configuration", found.configuration), ("DAGSTER_HOME", found.dagster_home)]
+    lines = [f"{name:<24}{place}" for name, place in places if place]
+    return [*lines, ""] if lines else []
+
+
+def _oldest_in_words(found: Today) -> str:
+    if found.oldest_unregistered is not None:
+        return f"announced {local(found.oldest_unregistered)}"
+    # A message that nobody has read yet is about a file that is not registered.
+    return "unknown" if found.unread or not found.is_read else "none"
 
 
 def _counts(title: str, counts: Iterable[tuple[int, str]]) -> list[str]:
@@ -311,10 +344,12 @@ def _rejected(instance: dg.DagsterInstance, day: datetime, names: Names) -> int:
     return sum(1 for _ in takewhile(lambda message: message.reported_at >= day, latest))
 
 
-def _unread(instance: dg.DagsterInstance, names: Names) -> int | None:
+def _unread(instance: dg.DagsterInstance, now: datetime, names: Names) -> int | None:
     event = instance.get_latest_materialization_event(names.key(KAFKA_LAG))
     materialization = event.asset_materialization if event is not None else None
-    if materialization is None or LAG_BY_TOPIC not in materialization.metadata:
+    if event is None or materialization is None or LAG_BY_TOPIC not in materialization.metadata:
+        return None
+    if now.timestamp() - event.timestamp > LONGEST_KNOWN_LAG.total_seconds():
         return None
     waiting: Any = materialization.metadata[LAG_BY_TOPIC].value
     return sum(map(int, waiting.values()))

@@ -103,7 +103,8 @@ def today_sensor(
         now, before = datetime.now(UTC), Seen.parse(context.cursor)
         checks = look(facility)
         away = away_since(before.away, checks, now)
-        found = today(context.instance, checks, away, registrations, now, names)
+        path = str(facility.configuration.path)
+        found = today(context.instance, checks, away, registrations, now, names, configuration=path)
         told: dict[str, dict[str, datetime]] = {}
         for channel in channels(facility.settings.notifications):
             known = before.told.get(channel.name, {})

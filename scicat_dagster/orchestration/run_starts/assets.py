@@ -108,7 +108,10 @@ def _file_of(key: str, facility: Facility) -> Path:
     try:
         path = canonical_path(path_of(file_key, data_directory), data_directory)
     except ValueError as error:
-        raise PermanentError(str(error), remedy="Delete this partition and add the right one.") from None
+        raise PermanentError(
+            str(error),
+            remedy="Add the right partition; `scicat-dagster failures --dismiss` deletes this one.",
+        ) from None
     if not is_sample_key(key) or key_of(path, data_directory) != file_key:
         raise PermanentError(
             f"The partition key {key} is not that of a file's sample.",

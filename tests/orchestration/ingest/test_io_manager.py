@@ -194,7 +194,7 @@ def test_what_is_not_what_was_stored_is_a_failure_that_says_so_and_the_run_is_re
     (failed,) = (event for event in done.all_events if event.is_step_failure)
     shown = failed.step_failure_data.user_failure_data
     assert shown is not None
-    assert str(path) in str(shown.metadata["reason"].value)
+    assert str(shown.metadata["where"].value) == str(path)
     assert "whole run" in str(shown.metadata["what to do"].value)
     run = small.instance.get_run_by_id(done.run_id)
     assert run is not None

@@ -149,6 +149,15 @@ def test_the_run_of_a_message_says_what_its_file_waited_for(small: SmallFacility
     assert shown[SECONDS_UNTIL_REQUESTED] > 10 * shown[SECONDS_AT_WORK]
 
 
+def test_a_run_whose_dataset_cannot_be_built_can_be_found_by_instrument(small: SmallFacility) -> None:
+    small.store.clear()
+    result = small.ingest(small.facility())
+
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert (failure(result)[0], run.tags["instrument"]) == ("raw_dataset.build_dataset", "ODIN")
+
+
 def test_a_file_that_nobody_announced_has_waited_for_nothing(small: SmallFacility) -> None:
     small.ingest(small.facility())
 
@@ -278,6 +287,23 @@ def test_a_broken_schema_fails_the_file_with_reason_and_remedy(small: SmallFacil
     assert "Correct the schema file" in said["what to do"]
     assert said["kind"] == "permanent"
     assert small.store.count_datasets() == 0
+
+
+def test_the_reason_of_a_run_names_its_file_without_folders_and_everything_else_in_full(
+    small: SmallFacility,
+) -> None:
+    breaks(small, pi_firstname={"source": "NXS", "path": "/entry/nowhere/end_time", "value_type": "string"})
+    small.ingest(small.facility())
+    (run,) = small.instance.get_runs(limit=1)
+    assert "There is no dataset at /entry/nowhere/end_time." in run.tags["reason"]
+
+    outside = small.directory / "elsewhere" / "data"
+    outside.mkdir(parents=True)
+    small.ingest(small.facility(file_handling={"data_directory": str(outside)}), small.file)
+    (run,) = small.instance.get_runs(limit=1)
+    assert run.tags["reason"] == (
+        f"The path '{small.file.name}' lies outside the data directory '{outside}'."
+    )
 
 
 def test_a_mistake_in_one_variable_costs_what_needs_it_and_not_the_file(small: SmallFacility) -> None:

@@ -377,4 +377,4 @@ def test_what_health_finds_is_what_is_told(small: SmallFacility, tmp_path: Path)
         names = {condition.name for condition in not_well(small.facility(), home)}
 
     # Nothing has ever run here. That nobody knows our login is for the sensor that reports what is away.
-    assert names == {"daemons", "sensor"}
+    assert names == {"daemons", "sensor", "topics"}

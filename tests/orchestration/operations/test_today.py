@@ -23,6 +23,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.rejected_messages import rejected_event
 from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.operations.today import (
+    LONGEST_KNOWN_LAG,
     Registrations,
     Today,
     as_text,
@@ -96,7 +97,9 @@ def test_failed_files_are_counted_by_reason_and_by_what_they_wait_for(small: Sma
     assert (found.failed, found.waiting_for_retry) == (1, 2)
     assert [reason.files for reason in found.reasons] == [2, 1]
     assert [reason.waiting_for_retry for reason in found.reasons] == [2, 0]
-    assert [(each.failed, each.waiting_for_retry) for each in found.instruments] == [(1, 2)]
+    # Of files that are not there nobody knows the instrument.
+    instruments = {each.instrument: (each.failed, each.waiting_for_retry) for each in found.instruments}
+    assert instruments == {"ODIN": (1, 0), "unknown": (0, 2)}
     assert "one.hdf" not in found.reasons[0].reason
     # The time of the message, not of the run.
     assert found.oldest_unregistered == datetime.fromtimestamp(1_730_000_000, UTC)
@@ -137,6 +140,36 @@ def test_rejected_and_unread_messages_are_counted(small: SmallFacility) -> None:
     found = numbers(small)
 
     assert (found.rejected, found.unread) == (1, 7)
+
+
+def lag(small: SmallFacility, messages: int) -> None:
+    metadata = {LAG_BY_TOPIC: dg.MetadataValue.json({"coda": messages})}
+    small.instance.report_runless_asset_event(dg.AssetMaterialization(KAFKA_LAG, metadata=metadata))
+
+
+def test_what_nobody_reads_is_not_counted_by_what_was_said_before(small: SmallFacility) -> None:
+    lag(small, 0)
+    well = as_text(numbers(small))
+    nobody = Check(name="daemons", ok=False, words="No daemon lives.", remedy="Start it.")
+    found = today(small.instance, (), {}, Registrations(), dagster=[nobody])
+
+    assert "oldest unregistered     none\nunread messages         0\n" in well
+    assert found.unread is None
+    assert "oldest unregistered     unknown\nunread messages         unknown\n" in as_text(found)
+
+
+def test_a_lag_that_was_said_long_ago_is_not_known_any_more(small: SmallFacility) -> None:
+    lag(small, 3)
+    now = datetime.now(UTC)
+
+    assert today(small.instance, (), {}, Registrations(), now + LONGEST_KNOWN_LAG * 0.9).unread == 3
+    assert today(small.instance, (), {}, Registrations(), now + LONGEST_KNOWN_LAG * 1.1).unread is None
+
+
+def test_the_oldest_file_is_not_known_while_messages_are_unread(small: SmallFacility) -> None:
+    lag(small, 3)
+
+    assert "oldest unregistered     unknown\nunread messages         3\n" in as_text(numbers(small))
 
 
 def test_files_that_wait_for_a_retry_are_not_shown_as_failed(small: SmallFacility) -> None:
@@ -275,6 +308,10 @@ def test_the_command_shows_the_numbers_and_what_is_away_since_when(
 
     assert shown.exit_code == 0, shown.output
     assert "registered today        1" in shown.stdout
+    assert f"configuration           {small.directory / 'config.yml'}\n" in shown.stdout
+    assert f"DAGSTER_HOME            {instance.root_directory}\n" in shown.stdout
+    assert found["configuration"] == str(small.directory / "config.yml")
+    assert found["dagster_home"] == instance.root_directory
     (scicat,) = (each for each in found["dependencies"] if each["name"] == "scicat")
     assert datetime.fromisoformat(scicat["away_since"]) == since
     assert found["registered"] == 1
