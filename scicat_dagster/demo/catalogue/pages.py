@@ -174,20 +174,28 @@ def _dataset_page(store: Store, pid: str) -> Response:
     parts = [
         _html("<h1>{}</h1><p class=soft><code>{}</code></p>", document.get("datasetName"), pid),
         _alarm(document, store.poisoned()),
-        _html("<h2>Dataset</h2>{}", _fields(document, [name for name in _SHOWN_FIRST if name in document])),
+        _attachments(store.attachments(pid)),
+        _html(
+            "<h2>Dataset</h2>{}",
+            _fields(document, [name for name in _SHOWN_FIRST if document.get(name) not in (None, [])]),
+        ),
         _html("<h2>Scientific metadata</h2>{}", _metadata(document.get("scientificMetadata") or {})),
         _html(
             "<h2>Files: {} in {}</h2>{}", len(files), numbered(len(blocks), "origdatablock"), _files(files)
         ),
     ]
-    if attachments := store.attachments(pid):
-        rows = [(_picture(one), one.get("caption"), _when(one.get("updatedAt"))) for one in attachments]
-        parts.append(_html("<h2>Attachments</h2>{}", _table(("Picture", "Caption", "Changed"), rows)))
     if jobs := [job for job in store.jobs() if pid in json.dumps(job)]:
         parts.append(_html("<h2>Jobs</h2>{}", _jobs(jobs)))
     rest = [name for name in document if name not in _SHOWN_FIRST and name not in _SHOWN_APART]
     parts.append(_html("<h2>Further fields</h2>{}", _fields(document, rest)))
     return _page(str(document.get("datasetName")), _joined(parts))
+
+
+def _attachments(attachments: Sequence[JsonObject]) -> _Safe | str:
+    if not attachments:
+        return ""
+    rows = [(_picture(one), one.get("caption"), _when(one.get("updatedAt"))) for one in attachments]
+    return _html("<h2>Attachments</h2>{}", _table(("Picture", "Caption", "Changed"), rows))
 
 
 def _picture(attachment: JsonObject) -> _Safe | str:
