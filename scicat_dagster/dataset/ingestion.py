@@ -105,11 +105,13 @@ def extract_metadata(
         file, [read for entry, schema in by_entry.items() for read in _reads(entry, schema)], handling, limits
     )
 
+    linked = _linked_files(file, chosen, handling, limits)
+
     def extract(entry: str, schema: Schema) -> ExtractedMetadata:
         known = built_in | ({ENTRY_VARIABLE: Value(entry)} if entry else {})
         evaluation = evaluate_variables(schema, nexus, known, catalogue, _notices_of(announcement))
         sample_id = find_sample_id(schema.sample_attachment, nexus, catalogue, evaluation, make_sample)
-        others = _other_files(file, schema, evaluation, handling, limits)
+        others = _other_files(file, schema, evaluation, linked, handling)
         return ExtractedMetadata(
             file=file,
             schema_=schema,
@@ -227,7 +229,8 @@ def unlisted_files(
         return ()
     names = read_linked_files(file, data_directory=handling.data_directory, limits=limits)
     found, _ = other_files(file, names, within, (), handling.data_directory)
-    left = [path for path in found if path not in other_files_of(extracted)]
+    listed = other_files_of(extracted)
+    left = [path for path in found if path not in listed]
     if not left:
         return ()
     shown = ", ".join(PurePosixPath(path).name for path in left[:_MOST_SHOWN])
@@ -276,24 +279,35 @@ def build(metadata: ExtractedMetadata, files: FileDescription, settings: Setting
     )
 
 
+def _linked_files(
+    file: CompleteFile, schema: Schema, handling: FileHandlingSettings, limits: Limits
+) -> tuple[str, ...]:
+    """The names of the files that the file refers to, where the schema lists them."""
+    is_wanted = not isinstance(schema.files, Unusable) and schema.files.linked
+    if not is_wanted or not handling.links_within(file.path):
+        return ()
+    return read_linked_files(file, data_directory=handling.data_directory, limits=limits)
+
+
 def _other_files(
-    file: CompleteFile, schema: Schema, evaluation: Evaluation, handling: FileHandlingSettings, limits: Limits
+    file: CompleteFile,
+    schema: Schema,
+    evaluation: Evaluation,
+    linked: tuple[str, ...],
+    handling: FileHandlingSettings,
 ) -> tuple[str, ...]:
     """The paths of the files that the schema lists with the data file; what fails is noted."""
     wanted = schema.files
     if isinstance(wanted, Unusable):
-        evaluation.notices.append(Notice(subject="files", reason=wanted.reason))
+        evaluation.notices.append(Notice(subject=SUBJECT, reason=wanted.reason))
         return ()
     patterns = []
     for pattern in wanted.patterns:
         try:
             patterns.append(_rendered_pattern(pattern, schema, evaluation))
         except (LookupError, ValueError, TypeError) as error:
-            evaluation.notices.append(notice_of("files", evaluation.why(error)))
+            evaluation.notices.append(notice_of(SUBJECT, evaluation.why(error)))
     within = handling.links_within(file.path)
-    linked: tuple[str, ...] = ()
-    if wanted.linked and within:
-        linked = read_linked_files(file, data_directory=handling.data_directory, limits=limits)
     found, notices = other_files(file, linked, within, patterns, handling.data_directory)
     evaluation.notices.extend(notices)
     return found

@@ -113,7 +113,7 @@ class Storage:
         root = own if file == "." else self._links.root(owner, file)
         found = self._follow(root, name.lstrip("/"))
         if not isinstance(found, h5py.h5d.DatasetID):
-            raise ValueError(f"is put together from {name} in {file}, which is not there.")  # noqa: TRY004
+            raise ValueError(f"It is put together from {name} in {file}, which is not there.")  # noqa: TRY004
         with self._next_layer():
             together = self.together(OpenDataset(name, found))
         return together if isinstance(together, VirtualDataset) else _Source(self, together)

@@ -52,7 +52,10 @@ class VirtualDataset(OpenDataset):
         super().__init__(dataset.where, dataset.id)
         if self.id.dtype.kind not in "biuf" or not self.shape or max(self.shape) > _LONGEST:
             raise ValueError(f"{self.where} is put together from other files, and not of numbers.")
-        self._mappings = tuple(self._mapped(find))
+        try:
+            self._mappings = tuple(self._mapped(find))
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {error}") from error
         fill = np.zeros((), self.id.dtype)
         self.id.get_create_plist().get_fill_value(fill)
         self._fill = fill
@@ -80,7 +83,7 @@ class VirtualDataset(OpenDataset):
         properties = self.id.get_create_plist()
         number = properties.get_virtual_count()
         if number > _MOST_MAPPINGS:
-            raise ValueError(f"{self.where} is put together from more datasets than can be checked.")
+            raise ValueError("It is put together from more datasets than can be checked.")
         for source, index in zip(self._sources(properties, find), range(number), strict=True):
             here = _selected(properties.get_virtual_vspace(index), self.shape)
             there = _selected(properties.get_virtual_srcspace(index), source.shape)
@@ -95,13 +98,13 @@ class VirtualDataset(OpenDataset):
         for index in range(properties.get_virtual_count()):
             file, name = properties.get_virtual_filename(index), properties.get_virtual_dsetname(index)
             if "%b" in file or "%b" in name:
-                raise ValueError(f"{self.where} is put together from any number of files.")
+                raise ValueError("It is put together from any number of files.")
             try:
                 found.append(find(self.id, file.replace("%%", "%"), name.replace("%%", "%")))
             except ValueError as error:
                 failures.append(error)
         if failures:
-            raise ValueError(f"{self.where} {failures[0]}") from failures[0]
+            raise failures[0]
         return found
 
     def _paired(
@@ -110,7 +113,7 @@ class VirtualDataset(OpenDataset):
         ours = [dimension for dimension, indices in enumerate(here) if len(indices) > 1]
         theirs = [dimension for dimension, indices in enumerate(there) if len(indices) > 1]
         if [len(here[dimension]) for dimension in ours] != [len(there[dimension]) for dimension in theirs]:
-            raise ValueError(f"{self.where} changes the shape of {source.where}, which is not followed.")
+            raise ValueError(f"It changes the shape of {source.where}, which is not followed.")
         partner = theirs[0] if ours and ours[0] == 0 else None
         return _Mapping(source, here, there, partner)
 
@@ -120,7 +123,7 @@ def _selected(space: h5py.h5s.SpaceID, shape: Sequence[int]) -> tuple[_Indices, 
     if space.get_select_type() == h5py.h5s.SEL_ALL:
         return tuple(np.arange(length) for length in shape)
     if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
-        raise ValueError("is put together from parts of a form that is not followed.")
+        raise ValueError("It is put together from parts of a form that is not followed.")
     slabs = zip(shape, *space.get_regular_hyperslab(), strict=True)
     return tuple(_along(*slab) for slab in slabs)
 
@@ -130,7 +133,7 @@ def _along(length: int, start: int, stride: int, count: int, block: int) -> _Ind
     count = min(count, math.ceil(max(length - start, 0) / stride))
     block = min(block, max(length - start, 0))
     if max(length, count * block) > _LONGEST:
-        raise ValueError("is put together from too many parts.")
+        raise ValueError("It is put together from too many parts.")
     indices: _Indices = (start + stride * np.arange(count)[:, None] + np.arange(block)).ravel()
     return indices[indices < length]
 
