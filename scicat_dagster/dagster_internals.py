@@ -119,12 +119,12 @@ def hasten_sensor_daemon() -> bool:
     return True
 
 
-BACKFILL_SECONDS = 10
+BACKFILL_SECONDS = 4
 """How often the backfill daemon looks for new backfills and goes on with those that it has."""
 
 
 def hasten_backfill_daemon() -> bool:
-    """Let the backfill daemon look every ten seconds, where it is in this process and has not begun.
+    """Let the backfill daemon look every four seconds, where it is in this process and has not begun.
 
     Dagster's looks every half minute, for which a person who launched a backfill sees nothing happen. Where
     Dagster has no such constant any more, it stays so.

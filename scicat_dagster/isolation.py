@@ -6,6 +6,9 @@ process and all its forks, which inherit the socket to it: started before the fo
 nothing afterwards. It forks a child for each request. The socket carries requests in one direction only, each
 with the file descriptors of the answer, so that nobody can receive what is meant for another one. When the
 last holder of the socket is gone, the warm process ends.
+
+Who works on many files can let one child answer for those of them that nothing is wrong with
+(:func:`shared_child`): a process costs several times as much as the values of a small file.
 """
 
 from __future__ import annotations
@@ -19,13 +22,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from scicat_dagster.errors import TransientError
 
-Task = Literal["hdf5", "draw", "search"]
+Task = Literal["hdf5", "draw", "search", "several"]
 
 MOST_FILES = 32
 """Descriptors that go with a request."""
@@ -51,6 +55,13 @@ class Limits(BaseModel):
 
 LIMITS = Limits()
 
+_SHARED_LIFE_SECONDS = 600.0
+_SHARED_ANSWER_SECONDS = 5.0
+"""What takes longer is asked in a child of its own, which has all the time that it may have."""
+
+GROWTH_BYTES = 64 * 1024 * 1024
+"""What a shared child may keep of the files before; with more it ends, and the next file gets another one."""
+
 
 class Request(BaseModel):
     """What the warm process is asked for; what the task works on is in the file descriptors beside it."""
@@ -75,6 +86,8 @@ class Ending(BaseModel):
 
 _REAPED_WITHIN_SECONDS = 10.0
 """After its deadline a child is killed; one that waits for a storage cannot be until the storage answers."""
+
+_SHARED_ENDS_WITHIN_SECONDS = 1.0
 
 _BUSY = 0.05
 """Of its time: a child that computed for less was waiting for a storage. One in a loop gets its share of a
@@ -124,7 +137,8 @@ class _LostError(Exception):
 def ask(task: Task, request: bytes, *, files: Sequence[int] = (), limits: Limits = LIMITS) -> bytes:
     """The answer to a request, computed in a child process. ``files`` are descriptors that the child gets.
 
-    A child that crashed is tried once more, because the machine may have ended it for want of memory.
+    A child that crashed is tried once more, because the machine may have ended it for want of memory. What a
+    shared child could not answer is asked in one of its own first.
 
     Raises
     ------
@@ -135,14 +149,16 @@ def ask(task: Task, request: bytes, *, files: Sequence[int] = (), limits: Limits
     NoAnswerError
         It waited for the storage until its deadline, or no child could be started.
     """
+    shared = _shared.get()
+    if shared is not None and (answered := shared.answer(task, request, files, limits)) is not None:
+        return answered
     crash = 0
     for _ in range(2):
         try:
             ending, answer = _asked(task, request, files, limits)
         except _LostError:
             continue
-        _warm.largest_child_bytes = max(_warm.largest_child_bytes, ending.peak_memory_bytes)
-        _warm.child_cpu_seconds += ending.cpu_seconds
+        _warm.count(ending)
         if ending.was_too_slow:
             if ending.cpu_seconds < _BUSY * limits.seconds:
                 raise _no_answer(f"The storage did not answer within {limits.seconds:g} s.")
@@ -153,6 +169,74 @@ def ask(task: Task, request: bytes, *, files: Sequence[int] = (), limits: Limits
     if crash:
         raise CrashedError(crash)
     raise _no_answer("The process that reads files in isolation ended.")
+
+
+class SharedChild:
+    """A child that answers one request after another, until it fails at one, or somebody ends it."""
+
+    def __init__(self) -> None:
+        self._line: socket.socket | None = None
+        self._report: socket.socket | None = None
+
+    def answer(self, task: Task, request: bytes, files: Sequence[int], limits: Limits) -> bytes | None:
+        """The answer to a request; None where a child of its own has to be asked."""
+        with _shared_memory(request) as memory:
+            message = Request(task=task, limits=limits).model_dump_json().encode()
+            try:
+                line = self._line or self._started()
+                line.settimeout(min(limits.seconds, _SHARED_ANSWER_SECONDS))
+                socket.send_fds(line, [message], [memory, *files])
+                is_answered = bool(line.recv(1))
+            except (OSError, _LostError):
+                is_answered = False
+            if not is_answered:
+                self.end()
+                return None
+            return _content(memory)
+
+    def end(self) -> None:
+        """Let the next request have another child; to be called where something is wrong with a file."""
+        line, report = self._line, self._report
+        self._line = self._report = None
+        if line is None or report is None:
+            return
+        with report:
+            line.close()
+            report.settimeout(_SHARED_ENDS_WITHIN_SECONDS)
+            try:
+                _warm.count(Ending.model_validate_json(report.recv(4096)))
+            except (OSError, ValidationError):
+                # It is busy or gone; the warm process kills whatever nobody waits for.
+                return
+
+    def _started(self) -> socket.socket:
+        report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line, its_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        limits = Limits(seconds=_SHARED_LIFE_SECONDS, memory_bytes=LIMITS.memory_bytes + GROWTH_BYTES)
+        message = Request(task="several", limits=limits).model_dump_json().encode()
+        self._line, self._report = line, report
+        with theirs, its_line, _shared_memory(b"") as memory:
+            _warm.send(message, [theirs.fileno(), memory, its_line.fileno()])
+        return line
+
+
+_shared: ContextVar[SharedChild | None] = ContextVar("shared_child", default=None)
+
+
+@contextmanager
+def shared_child() -> Iterator[SharedChild]:
+    """Let one child answer what this thread asks meanwhile, for as long as it answers.
+
+    Whoever finds that something is wrong with a file ends the child, so that what was left of that file
+    cannot meet the next one.
+    """
+    child = SharedChild()
+    before = _shared.set(child)
+    try:
+        yield child
+    finally:
+        _shared.reset(before)
+        child.end()
 
 
 def start() -> None:
@@ -180,9 +264,11 @@ def _asked(task: Task, request: bytes, files: Sequence[int], limits: Limits) -> 
         descriptors = [theirs.fileno(), memory, *files]
         _warm.send(Request(task=task, limits=limits).model_dump_json().encode(), descriptors)
         theirs.close()
-        ending = _reported(ours, limits)
-        size = min(os.fstat(memory).st_size, LARGEST_ANSWER_BYTES)
-        return ending, os.pread(memory, size, 0)
+        return _reported(ours, limits), _content(memory)
+
+
+def _content(memory: int) -> bytes:
+    return os.pread(memory, min(os.fstat(memory).st_size, LARGEST_ANSWER_BYTES), 0)
 
 
 @contextmanager
@@ -222,6 +308,10 @@ class _Warm:
                 self._socket = _started()
                 self._inode = os.fstat(self._socket.fileno()).st_ino
             return self._socket
+
+    def count(self, ending: Ending) -> None:
+        self.largest_child_bytes = max(self.largest_child_bytes, ending.peak_memory_bytes)
+        self.child_cpu_seconds += ending.cpu_seconds
 
     def send(self, message: bytes, descriptors: list[int]) -> None:
         used = self.connected()

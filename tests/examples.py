@@ -16,13 +16,13 @@ settings.register_profile("unit", derandomize=True, max_examples=50, deadline=No
 settings.load_profile("unit")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real files that came from a facility."""
     return Path(__file__).parent / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def aged() -> Callable[[Path, float], Path]:
     """Make a file look as if it had been modified so many seconds ago (negative: in the future)."""
 

@@ -46,6 +46,10 @@ def path(tmp_path: Path, data_folder: Path, aged: Age) -> Path:
 
 @pytest.fixture
 def endless(path: Path, aged: Age) -> CompleteFile:
+    return made_endless(path, aged)
+
+
+def made_endless(path: Path, aged: Age) -> CompleteFile:
     """A file in which one sector of the disk was lost."""
     content = bytearray(path.read_bytes())
     content[ENDLESS_SECTOR * 512 : (ENDLESS_SECTOR + 1) * 512] = bytes(512)

@@ -1,7 +1,8 @@
 """The warm process: it has loaded what the tasks need, and forks a child for each request.
 
 It has one thread and no open HDF5 file, so that forking is safe. A child has limits on its memory, its time
-and the size of its answer; it is killed at its deadline, and when the process that asked is gone.
+and the size of its answer; it is killed at its deadline, and when the process that asked is gone. A child
+with the task ``several`` is asked again and again, by a line of its own, until it has grown.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ from scicat_dagster.files.isolated.drawing_task import answer as draw
 from scicat_dagster.files.isolated.drawing_task import warm_up as warm_up_drawing
 from scicat_dagster.files.isolated.hdf5 import answer as read_hdf5
 from scicat_dagster.files.isolated.hdf5 import warm_up
-from scicat_dagster.isolation import LARGEST_ANSWER_BYTES, MOST_FILES, Ending, Limits, Request, Task, search
+from scicat_dagster.isolation import (
+    GROWTH_BYTES,
+    LARGEST_ANSWER_BYTES,
+    MOST_FILES,
+    Ending,
+    Limits,
+    Request,
+    Task,
+    search,
+)
 
-_TASKS: Mapping[Task, Callable[[bytes, Sequence[int]], bytes]] = {
-    "hdf5": read_hdf5,
-    "draw": draw,
-    "search": search,
-}
 _LARGEST_MESSAGE = 4096
 _DESCRIPTORS = 2 + MOST_FILES
 _PR_SET_PDEATHSIG = 1
@@ -154,12 +159,7 @@ def _work(parent: int, request: Request, memory: int, files: list[int]) -> None:
     code = 1
     try:
         _confine(parent, request.limits)
-        size = os.fstat(memory).st_size
-        content = _TASKS[request.task](os.pread(memory, size, 0), files)
-        os.ftruncate(memory, 0)
-        with os.fdopen(memory, "wb", closefd=False) as stream:
-            stream.seek(0)
-            stream.write(content)
+        _answer(request.task, memory, files)
         code = 0
     except BaseException:  # noqa: BLE001 - whatever it is must not go on in the warm process's loop
         traceback.print_exc(file=sys.stderr)
@@ -167,15 +167,52 @@ def _work(parent: int, request: Request, memory: int, files: list[int]) -> None:
         os._exit(code)
 
 
+def _answer(task: Task, memory: int, files: Sequence[int]) -> None:
+    """Put the answer where the request was."""
+    size = os.fstat(memory).st_size
+    content = _TASKS[task](os.pread(memory, size, 0), files)
+    os.ftruncate(memory, 0)
+    with os.fdopen(memory, "wb", closefd=False) as stream:
+        stream.seek(0)
+        stream.write(content)
+
+
+def _answer_several(_nothing: bytes, files: Sequence[int]) -> bytes:
+    """Answer what comes by the line, until its other end is closed or this process has grown."""
+    beginning = _mapped_bytes()
+    with socket.socket(fileno=files[0]) as line:
+        while _mapped_bytes() - beginning < GROWTH_BYTES:
+            message, descriptors, _, _ = socket.recv_fds(line, _LARGEST_MESSAGE, _DESCRIPTORS)
+            if not message:
+                break
+            memory, *others = descriptors
+            request = Request.model_validate_json(message)
+            resource.setrlimit(resource.RLIMIT_AS, _memory_limit(request.limits))
+            _answer(request.task, memory, others)
+            _close(descriptors)
+            line.send(b"1")
+    return b""
+
+
 def _confine(parent: int, limits: Limits) -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + limits.memory_bytes,) * 2)
+    allowed = _mapped_bytes() + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_ANSWER_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     Path("/proc/self/oom_score_adj").write_text(_MOST_LIKELY_VICTIM)
+
+
+def _mapped_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _memory_limit(limits: Limits) -> tuple[int, int]:
+    """The soft limit for one request, beyond what is mapped already, and the hard one, which stays."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    return min(_mapped_bytes() + limits.memory_bytes, hard), hard
 
 
 def _kill(child: _Child) -> None:
@@ -187,5 +224,12 @@ def _close(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
 
+
+_TASKS: Mapping[Task, Callable[[bytes, Sequence[int]], bytes]] = {
+    "hdf5": read_hdf5,
+    "draw": draw,
+    "search": search,
+    "several": _answer_several,
+}
 
 _LIBC = ctypes.CDLL(None)

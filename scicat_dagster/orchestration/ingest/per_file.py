@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import DagsterEventBatchMetadata
 from scicat_dagster.errors import IngestionError, Problem
+from scicat_dagster.isolation import shared_child
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import problem_metadata
 from scicat_dagster.orchestration.tags import DEFERRED_FILES, PARTITION_TAG, RETRY_RUN_TAG
@@ -59,16 +60,19 @@ def each_file(
 def _of_batch(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R], T]) -> PerFile[T]:
     made: dict[str, T] = {}
     deferred = dict(files.deferred)
-    for key, known in files.made.items():
-        try:
-            made[key] = work(key, known)
-        except IngestionError as error:
-            deferred[key] = error.problem
-        except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others
-            deferred[key] = Problem(
-                what=f"Unexpected {type(error).__name__}: {error}",
-                remedy="See the traceback in the run that this file gets, and report it.",
-            )
+    with shared_child() as child:
+        for key, known in files.made.items():
+            try:
+                made[key] = work(key, known)
+            except IngestionError as error:
+                deferred[key] = error.problem
+            except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others
+                deferred[key] = Problem(
+                    what=f"Unexpected {type(error).__name__}: {error}",
+                    remedy="See the traceback in the run that this file gets, and report it.",
+                )
+            if key in deferred:
+                child.end()
     return kind(made=made, deferred=deferred)
 
 

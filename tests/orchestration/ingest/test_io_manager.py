@@ -31,18 +31,20 @@ class Anything(BaseModel):
 
 
 def travelled(folder: Path, model: BaseModel) -> BaseModel:
-    """The model as the next op gets it."""
+    """The model as the next op gets it in another process."""
     got: list[BaseModel] = []
 
     @dg.op(out=dg.Out(type(model)))
     def first() -> BaseModel:
         return model
 
-    @dg.op(ins={"found": dg.In(type(model))})
+    @dg.op(ins={"found": dg.In(type(model), input_manager_key="of_another_process")})
     def second(found: BaseModel) -> None:
         got.append(found)
 
-    @dg.job(resource_defs={"io_manager": dg.IOManagerDefinition.hardcoded_io_manager(JsonBetweenOps())})
+    here, there = (dg.IOManagerDefinition.hardcoded_io_manager(JsonBetweenOps()) for _ in range(2))
+
+    @dg.job(resource_defs={"io_manager": here, "of_another_process": there})
     def both() -> None:
         second(first())
 
