@@ -56,7 +56,7 @@ def raw_dataset(names: Names) -> dg.AssetsDefinition:
         announced = ops.wait_for_file(names)(announcements)
         metadata = ops.extract_metadata(names)(announced)
         files = ops.describe_files(names)(metadata)
-        prepared = ops.build_dataset(names)(metadata, files)
+        prepared = ops.build_dataset(names)(metadata=metadata, files=files)
         return ops.register_dataset(names)(prepared)
 
     return raw_dataset

@@ -21,7 +21,7 @@ from scicat_dagster.demo.catalogue.accounts import Accounts
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Scripted
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
-from scicat_dagster.orchestration.ingest.ops import seconds_to_read
+from scicat_dagster.orchestration.ingest.per_file import seconds_to_read
 from scicat_dagster.orchestration.metadata import jobs_in
 from scicat_dagster.orchestration.tags import (
     SECONDS_AT_WORK,
