@@ -8,8 +8,9 @@ tags, attributes of the instance and of the records that it returns.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, wraps
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
@@ -44,9 +45,11 @@ from dagster._core.storage.config import pg_config
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
+from dagster._core.storage.sql import AlembicVersion, check_alembic_revision
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, unpack_value
 from dagster._utils.interrupts import setup_interrupt_handlers
+from sqlalchemy import Connection, Engine, create_engine
 
 PRELOADED_MODULES = ("dagster._cli.api", "dagster._daemon.cli")
 """What a process loads before runs are forked from it; one that is gone would only make each run slower."""
@@ -57,6 +60,7 @@ __all__ = [
     "BACKFILL_SECONDS",
     "PRELOADED_MODULES",
     "SENSOR_SECONDS",
+    "AlembicVersion",
     "AssetCheckExecutionRecordStatus",
     "AssetGraph",
     "AssetGraphSubset",
@@ -89,9 +93,11 @@ __all__ = [
     "WorkerStatus",
     "_execute_run_command_body",
     "before_each_evaluation",
+    "check_alembic_revision",
     "hasten_backfill_daemon",
     "hasten_sensor_daemon",
     "keep_backfills_without_code_server",
+    "keep_sqlite_engines",
     "pg_config",
     "setup_interrupt_handlers",
     "unpack_value",
@@ -153,6 +159,61 @@ def keep_backfills_without_code_server() -> None:
     and no setting, by which it looks again.
     """
     os.environ.setdefault("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR", "1")
+
+
+_SQLITE_STORAGES = (
+    "dagster._core.storage.runs.sqlite.sqlite_run_storage",
+    "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
+)
+
+_KEPT_ENGINES = 64
+"""Each run has a database of its own."""
+
+
+def keep_sqlite_engines() -> bool:
+    """Let what Dagster stores in SQLite be asked through engines that are kept.
+
+    Dagster makes one for each of its questions, and each compiles the same statements again; a sensor's tick
+    opens an instance, which looks for the newest revision of its tables. Together that is most of what an
+    installation on one machine does when nothing comes. Where Dagster has no such functions any more, it
+    stays so.
+    """
+    replacements = {"create_engine": _kept_engine, "check_alembic_revision": _kept_revision}
+    modules = [sys.modules.get(name) for name in _SQLITE_STORAGES]
+    is_complete = all(hasattr(module, name) for module in modules for name in replacements)
+    if is_complete:
+        for module in modules:
+            for name, replacement in replacements.items():
+                setattr(module, name, replacement)
+    return is_complete
+
+
+def _kept_engine(url: str, *, connect_args: Mapping[str, Any] | None = None, **options: Any) -> Engine:
+    return _engine(url, tuple((connect_args or {}).items()), tuple(options.items()))
+
+
+@lru_cache(_KEPT_ENGINES)
+def _engine(
+    url: str, connect_args: tuple[tuple[str, Any], ...], options: tuple[tuple[str, Any], ...]
+) -> Engine:
+    # Dagster's option is a pool that keeps no connection: one of SQLite must not be used after a fork.
+    return create_engine(url, connect_args=dict(connect_args), **dict(options))
+
+
+def _kept_revision(configuration: Any, connection: Connection) -> AlembicVersion:
+    """The revisions of a database and of Dagster, asked once where there are tables."""
+    database = connection.engine.url.database or ""
+    known = configuration.config_file_name, database
+    if known in _revisions and Path(database).stat().st_size:
+        return _revisions[known]
+    found = check_alembic_revision(configuration, connection)
+    if all(found):
+        _revisions[known] = found
+    return found
+
+
+_revisions: dict[tuple[str, str], AlembicVersion] = {}
 
 
 def before_each_evaluation(wait: Callable[[DagsterInstance], None]) -> bool:

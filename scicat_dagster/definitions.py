@@ -9,6 +9,7 @@ import dagster as dg
 
 from scicat_dagster.config.current import CurrentConfiguration
 from scicat_dagster.config.loading import CONFIGURATION_VARIABLE, Configuration
+from scicat_dagster.dagster_internals import keep_sqlite_engines
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.assets import (
@@ -54,6 +55,8 @@ _JSON_BETWEEN_OPS = JsonBetweenOps()
 
 def build_definitions(configuration: Configuration, facility: Facility | None = None) -> dg.Definitions:
     """The definitions of one facility, with its names; tests hand in their own ``facility``."""
+    # The code server opens an instance for each tick.
+    keep_sqlite_engines()
     settings = configuration.settings
     facility = facility or Facility(CurrentConfiguration(configuration))
     names = facility.names

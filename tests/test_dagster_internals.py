@@ -66,7 +66,7 @@ PACKAGE = ROOT / "scicat_dagster"
 OURS = {
     "BACKFILL_SECONDS", "PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation",
     "hasten_backfill_daemon", "hasten_sensor_daemon",
-    "keep_backfills_without_code_server",
+    "keep_backfills_without_code_server", "keep_sqlite_engines",
 }  # fmt: skip
 """What the module adds: names in texts, and what it changes in Dagster's daemon."""
 
@@ -92,6 +92,7 @@ PRIVATE_IMPORTS = {
     "dagster._core.storage.event_log": {"EventLogStorage", "SqlEventLogStorageTable"},
     "dagster._core.storage.runs": {"RunStorage"},
     "dagster._core.storage.schedules": {"ScheduleStorage"},
+    "dagster._core.storage.sql": {"AlembicVersion", "check_alembic_revision"},
     "dagster._grpc.types": {"ExecuteRunArgs"},
     "dagster._serdes": {"ConfigurableClass", "ConfigurableClassData", "unpack_value"},
     "dagster._utils.interrupts": {"setup_interrupt_handlers"},

@@ -22,6 +22,7 @@ from scicat_dagster.dagster_internals import (
     hasten_backfill_daemon,
     hasten_sensor_daemon,
     keep_backfills_without_code_server,
+    keep_sqlite_engines,
 )
 from scicat_dagster.instance.login_gate import LoginGate
 from scicat_dagster.orchestration.shared_configuration import shared_configuration
@@ -95,6 +96,7 @@ class FacilityRunCoordinator(dg.QueuedRunCoordinator[Any]):
         """Called by Dagster with the ``config`` of ``run_coordinator``."""
         # In each process that opens the instance, before its daemons begin.
         keep_backfills_without_code_server()
+        keep_sqlite_engines()
         coordinator = cls(inst_data=inst_data, **config_value)
         coordinator._has_own_limit = "max_concurrent_runs" in config_value
         return coordinator
