@@ -108,9 +108,10 @@ def test_a_file_that_is_gone_is_forgotten(watching: Watching) -> None:
     path = watching.write("1.nxs")
     watching.look()
     path.unlink()
-    watching.clock.now += SETTLED
+    for _ in range(2):
+        watching.clock.now += SETTLED
+        assert watching.look() == []
 
-    assert watching.look() == []
     assert watching.watch.position == watching.clock.now - MARGIN_SECONDS
 
 

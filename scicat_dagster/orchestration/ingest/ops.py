@@ -19,6 +19,7 @@ from scicat_dagster.dataset.ingestion import ExtractedMetadata, other_files_of
 from scicat_dagster.dataset.jobs import wanted_jobs
 from scicat_dagster.dataset.samples import Sample
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError, messages_of
+from scicat_dagster.files.access import size_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
@@ -242,9 +243,7 @@ def describe_files(names: Names) -> dg.OpDefinition:
         others = [Path(other) for read in metadata.made.values() for other in other_files_of(read.extracted)]
         if others:
             sizes = [read.announced.file.size for read in metadata.made.values()]
-            _allow_time_for(
-                context, sum(sizes) + sum(other.stat().st_size for other in others if other.is_file())
-            )
+            _allow_time_for(context, sum(sizes) + sum(size_of(other) for other in others))
 
         def describe(_: str, read: ReadFile) -> FileDescription:
             announced = read.announced
