@@ -106,6 +106,9 @@ def _opened_and_checked(path: Path, data_directory: str) -> int:
         _check_regular(path, status)
         check_place(path, status, data_directory)
         check_stored(path, status)
+        with storage_errors("read", path):
+            # Known attributes are given without the server; a child that reads would be waited for longer.
+            os.pread(file, 1, 0)
     except BaseException:
         os.close(file)
         raise

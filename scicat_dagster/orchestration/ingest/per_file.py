@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import DagsterEventBatchMetadata
 from scicat_dagster.errors import IngestionError, Problem
+from scicat_dagster.isolation import NoAnswerError
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.metadata import problem_metadata
 from scicat_dagster.orchestration.tags import DEFERRED_FILES, PARTITION_TAG, RETRY_RUN_TAG
+from scicat_dagster.patience import SilentStorageError
 
 T = TypeVar("T")
 
@@ -59,9 +61,16 @@ def each_file(
 def _of_batch(kind: type[PerFile[T]], files: PerFile[R], work: Callable[[str, R], T]) -> PerFile[T]:
     made: dict[str, T] = {}
     deferred = dict(files.deferred)
+    silent: Problem | None = None
     for key, known in files.made.items():
+        if silent is not None:
+            # Each is waited for by a run of its own: all of them together are more than a run may take.
+            deferred[key] = silent
+            continue
         try:
             made[key] = work(key, known)
+        except (SilentStorageError, NoAnswerError) as error:
+            silent = deferred[key] = error.problem
         except IngestionError as error:
             deferred[key] = error.problem
         except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others
