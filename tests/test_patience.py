@@ -113,6 +113,7 @@ def test_a_call_that_nobody_waits_for_ends_at_its_next_sign(hanging: Pipe) -> No
     assert not went_on.is_set()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_fork_asks_for_itself(hanging: Pipe) -> None:
     with pytest.raises(SilentStorageError):
         answered(hanging.place, hanging.ask, seconds=BRIEF)
