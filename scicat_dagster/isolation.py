@@ -28,6 +28,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from scicat_dagster.errors import TransientError
+from scicat_dagster.patience import LATER_SECONDS
 
 Task = Literal["hdf5", "draw", "search", "several"]
 
@@ -161,7 +162,7 @@ def ask(task: Task, request: bytes, *, files: Sequence[int] = (), limits: Limits
         _warm.count(ending)
         if ending.was_too_slow:
             if ending.cpu_seconds < _BUSY * limits.seconds:
-                raise _no_answer(f"The storage did not answer within {limits.seconds:g} s.")
+                raise _silent(limits)
             raise EndlessError(limits.seconds)
         if ending.exit_code == 0:
             return answer
@@ -254,6 +255,15 @@ def child_cpu_seconds() -> float:
     return _warm.child_cpu_seconds
 
 
+def _silent(limits: Limits) -> NoAnswerError:
+    return NoAnswerError(
+        f"The storage did not answer within {limits.seconds:g} s.",
+        remedy="See that its mount does not hang; it is tried again.",
+        # No worker is to wait for the same storage again and again.
+        retry_after_seconds=LATER_SECONDS,
+    )
+
+
 def _no_answer(what: str) -> NoAnswerError:
     return NoAnswerError(what, remedy="See that the storage is healthy and the machine has memory left.")
 
@@ -287,7 +297,7 @@ def _reported(report: socket.socket, limits: Limits) -> Ending:
     try:
         return Ending.model_validate_json(report.recv(4096))
     except TimeoutError:
-        raise _no_answer(f"The storage did not answer within {limits.seconds:g} s.") from None
+        raise _silent(limits) from None
     except (ConnectionError, ValidationError):
         raise _LostError from None
 

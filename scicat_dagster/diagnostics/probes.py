@@ -14,6 +14,7 @@ from scicat_dagster.diagnostics.checkup import ASK_AGAIN, Check
 from scicat_dagster.diagnostics.report import Report
 from scicat_dagster.diagnostics.servers import check_directories, check_kafka
 from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.patience import answered
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.session import LoginRefusedError
 
@@ -50,13 +51,17 @@ def storage_check(settings: FileHandlingSettings) -> Check:
     well = f"{folder} can be read."
     if all(check.result == "ok" for check in report.checks):
         try:
-            with os.scandir(folder) as entries:
-                if next(entries, None) is None:
-                    well = f"{folder} can be read, but it is empty. Is it mounted?"
+            if answered(folder, lambda: _is_empty(folder)):
+                well = f"{folder} can be read, but it is empty. Is it mounted?"
         except OSError as error:
             words = f"{folder} cannot be read: {error.strerror}."
             return Check(name="storage", ok=False, words=words, remedy="Look at the storage and its mount.")
     return _from_report("storage", report, well)
+
+
+def _is_empty(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def _from_report(name: str, report: Report, well: str) -> Check:

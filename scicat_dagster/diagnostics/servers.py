@@ -7,6 +7,7 @@ reported as not checked.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from scicat_dagster.diagnostics.report import Report, Result
 from scicat_dagster.errors import IngestionError, PermanentError
 from scicat_dagster.files.sidecars import sidecar_directory
 from scicat_dagster.kafka.client import PROBE_SECONDS, BrokerAwayError, client_configuration, unusable
+from scicat_dagster.patience import SilentStorageError, answered
 from scicat_dagster.schemas.loading import SchemaCollection
 from scicat_dagster.schemas.models import Schema, ValueVariable
 from scicat_dagster.schemas.rendering import Value, references, render
@@ -247,18 +249,35 @@ def check_directories(settings: FileHandlingSettings, files: tuple[Path, ...], r
         )  # fmt: skip
     for place in sorted(places):
         # It is made when it is missing.
-        there = next(folder for folder in (place, *place.parents) if os.path.exists(folder))  # noqa: PTH110
-        _check_directory("ingestor_files_directory", there, os.W_OK | os.X_OK, "write", report)
+        try:
+            there = answered(place, partial(_nearest_folder, place))
+        except SilentStorageError as error:
+            key = "ingestion.file_handling.ingestor_files_directory"
+            report.add("directory", "mistake", f"{key}: {error.what}", error.remedy)
+        else:
+            _check_directory("ingestor_files_directory", there, os.W_OK | os.X_OK, "write", report)
+
+
+def _nearest_folder(place: Path) -> Path:
+    return next(folder for folder in (place, *place.parents) if os.path.exists(folder))  # noqa: PTH110
 
 
 def _check_directory(key: str, folder: Path, right: int, doing: str, report: Report) -> None:
     name = f"ingestion.file_handling.{key}: {folder}"
-    # Not pathlib's, which raises where there is no right to look.
-    if not os.path.isdir(folder):  # noqa: PTH112
+    try:
+        # Not pathlib's, which raises where there is no right to look.
+        is_folder, is_allowed = answered(
+            folder,
+            lambda: (os.path.isdir(folder), os.access(folder, right)),  # noqa: PTH112
+        )
+    except SilentStorageError as error:
+        report.add("directory", "mistake", f"{name}: {error.what}", error.remedy)
+        return
+    if not is_folder:
         report.add(
             "directory", "mistake", f"{name} is not a folder here.", "Mount it, or correct the configuration."
         )
-    elif not os.access(folder, right):
+    elif not is_allowed:
         report.add(
             "directory", "mistake", f"{name}: the account that runs this command may not {doing} there.",
             "Give the account that runs Dagster this right, and run this command as that account.",

@@ -1,7 +1,7 @@
 """Opening a file that may be a link, a pipe, a stub on tape or a hole, and the failure for each.
 
 Which failure of the storage is transient, and which is permanent or a missing right, is decided here; so is
-where an opened file may lie.
+where an opened file may lie. No storage is waited for longer than :mod:`scicat_dagster.patience` has.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from scicat_dagster.errors import PermanentError, TransientError
+from scicat_dagster.patience import answered, close_patiently
 
 
 def who_forbids(path: Path) -> Path:
@@ -86,22 +87,58 @@ class NotReadyError(TransientError):
 @contextmanager
 def opened_file(path: Path, data_directory: str) -> Iterator[int]:
     """A descriptor of a regular file that we may read."""
+    file = answered(path, lambda: _opened_and_checked(path, data_directory), late=close_patiently)
+    try:
+        yield file
+    finally:
+        close_patiently(file)
+
+
+def _opened_and_checked(path: Path, data_directory: str) -> int:
     try:
         # A pipe that took the file's place would be waited for.
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise why_not_opened(path, error) from error
     try:
-        status = os.fstat(file)
+        with storage_errors("read", path):
+            status = os.fstat(file)
         _check_regular(path, status)
         check_place(path, status, data_directory)
         check_stored(path, status)
-        yield file
-    finally:
+        with storage_errors("read", path):
+            # Known attributes are given without the server; a child that reads would be waited for longer.
+            os.pread(file, 1, 0)
+    except BaseException:
         os.close(file)
+        raise
+    return file
 
 
 def status_of(path: Path) -> os.stat_result:
+    """The status of a regular file; raises what its storage, or a missing right, makes of it."""
+    return answered(path, lambda: _status_of(path))
+
+
+def size_of(path: Path) -> int:
+    """The size of a file in bytes; 0 where that cannot be known now."""
+    try:
+        return answered(path, path.stat).st_size
+    except (OSError, TransientError):
+        return 0
+
+
+def status_of_open(path: Path, file: int) -> os.stat_result:
+    """The status of an open file; network storage is asked for it, too."""
+
+    def ask() -> os.stat_result:
+        with storage_errors("read", path):
+            return os.fstat(file)
+
+    return answered(path, ask)
+
+
+def _status_of(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except OSError as error:
@@ -129,11 +166,21 @@ def why_not_opened(path: Path, error: OSError, text: str = "") -> TransientError
         return NotReadyError(
             f"{path} is still open for writing.", remedy="Nothing to do while it is being written."
         )
-    if re.search(r"errno = \d+", text) or error.errno is not None:
+    if (number := _error_number(text, error)) is not None:
+        # The words of libhdf5 hold the time and an address: no two of them could be counted together.
         return TransientError(
-            f"{path} cannot be opened: {text}.", remedy="See that the storage is mounted and healthy."
+            f"{path} cannot be opened: {os.strerror(number)}.",
+            remedy="See that the storage is mounted and healthy.",
         )
     return why_broken(path, text)
+
+
+def _error_number(text: str, error: OSError) -> int | None:
+    """The system's number of an error; libhdf5 may say it in its text only."""
+    if error.errno is not None:
+        return error.errno
+    found = re.search(r"errno = (\d+)", text)
+    return int(found[1]) if found else None
 
 
 def _forbidden(path: Path) -> TransientError | PermanentError:
@@ -151,10 +198,16 @@ def _forbidden(path: Path) -> TransientError | PermanentError:
 
 def why_broken(path: Path, reason: str) -> TransientError | PermanentError:
     """Why a file that is there is not one that can be read."""
-    status = status_of(path)
+    status = _status_of(path)
     words = "is empty" if status.st_size == 0 else "is not a complete HDF5 file"
     what = f"{path} {words} ({reason})."
-    if time.time() - status.st_mtime < SETTLED_SECONDS:
+    ahead = status.st_mtime - time.time()
+    if ahead > SETTLED_SECONDS:
+        return NotReadyError(
+            f"{what} It was written {ahead / 60:.0f} min from now, by the clock of its storage.",
+            remedy="Nobody can tell whether it is still being written: set the clocks of storage and writer.",
+        )
+    if -ahead < SETTLED_SECONDS:
         return NotReadyError(what, remedy="It is tried again, because it was written only just now.")
     return PermanentError(
         what, remedy="Look at the file writer's log; put the right file in place, then try the file again."

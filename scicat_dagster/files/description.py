@@ -17,6 +17,7 @@ from scicat_dagster.files.access import NotReadyError, check_place, check_stored
 from scicat_dagster.files.manifest import DataFile, FileDescription, file_checksum, utc_text
 from scicat_dagster.files.reading import QUIET_SECONDS
 from scicat_dagster.files.sidecars import plan_sidecars
+from scicat_dagster.patience import Signs, answered, close_patiently
 
 
 def describe_file(
@@ -72,6 +73,11 @@ def _measured_others(
 
 
 def _measured(path: Path, settings: FileHandlingSettings) -> DataFile:
+    signs = Signs()
+    return answered(path, lambda: _measure(path, settings, signs), signs=signs)
+
+
+def _measure(path: Path, settings: FileHandlingSettings, signs: Signs) -> DataFile:
     with storage_errors("read", path), _opened(path) as file:
         before = os.fstat(file)
         if not stat.S_ISREG(before.st_mode):
@@ -81,7 +87,11 @@ def _measured(path: Path, settings: FileHandlingSettings) -> DataFile:
             )
         check_place(path, before, settings.data_directory)
         check_stored(path, before)
-        checksum = file_checksum(file, settings.file_hash_algorithm) if settings.compute_file_hash else None
+        checksum = (
+            file_checksum(file, settings.file_hash_algorithm, signs.heard)
+            if settings.compute_file_hash
+            else None
+        )
         after = path.stat()
     if _identity(before) != _identity(after):
         raise TransientError(
@@ -102,7 +112,7 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         yield file
     finally:
-        os.close(file)
+        close_patiently(file)
 
 
 def _data_file(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +14,23 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.errors import Notice
 
 
-def file_checksum(file: int, algorithm: str) -> str:
-    """The checksum of an open file, in hexadecimal."""
-    with os.fdopen(file, "rb", buffering=0, closefd=False) as stream:
+def file_checksum(file: int, algorithm: str, heard: Callable[[], object] = lambda: None) -> str:
+    """The checksum of an open file, in hexadecimal; ``heard`` is called for each part that was read."""
+    with _Stream(file, heard) as stream:
         return hashlib.file_digest(stream, lambda: _new_digest(algorithm)).hexdigest()
+
+
+class _Stream(io.FileIO):
+    """An open file that says how far it is read."""
+
+    def __init__(self, file: int, heard: Callable[[], object]) -> None:
+        super().__init__(file, "rb", closefd=False)
+        self._heard = heard
+
+    def readinto(self, buffer: Any) -> int:
+        """See :meth:`io.RawIOBase.readinto`."""
+        self._heard()
+        return super().readinto(buffer)
 
 
 def text_checksum(text: str, algorithm: str) -> str:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scicat_dagster.errors import TransientError
-from scicat_dagster.files.access import SETTLED_SECONDS, opened_file, status_of
+from scicat_dagster.files.access import SETTLED_SECONDS, opened_file, status_of, storage_errors
 from scicat_dagster.files.identity import CompleteFile, complete_file
 from scicat_dagster.files.reading import look_at
-from scicat_dagster.isolation import LIMITS, Limits
+from scicat_dagster.isolation import LIMITS, Limits, NoAnswerError
+from scicat_dagster.patience import SilentStorageError, answered
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSION, _FLAGS = 8, 11
@@ -58,6 +59,9 @@ def wait_until_complete(
     for delay in delays:
         try:
             return look()
+        except (SilentStorageError, NoAnswerError):
+            # Waited for already, and for longer than any delay.
+            raise
         except TransientError:
             sleep(delay)
     return look()
@@ -72,8 +76,13 @@ def _settled(path: Path, data_directory: str) -> CompleteFile | None:
     if time.time() - status.st_mtime < SETTLED_SECONDS:
         return None
     with opened_file(path, data_directory) as file:
-        is_closed = _is_closed(os.pread(file, _SUPERBLOCK_BEGINNING, 0)) and not _is_locked(file)
+        is_closed = answered(path, lambda: _is_done(path, file))
     return complete_file(path, status) if is_closed else None
+
+
+def _is_done(path: Path, file: int) -> bool:
+    with storage_errors("read", path):
+        return _is_closed(os.pread(file, _SUPERBLOCK_BEGINNING, 0)) and not _is_locked(file)
 
 
 def _is_closed(superblock: bytes) -> bool:

@@ -5,7 +5,6 @@ The child's side is ``hdf5``; what a child may use is said in :mod:`scicat_dagst
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError
-from scicat_dagster.files.access import NotReadyError, opened_file, status_of
+from scicat_dagster.files.access import NotReadyError, opened_file, status_of, status_of_open
 from scicat_dagster.files.identity import CompleteFile, complete_file, file_changed
 from scicat_dagster.files.linked_files import FollowedFiles
 from scicat_dagster.files.values import Member, NexusValue
@@ -224,7 +223,7 @@ def opened_again(file: CompleteFile, data_directory: str) -> Iterator[int]:
     """A descriptor of a file that is still the one that was found complete."""
     path = Path(file.path)
     with opened_file(path, data_directory) as descriptor:
-        if complete_file(path, os.fstat(descriptor)) != file:
+        if complete_file(path, status_of_open(path, descriptor)) != file:
             raise file_changed(file)
         yield descriptor
 
@@ -271,7 +270,7 @@ def read_members(path: Path, *, limits: Limits = LIMITS) -> tuple[Member, ...]:
 def _answered(files: Sequence[int], questions: Questions, limits: Limits) -> Answer:
     """The child's answer about open files, the one that is asked about first."""
     path, request = Path(questions.path), questions.model_dump_json().encode()
-    before = os.fstat(files[0])
+    before = status_of_open(path, files[0])
     kind: type[PermanentError] = PermanentError
     try:
         answer = Answer.model_validate_json(ask("hdf5", request, files=files, limits=limits))
@@ -289,7 +288,7 @@ def _answered(files: Sequence[int], questions: Questions, limits: Limits) -> Ans
         if answer.failure is not None:
             raise answer.failure.error()
         return answer
-    if complete_file(path, os.fstat(files[0])) != complete_file(path, before):
+    if complete_file(path, status_of_open(path, files[0])) != complete_file(path, before):
         raise NotReadyError(what, remedy="It is tried again, because the file is still being written.")
     raise kind(
         what,

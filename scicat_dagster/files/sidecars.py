@@ -21,6 +21,7 @@ from scicat_dagster.errors import Notice, PermanentError, TransientError
 from scicat_dagster.files.access import storage_errors
 from scicat_dagster.files.manifest import DataFile, FileDescription, Sidecar, text_checksum, utc_text
 from scicat_dagster.limits import LONGEST_NAME_BYTES
+from scicat_dagster.patience import Signs, answered
 
 FILE_MODE = 0o644
 """Of sidecars, whatever the umask of the service: who may enter the data's folder may read them."""
@@ -60,13 +61,19 @@ def write_sidecars(description: FileDescription) -> None:
 
 def _write(description: FileDescription, is_done: Callable[[int, str, bytes], bool]) -> None:
     for sidecar in description.sidecars:
-        path, content = Path(sidecar.path), sidecar.content.encode()
-        with (
-            _sidecar_folder(path.parent, description.sidecars_within) as folder,
-            storage_errors("write", path),
-        ):
+        _write_one(sidecar, description.sidecars_within, is_done)
+
+
+def _write_one(sidecar: Sidecar, within: str, is_done: Callable[[int, str, bytes], bool]) -> None:
+    path, content, signs = Path(sidecar.path), sidecar.content.encode(), Signs()
+
+    def write() -> None:
+        with _sidecar_folder(path.parent, within) as folder, storage_errors("write", path):
             if not is_done(folder, path.name, content):
-                _write_whole(folder, path.name, content)
+                # Once nobody waits, another run may have written a newer one.
+                _write_whole(folder, path.name, content, signs.heard)
+
+    answered(path, write, signs=signs)
 
 
 def _is_there(folder: int, name: str, _: bytes) -> bool:
@@ -134,7 +141,7 @@ def _misplaced(what: str) -> PermanentError:
     )
 
 
-def _write_whole(folder: int, name: str, content: bytes) -> None:
+def _write_whole(folder: int, name: str, content: bytes, heard: Callable[[], object]) -> None:
     # Random, because somebody else could have put a link at a name that can be guessed.
     unfinished = f".{secrets.token_hex(16)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -143,6 +150,7 @@ def _write_whole(folder: int, name: str, content: bytes) -> None:
         with os.fdopen(file, "wb") as stream:
             os.fchmod(file, FILE_MODE)
             stream.write(content)
+        heard()
         os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -190,7 +198,7 @@ def plan_sidecars(
     owner = (
         {
             "uid": str(os.geteuid()),
-            "gid": str(_group_in(folder)),
+            "gid": str(answered(folder, lambda: _group_in(folder))),
             "perm": oct(stat.S_IFREG | FILE_MODE),
         }
         if settings.compute_file_stats

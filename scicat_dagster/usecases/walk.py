@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -16,12 +17,19 @@ from pydantic import BaseModel, ConfigDict
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.errors import PermanentError
 from scicat_dagster.files.paths import canonical_path
+from scicat_dagster.patience import Signs, SilentStorageError, answered
 from scicat_dagster.wording import numbered
 
 _MOST_LOOKED_AT = 100_000
 """Of the files of a folder without data files; there may be years of others."""
 
 _MOST_NAMED = 5
+
+BRIEF_PATIENCE_SECONDS = 5.0
+"""For the storage of a folder, once another one did not answer: there may be thousands behind one mount."""
+
+_LASTING = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What does not pass by itself; any other error is one of a storage that fails."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,13 @@ class Unreadable:
 
     path: str
     reason: str
+    is_passing: bool = False
+    """Whether it is the storage that fails, and may hold as much as before once it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Empty(Unreadable):
+    """A root without anything in it: that of a storage which is not mounted, or which nobody has used yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +165,8 @@ def nothing_found(folder: str, criteria: Criteria, handling: FileHandlingSetting
 def nothing_found_in(
     folders: Iterable[str], found: Iterable[str], criteria: Criteria, handling: FileHandlingSettings
 ) -> tuple[NothingFound, ...]:
-    """Those folders in which none of the found files lies, with what there is instead."""
-    paths = tuple(found)
+    """Those folders in which none of the found places lies, nor are one, with what there is instead."""
+    paths = tuple(f"{path}/" for path in found)
     return tuple(
         nothing_found(folder, criteria, handling)
         for folder in folders
@@ -205,6 +220,7 @@ class Walk:
         own = PurePosixPath(handling.ingestor_files_directory)
         # What is left of `../ingestor` is how the path of each of our folders ends.
         self._own = "/" + "/".join(part for part in own.parts if part not in {"..", "/"})
+        self._patience: float | None = None
 
     def entries(self) -> Iterator[Entry]:
         """What is found below the root."""
@@ -215,16 +231,41 @@ class Walk:
             folders += reversed(below)
 
     def entries_in(self, folder: str, below: list[str]) -> Iterator[Entry]:
-        """What is found in one folder; those within it that are to be walked are added to ``below``."""
+        """What is found in one folder; those within it that are to be walked are added to ``below``.
+
+        A folder that hangs is ``Unreadable``, and a root without anything in it is ``Empty``.
+        """
+        signs, within = Signs(), list[str]()
+        try:
+            yield from answered(
+                folder,
+                lambda: list(self._listed(folder, within, signs.heard)),
+                signs=signs,
+                seconds=self._patience,
+            )
+        except SilentStorageError as error:
+            self._patience = BRIEF_PATIENCE_SECONDS
+            yield Unreadable(folder, error.what, is_passing=True)
+        else:
+            below += within
+
+    def _listed(self, folder: str, below: list[str], heard: Callable[[], None]) -> Iterator[Entry]:
+        entries: list[os.DirEntry[str]] = []
         try:
             with os.scandir(folder) as scanned:
-                entries = sorted(scanned, key=lambda entry: entry.name)
+                for entry in scanned:
+                    heard()
+                    entries.append(entry)
         except OSError as error:
-            yield Unreadable(folder, _in_words(error))
+            yield _unreadable(folder, error)
             return
+        if not entries and folder == self.root:
+            yield Empty(folder, "It is empty. See that the storage is mounted.", is_passing=True)
+        entries.sort(key=lambda entry: entry.name)
         instrument = self._instrument(folder)
         wanted = self._is_wanted(folder)
         for entry in entries:
+            heard()
             try:
                 if entry.is_dir(follow_symlinks=False):
                     if not self._is_left_out(entry):
@@ -235,7 +276,7 @@ class Walk:
                 elif wanted and self._matches(entry.name):
                     yield from self._file(entry, instrument)
             except OSError as error:
-                yield Unreadable(entry.path, _in_words(error))
+                yield _unreadable(entry.path, error)
 
     def _file(self, entry: os.DirEntry[str], instrument: str) -> Iterator[FoundFile | Refused]:
         if not entry.is_file(follow_symlinks=False):
@@ -267,5 +308,5 @@ class Walk:
         return parts[0] if parts else posixpath.basename(folder)
 
 
-def _in_words(error: OSError) -> str:
-    return f"{error.strerror or error}."
+def _unreadable(path: str, error: OSError) -> Unreadable:
+    return Unreadable(path, f"{error.strerror or error}.", is_passing=error.errno not in _LASTING)

@@ -31,6 +31,8 @@ from scicat_dagster.diagnostics.checkup import Check, Checkup, Question
 from scicat_dagster.diagnostics.endpoint import create_app, gauge, listen
 from scicat_dagster.diagnostics.probes import ScicatCheck, facility_checks, kafka_check, storage_check
 from scicat_dagster.errors import PermanentError
+from tests.storages import HANGS, faulty_storage
+from tests.storages import Call as StorageCall
 
 PASSWORD = "pa55word-nobody-may-see"
 INGESTOR = Account("ingestor", PASSWORD, ("ingestor",), may_create_datasets=True, may_read_all=True)
@@ -89,6 +91,20 @@ def test_the_storage_is_well_when_it_can_be_read(tmp_path: Path) -> None:
     assert (missing.ok, "Mount it" in missing.remedy) == (False, True)
     assert (empty.ok, "Is it mounted?" in empty.words) == (True, True)
     assert storage_check(settings) == Check(name="storage", ok=True, words=f"{data} can be read.")
+
+
+@pytest.mark.parametrize("call", ["look", "list"])
+def test_a_storage_that_hangs_is_not_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: StorageCall
+) -> None:
+    monkeypatch.setattr("scicat_dagster.patience.PATIENCE_SECONDS", 0.2)
+    settings = FileHandlingSettings(data_directory=str(tmp_path))
+    with faulty_storage(tmp_path, b"", 0.0) as storage:
+        storage.fail(HANGS, call)
+        (found,) = Checkup({"storage": lambda: storage_check(settings)}).look().checks
+
+    assert not found.ok
+    assert f"The storage of {tmp_path} did not answer" in found.words
 
 
 def test_a_folder_for_our_own_files_that_is_a_file_is_not_well(tmp_path: Path) -> None:

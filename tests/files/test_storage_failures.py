@@ -1,10 +1,11 @@
-"""Storage that refuses: files and folders without the right to use them, and a disk that is full.
+"""Storage that refuses, fails or hangs: missing rights, a full disk, read errors, a mount without a server.
 
 The super-user may do everything, so the calls are made as somebody else where the tests run as root.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -21,12 +22,19 @@ from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files.access import NotReadyError
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.isolated.hdf5 import open_nexus
+from scicat_dagster.files.linked_files import other_files
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.readiness import wait_until_complete
+from scicat_dagster.files.reading import Read, read_values
 from scicat_dagster.files.sidecars import write_sidecars
+from scicat_dagster.isolation import Limits
+from scicat_dagster.patience import SilentStorageError
+from tests.storages import HANGS, Call, FaultyStorage, faulty_storage
 
 NOBODY = 65534
 LONG_AGO = 3600.0
+BRIEF = Limits(seconds=2.0)
+READ_ERRORS = [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN]
 
 
 @contextmanager
@@ -191,3 +199,108 @@ def test_a_full_disk_is_transient_names_the_place_and_leaves_nothing_half_writte
     write_sidecars(described)
 
     assert {path.name: path.read_text() for path in tiny_disk.iterdir()} == planned
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scicat_dagster.patience.PATIENCE_SECONDS", 0.5)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, data_folder: Path) -> Iterator[FaultyStorage]:
+    content = (data_folder / "small-coda.hdf").read_bytes()
+    with faulty_storage(tmp_path, content, LONG_AGO) as storage:
+        yield storage
+
+
+@pytest.mark.parametrize("number", READ_ERRORS)
+@pytest.mark.parametrize("call", ["look", "open", "read"])
+def test_a_storage_that_fails_is_transient_at_each_step_and_says_why_in_the_same_words(
+    faulty: FaultyStorage, number: int, call: Call
+) -> None:
+    complete = wait_until_complete(faulty.file, [])
+    faulty.fail(number, call)
+
+    for step in (
+        lambda: wait_until_complete(faulty.file, []),
+        lambda: read_values(complete, [Read(path="/entry/title")]),
+        lambda: describe_file(faulty.file, FileHandlingSettings()),
+    ):
+        with pytest.raises(TransientError) as failed:
+            step()
+        assert os.strerror(number) in failed.value.what
+        assert str(faulty.file) in failed.value.what
+        assert "\n" not in failed.value.what
+
+
+@pytest.mark.parametrize("call", ["look", "open", "read"])
+def test_a_storage_that_hangs_ends_each_step_in_time(
+    faulty: FaultyStorage, patience: None, call: Call
+) -> None:
+    complete = wait_until_complete(faulty.file, [])
+
+    for step in (
+        # It is not looked at anew: it was waited for already.
+        lambda: wait_until_complete(faulty.file, [60.0], lambda _: pytest.fail("It waits once more.")),
+        lambda: read_values(complete, [Read(path="/entry/title")], limits=BRIEF),
+        lambda: describe_file(faulty.file, FileHandlingSettings()),
+    ):
+        faulty.fail(HANGS, call)
+        with pytest.raises(TransientError, match="did not answer within") as silent:
+            step()
+        assert silent.value.retry_after_seconds
+        faulty.recover()
+
+    assert wait_until_complete(faulty.file, []) == complete
+
+
+def test_sidecars_on_a_storage_that_hangs_are_transient(
+    described: FileDescription, proposal: Path, patience: None
+) -> None:
+    folder = proposal / "ingestor"
+    folder.mkdir()
+    with faulty_storage(folder, b"", LONG_AGO) as storage:
+        storage.hang()
+        with pytest.raises(SilentStorageError, match="did not answer within"):
+            write_sidecars(described)
+
+    write_sidecars(described)
+    assert len(list(folder.iterdir())) == len(described.sidecars)
+
+
+def test_a_linked_file_whose_storage_fails_is_not_taken_for_one_that_is_not_there(
+    file: Path,
+) -> None:
+    folder = file.parent / "detectors"
+    folder.mkdir()
+    complete = wait_until_complete(file, [])
+    with faulty_storage(folder, b"frames", LONG_AGO) as storage:
+
+        def listed() -> tuple[str, ...]:
+            return other_files(complete, ["detectors/run.nxs"], str(file.parent), ["detectors/*"], "")[0]
+
+        assert listed() == (str(storage.file),)
+        storage.fail(errno.EIO, "look")
+        with pytest.raises(TransientError, match="Input/output error"):
+            listed()
+        storage.fail(errno.EIO, "list")
+        with pytest.raises(TransientError, match="Input/output error"):
+            listed()
+
+
+def test_a_broken_file_from_the_future_says_that_a_clock_is_wrong(
+    file: Path, aged: Callable[[Path, float], Path]
+) -> None:
+    os.truncate(file, 2000)
+    aged(file, -3 * 3600.0)
+
+    with pytest.raises(NotReadyError, match="180 min from now, by the clock of its storage") as early:
+        wait_until_complete(file, [])
+
+    assert "clocks" in early.value.remedy
+
+
+def test_a_sound_file_from_the_future_is_complete(file: Path, aged: Callable[[Path, float], Path]) -> None:
+    aged(file, -3 * 3600.0)
+
+    assert wait_until_complete(file, [], lambda _: None).size == file.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ import pytest
 from scicat_dagster.config.models import FileHandlingSettings
 from scicat_dagster.usecases.folder_watch import MARGIN_SECONDS, FolderWatch
 from scicat_dagster.usecases.walk import Criteria, FoundFile, walks
+from tests.storages import HANGS, Call, FaultyStorage, faulty_storage
 
 START = 1_800_000_000.0
 SETTLED = 60.0
@@ -108,9 +110,10 @@ def test_a_file_that_is_gone_is_forgotten(watching: Watching) -> None:
     path = watching.write("1.nxs")
     watching.look()
     path.unlink()
-    watching.clock.now += SETTLED
+    for _ in range(2):
+        watching.clock.now += SETTLED
+        assert watching.look() == []
 
-    assert watching.look() == []
     assert watching.watch.position == watching.clock.now - MARGIN_SECONDS
 
 
@@ -172,3 +175,86 @@ def test_a_new_folder_with_its_files_is_found(watching: Watching) -> None:
     watching.clock.now += SETTLED
 
     assert names(watching.look()) == ["9.hdf"]
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scicat_dagster.patience.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("scicat_dagster.usecases.folder_watch.BRIEF_PATIENCE_SECONDS", 0.2)
+
+
+@pytest.fixture
+def mounted(watching: Watching) -> Iterator[FaultyStorage]:
+    """The folder of one instrument on a storage of its own, on which a file was written just now."""
+    place = watching.root / "odin"
+    place.mkdir()
+    with faulty_storage(place, b"x", START) as storage:
+        yield storage
+
+
+@pytest.mark.parametrize(
+    ("number", "call"), [(errno.EIO, "look"), (errno.ESTALE, "list"), (HANGS, "look"), (HANGS, "list")]
+)
+def test_what_a_storage_did_not_show_is_found_when_it_does_and_other_files_meanwhile(
+    watching: Watching, mounted: FaultyStorage, patience: None, number: int, call: Call
+) -> None:
+    mounted.fail(number, call)
+    watching.write("loki/1.nxs")
+    watching.clock.now += SETTLED
+    found = watching.look()
+    watching.watch.done(found)
+
+    assert names(found) == ["1.nxs"]
+    assert list(watching.watch.unseen) == [str(watching.root / "odin")]
+
+    for _ in range(2):
+        watching.clock.now += 3 * MARGIN_SECONDS
+        assert watching.look() == []
+    assert watching.watch.position < START
+    mounted.recover()
+
+    assert names(watching.look()) == ["run.nxs"]
+    assert watching.watch.unseen == {}
+
+
+def test_a_file_that_cannot_be_looked_at_is_found_later(watching: Watching, mounted: FaultyStorage) -> None:
+    assert watching.look() == []
+    mounted.fail(errno.EIO, "look")
+    watching.clock.now += 3 * MARGIN_SECONDS
+    for _ in range(2):
+        assert watching.look() == []
+    mounted.recover()
+
+    assert names(watching.look()) == ["run.nxs"]
+
+
+def test_a_storage_that_is_not_mounted_for_a_while_is_not_taken_for_an_empty_folder(
+    watching: Watching,
+) -> None:
+    place = watching.root / "odin"
+    place.mkdir()
+    with faulty_storage(place, b"x", START):
+        assert watching.look() == []
+    for _ in range(3):
+        watching.clock.now += 3 * MARGIN_SECONDS
+        assert watching.look() == []
+    assert list(watching.watch.unseen) == [str(place)]
+
+    with faulty_storage(place, b"x", START):
+        assert names(watching.look()) == ["run.nxs"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_root_without_anything_in_it_does_not_count_as_looked_at(tmp_path: Path, is_there: bool) -> None:
+    root = tmp_path / "data"
+    if is_there:
+        root.mkdir()
+    watching = Watching(root)
+    for _ in range(2):
+        watching.clock.now += 3 * MARGIN_SECONDS
+        assert watching.look() == []
+    assert list(watching.watch.unseen) == [str(root)]
+    watching.write("1.nxs", modified=START)
+
+    assert names(watching.look()) == ["1.nxs"]
+    assert watching.watch.unseen == {}

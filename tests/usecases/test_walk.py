@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from scicat_dagster.files.paths import canonical_path
 from scicat_dagster.usecases.discover import Count, Discovery, FileState, State
 from scicat_dagster.usecases.walk import (
     Criteria,
+    Empty,
     FoundFile,
     Refused,
     Unreadable,
@@ -27,6 +29,7 @@ from scicat_dagster.usecases.walk import (
     nothing_found_in,
     walk,
 )
+from tests.storages import HANGS, Call, faulty_storage
 
 NOBODY = 65534
 
@@ -245,11 +248,12 @@ def test_every_file_is_found_or_named_unless_a_dot_hides_it(
         for path in written
         if not any(part.startswith(".") for part in PurePosixPath(path).relative_to(name).parts)
     }
-    assert sorted(entry.path for entry in entries) == sorted(visible)
+    # A root without anything in it is named as such.
+    assert sorted(entry.path for entry in entries) == (sorted(visible) if files else [name])
     for entry in entries:
         if isinstance(entry, FoundFile):
             assert entry.path == canonical_path(entry.path)
-        else:
+        elif not isinstance(entry, Empty):
             with pytest.raises(ValueError, match="holds"):
                 canonical_path(entry.path)
 
@@ -355,3 +359,28 @@ def test_only_folders_without_a_file_are_reported(tmp_path: Path) -> None:
     reports = nothing_found_in(folders, [f"{tmp_path}/a/1.nxs"], Criteria(), FileHandlingSettings())
 
     assert [report.folder for report in reports] == [str(tmp_path / "ab")]
+
+
+@pytest.mark.parametrize("call", ["look", "list"])
+def test_a_folder_that_hangs_is_named_and_the_others_are_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setattr("scicat_dagster.patience.PATIENCE_SECONDS", 0.2)
+    write(tmp_path, "a/1.nxs", "c/3.nxs")
+    (tmp_path / "b").mkdir()
+    with faulty_storage(tmp_path / "b", b"x", 0.0) as storage:
+        storage.fail(HANGS, call)
+        entries = list(walk([str(tmp_path)], Criteria(), FileHandlingSettings()))
+
+    assert [PurePosixPath(entry.path).name for entry in entries] == ["1.nxs", "b", "3.nxs"]
+    assert isinstance(entries[1], Unreadable)
+    assert entries[1].is_passing
+
+
+def test_a_folder_whose_storage_fails_is_not_said_to_hold_no_file(tmp_path: Path) -> None:
+    with faulty_storage(tmp_path, b"x", 0.0) as storage:
+        storage.fail(errno.EIO, "list")
+        (entry,) = walk([str(tmp_path)], Criteria(), FileHandlingSettings())
+
+        assert entry == Unreadable(str(tmp_path), "Input/output error.", is_passing=True)
+        assert nothing_found_in([str(tmp_path)], [entry.path], Criteria(), FileHandlingSettings()) == ()

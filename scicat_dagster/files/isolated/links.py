@@ -13,8 +13,8 @@ from typing import Any
 
 import h5py
 
-from scicat_dagster.errors import IngestionError
-from scicat_dagster.files.access import NotReadyError, other_format, why_broken, why_not_opened
+from scicat_dagster.errors import IngestionError, TransientError
+from scicat_dagster.files.access import other_format, why_broken, why_not_opened
 
 
 class LinkedFiles:
@@ -39,8 +39,8 @@ class LinkedFiles:
         ------
         ValueError
             It cannot be used, or is not open yet.
-        NotReadyError
-            It is still being written.
+        TransientError
+            It is still being written, or its storage failed.
         """
         path = target_of(name, self._path_of(owner))
         descriptor = self._known.get(path)
@@ -53,7 +53,7 @@ class LinkedFiles:
         if path not in self._open:
             try:
                 self._open[path] = open_file(Path(f"/proc/self/fd/{descriptor}"), Path(path))
-            except NotReadyError:
+            except TransientError:
                 raise
             except IngestionError as error:
                 raise ValueError(f"leads to another file: {error.what}") from error

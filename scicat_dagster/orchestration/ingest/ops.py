@@ -21,6 +21,7 @@ from scicat_dagster.dataset.ingestion import ExtractedMetadata, other_files_of
 from scicat_dagster.dataset.jobs import wanted_jobs
 from scicat_dagster.dataset.samples import Sample
 from scicat_dagster.errors import IngestionError, PermanentError, TransientError, messages_of
+from scicat_dagster.files.access import size_of
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
@@ -199,8 +200,7 @@ def describe_files(run: FileRun, metadata: ReadFile) -> FileDescription:
     """The third op: the files of the dataset."""
     announced, others = metadata.announced, other_files_of(metadata.extracted)
     if others:
-        sizes = [Path(other).stat().st_size for other in others if Path(other).is_file()]
-        run.allow_time_for(announced.file.size + sum(sizes))
+        run.allow_time_for(announced.file.size + sum(size_of(Path(other)) for other in others))
     description = ingestion.describe_files(
         announced.file, run.facility.settings, announced.announcement, others
     )

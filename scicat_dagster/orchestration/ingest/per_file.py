@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.dagster_internals import DagsterEventBatchMetadata
 from scicat_dagster.errors import IngestionError, Problem, TransientError
-from scicat_dagster.isolation import SharedChild, shared_child
+from scicat_dagster.isolation import NoAnswerError, SharedChild, shared_child
 from scicat_dagster.orchestration.facility import facility_in
 from scicat_dagster.orchestration.failures.policy import explained, is_op_retried
 from scicat_dagster.orchestration.metadata import problem_metadata
@@ -29,6 +29,7 @@ from scicat_dagster.orchestration.tags import (
     TOPIC_TAG,
     kinds,
 )
+from scicat_dagster.patience import SilentStorageError
 from scicat_dagster.scicat.cache import CachedAnswers
 
 T = TypeVar("T")
@@ -156,9 +157,16 @@ def _of_batch(
 ) -> PerFile[T]:
     made: dict[str, T] = {}
     deferred = dict(files.deferred)
+    silent: Problem | None = None
     for key, known in files.made.items():
+        if silent is not None:
+            # Each is waited for by a run of its own: all of them together are more than a run may take.
+            deferred[key] = silent
+            continue
         try:
             made[key] = work(key, known)
+        except (SilentStorageError, NoAnswerError) as error:
+            silent = deferred[key] = error.problem
         except IngestionError as error:
             deferred[key] = error.problem
         except Exception as error:  # noqa: BLE001 - a defect of ours that one file hits must not stop the others

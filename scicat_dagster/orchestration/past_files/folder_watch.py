@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -22,7 +22,8 @@ from scicat_dagster.orchestration.past_files.plan import roots_of
 from scicat_dagster.orchestration.tags import OWNERS, PAST_FILES, REQUESTED_BY_TAG, WATCH, file_tags
 from scicat_dagster.usecases.discover import discover
 from scicat_dagster.usecases.folder_watch import MARGIN_SECONDS, FolderWatch
-from scicat_dagster.usecases.walk import Criteria, FoundFile, walks
+from scicat_dagster.usecases.walk import Criteria, FoundFile, printable, walks
+from scicat_dagster.wording import numbered
 
 LOOK_SECONDS = 5.0
 """Of a tick: what is not looked at by then is for the next one."""
@@ -130,6 +131,11 @@ def folder_watch_sensor(settings: ReconcileSettings, names: Names) -> dg.SensorD
             kept[:] = [Watched(now, before)]
         kept[0].stored(before)
         found = kept[0].look()[: _room(context.instance, names)]
+        unseen = _words(kept[0].watch.unseen)
+        if unseen and not found:
+            raise TransientError(unseen, remedy="See that the storage is mounted and healthy.")
+        if unseen:
+            context.log.warning(unseen)
         missing = _missing(context.instance, facility, found)
         data_directory = now.ingestion.file_handling.data_directory
         requests = [_run_request(file, key_of(file.path, data_directory), names) for file in missing]
@@ -139,10 +145,21 @@ def folder_watch_sensor(settings: ReconcileSettings, names: Names) -> dg.SensorD
                 [str(request.partition_key) for request in requests], names
             ),
             cursor=kept[0].handed_out(found).model_dump_json(),
-            skip_reason=None if requests else f"{len(found)} files are new, none of them needs a run.",
+            skip_reason=None
+            if requests
+            else f"{numbered(len(found), 'file')} new, none of them needs a run. {unseen}".rstrip(),
         )
 
     return sensor
+
+
+def _words(unseen: Mapping[str, str]) -> str:
+    """What the storage does not show now; empty where that is nothing."""
+    if not unseen:
+        return ""
+    place, reason = next(iter(unseen.items()))
+    more = f" (and {numbered(len(unseen) - 1, 'other place')})" if len(unseen) > 1 else ""
+    return f"Not everything can be looked at: {printable(place)}{more}: {reason}"
 
 
 def _may_be_announced(facility: Facility) -> bool:

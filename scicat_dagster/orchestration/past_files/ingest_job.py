@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from scicat_dagster.errors import PermanentError
+from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.files.paths import canonical_path
 from scicat_dagster.orchestration.facility import facility_in
 from scicat_dagster.orchestration.failures.policy import explained
@@ -21,6 +21,7 @@ from scicat_dagster.orchestration.partitions import key_of, path_of
 from scicat_dagster.orchestration.past_files.backfills import add_partitions
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.tags import BY_HAND, OWNERS, PAST_FILES, kinds
+from scicat_dagster.patience import answered
 
 
 class IngestFilesConfig(dg.Config):
@@ -78,11 +79,19 @@ def _sorted_out(paths: Sequence[str], data_directory: str) -> tuple[list[str], l
         except ValueError as error:
             mistakes.append((given, str(error)))
             continue
-        if Path(path).is_file():
+        if _may_be_a_file(path):
             keys[key_of(path, data_directory)] = None
         else:
             mistakes.append((given, f"{path} is not there, or not a file."))
     return list(keys), mistakes
+
+
+def _may_be_a_file(path: str) -> bool:
+    """Whether a path is a file, or its storage does not say so: its run tells what is wrong then."""
+    try:
+        return answered(path, Path(path).is_file)
+    except (OSError, TransientError):
+        return True
 
 
 _PATHS = (

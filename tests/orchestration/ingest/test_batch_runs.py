@@ -21,10 +21,12 @@ from scicat_dagster.demo.file_writer import write_past_file
 from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures.failed_files import problem_of_run
 from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.deferred_files import deferred_files, deferred_files_sensor
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from scicat_dagster.schemas.loading import SchemaCollection
+from tests.storages import faulty_storage
 
 PASSWORD = "many"
 
@@ -202,3 +204,18 @@ def test_a_partition_that_was_deleted_is_not_left_over(backlog: Backlog, deleted
     left = deferred_files(backlog.instance, run)
 
     assert left == [path for path in backlog.files if path != backlog.files[deleted]]
+
+
+def test_a_storage_that_hangs_is_waited_for_once_and_the_rest_is_deferred(
+    backlog: Backlog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scicat_dagster.patience.PATIENCE_SECONDS", 0.5)
+    with faulty_storage((backlog.data / backlog.files[2]).parent, b"", 0.0) as storage:
+        storage.hang()
+        result = backlog.run()
+
+    run = backlog.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert deferred_files(backlog.instance, run) == backlog.files[2:]
+    assert backlog.green() == set(backlog.files[:2])
+    assert "did not answer" in problem_of_run(backlog.instance, result.run_id, backlog.files[-1]).what

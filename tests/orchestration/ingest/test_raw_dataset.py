@@ -21,9 +21,12 @@ from scicat_dagster.demo.catalogue.accounts import Accounts
 from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults, Scripted
 from scicat_dagster.kafka.messages import FileWritten
 from scicat_dagster.orchestration.facility import Facility
+from scicat_dagster.orchestration.failures.policy import kind_of
 from scicat_dagster.orchestration.ingest.per_file import seconds_to_read
 from scicat_dagster.orchestration.metadata import jobs_in
 from scicat_dagster.orchestration.tags import (
+    REASON_TAG,
+    RETRY_RUN_TAG,
     SECONDS_AT_WORK,
     SECONDS_IN_QUEUE,
     SECONDS_SINCE_MESSAGE,
@@ -32,6 +35,7 @@ from scicat_dagster.orchestration.tags import (
 )
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.small_facility import FILE_TIME, SmallFacility
+from tests.storages import faulty_storage
 
 ASSET = dg.AssetKey("raw_dataset")
 PID = "20.500.12269/f22acb1c-950b-11ef-a3ef-fa163e9aae0a"
@@ -696,3 +700,18 @@ def test_a_dataset_of_several_files_lists_them_all(small: SmallFacility) -> None
     assert dataset["scientificMetadata"]["temperature"]["value"] == 4.2
     notices = [record.data for record in materialization(small)["what failed and why"].records]
     assert {"what": "files", "why": "No file beside it matches 'frames/*.cbf'."} in notices
+
+
+def test_a_retry_of_a_storage_that_hangs_keeps_no_worker(small: SmallFacility) -> None:
+    with faulty_storage(small.file.parent, b"", 0.0) as storage, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scicat_dagster.patience.PATIENCE_SECONDS", 0.5)
+        storage.hang()
+        result = small.ingest(small.facility())
+
+    run = small.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert not result.success
+    # Neither the op nor the run: the retry sensor comes after minutes.
+    assert [event for event in result.all_events if event.is_step_up_for_retry] == []
+    assert (kind_of(run), run.tags[RETRY_RUN_TAG]) == ("transient", "false")
+    assert "did not answer" in run.tags[REASON_TAG]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -17,6 +18,7 @@ from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.orchestration.past_files.folder_watch import WatchCursor, folder_watch_sensor
 from tests.orchestration.ingest.test_sensor import Announcements, requested, wrdn
 from tests.small_facility import SmallFacility
+from tests.storages import faulty_storage
 
 MINUTES = 5
 
@@ -146,3 +148,17 @@ def test_without_minutes_nothing_is_looked_at(small: SmallFacility) -> None:
 
     assert isinstance(sensor(context), dg.SkipReason)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def test_a_storage_that_fails_is_said_so_and_does_not_delay_files_elsewhere(watching: Watching) -> None:
+    place = watching.small.file.parent / "odin"
+    place.mkdir()
+    with faulty_storage(place, b"x", time.time() - 120 * MINUTES) as storage:
+        storage.fail(errno.EIO, "list")
+        with pytest.raises(IngestionError, match=f"{place}: Input/output error"):
+            watching.tick()
+        watching.write("small-coda-new.hdf")
+        assert watching.tick() == ["raw/small-coda-new.hdf"]
+        storage.recover()
+
+        assert watching.tick() == ["raw/odin/run.nxs"]

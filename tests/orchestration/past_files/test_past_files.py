@@ -410,6 +410,17 @@ def test_the_command_says_what_a_folder_has_in_which_it_finds_nothing(small: Sma
     assert listed["nothing_found"][0]["looked_for"] == ["*.raw"]
 
 
+def test_the_command_takes_a_mount_point_for_no_folder_in_which_all_is_well(small: SmallFacility) -> None:
+    data = small.directory / "data"
+    data.rename(data.with_name("on the storage"))
+    data.mkdir()
+
+    shown = invoke(small)
+
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert f"Not looked at: {data}  It is empty. See that the storage is mounted." in shown.stderr
+
+
 def test_the_command_lists_files_with_their_states(small: SmallFacility) -> None:
     paths = add_files(small, 2)
     small.ingest(small.facility(), Path(paths[0]))
