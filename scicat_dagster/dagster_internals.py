@@ -44,6 +44,9 @@ from dagster._core.storage.config import pg_config
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
+
+# How a code server finds the definitions of the module that it is given.
+from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, unpack_value
 from dagster._utils.interrupts import setup_interrupt_handlers
@@ -92,6 +95,7 @@ __all__ = [
     "hasten_backfill_daemon",
     "hasten_sensor_daemon",
     "keep_backfills_without_code_server",
+    "loadable_targets_from_loaded_module",
     "pg_config",
     "setup_interrupt_handlers",
     "unpack_value",
