@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import h5py
 import pytest
 from click.testing import CliRunner, Result
 
@@ -250,3 +252,80 @@ def test_expected_datasets_are_by_entry(several: SmallFacility) -> None:
     assert found.exit_code == 1
     assert "raw_data_3.datasetName" in found.output
     assert "raw_data_10.datasetName" in found.output
+
+
+def without(file: Path, *places: str) -> None:
+    with h5py.File(file, "r+") as opened:
+        for place in places:
+            del opened[place]
+
+
+def test_what_holds_for_all_entries_is_said_once(several: SmallFacility) -> None:
+    schema = entry_schema()
+    schema["variables"]["lost"] = {"source": "NXS", "path": "/<entry>/nowhere", "value_type": "string"}
+    schema["schema"]["lost"] = {
+        "field_type": "scientific_metadata", "machine_name": "lost", "value": "<lost>", "type": "string",
+    }  # fmt: skip
+    write_schema(several, schema)
+    without(several.file, "raw_data_2/sample", "raw_data_10/sample", "raw_data_10/title")
+    several.facility()
+
+    shown = CliRunner(env={"DAGSTER_HOME": ""}).invoke(
+        main, ["validate", str(several.directory / "config.yml"), "--against", str(several.file), "--json"]
+    )
+
+    rows = [row for row in json.loads(shown.stdout)["checks"] if row["check"] == "file"]
+    about: dict[str, str] = {}
+    for row in rows:
+        about[row["file"]] = about.get(row["file"], "") + row["what"]
+    all_of_them, two, one = about.items()
+    assert all_of_them[0] == f"{several.file} (all 3 NXentry)"
+    assert all_of_them[1].count("/<entry>/nowhere") == 1
+    assert two[0] == f"{several.file} (raw_data_10, raw_data_2)"
+    assert two[1].count("/<entry>/sample/temperature") == 1
+    assert one[0] == f"{several.file} (raw_data_10)"
+    assert "/raw_data_10/title" in one[1]
+    assert shown.exit_code == 0
+
+
+def with_mandatory_title(several: SmallFacility) -> None:
+    """The title is the dataset's owner, without which it cannot be built."""
+    schema = entry_schema()
+    schema["schema"]["owner"]["value"] = "<title>"
+    write_schema(several, schema)
+
+
+@pytest.mark.parametrize("failing", [ENTRIES[0], ENTRIES[1]])
+def test_a_preview_shows_the_datasets_beside_an_entry_that_fails(
+    several: SmallFacility, failing: str
+) -> None:
+    with_mandatory_title(several)
+    without(several.file, f"{failing}/title")
+
+    in_json = command(several, "preview", str(several.file), "--json")
+    in_text = command(several, "preview", str(several.file))
+
+    assert (in_json.exit_code, in_text.exit_code) == (1, 1)
+    first = json.loads(in_json.stdout)
+    shown = {each["entry"]: each for each in (first, *first["others"])}
+    assert shown.keys() == set(ENTRIES)
+    for entry, each in shown.items():
+        is_failing = entry == failing
+        assert (each["dataset"] is None, bool(each["errors"])) == (is_failing, is_failing)
+        assert first.keys() == each.keys()
+    assert in_text.stdout.count("It could not be registered.") == 1
+    assert in_text.stdout.count("if its others could") == len(ENTRIES) - 1
+
+
+def test_a_preview_of_datasets_with_the_same_pid_is_one_error(several: SmallFacility) -> None:
+    schema = entry_schema()
+    schema["schema"]["pid"] = {
+        "field_type": "high_level", "machine_name": "pid", "value": "mine", "type": "string",
+    }  # fmt: skip
+    write_schema(several, schema)
+
+    shown = json.loads(command(several, "preview", str(several.file), "--json").stdout)
+
+    (error,) = shown["errors"]
+    assert "get the same pid" in error["reason"]
+    assert (shown["dataset"], shown["others"]) == (None, [])
