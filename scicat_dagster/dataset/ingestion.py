@@ -130,6 +130,16 @@ def extract_metadata(
     return extracted
 
 
+def entries_of(
+    file: CompleteFile, schema: Schema, settings: Settings, *, limits: Limits = LIMITS
+) -> tuple[str, ...]:
+    """The names of the NXentry of a file that are datasets; an empty one where the file is one.
+
+    Errors as for :func:`extract_metadata`.
+    """
+    return tuple(_by_entry(file, schema, settings.ingestion.file_handling, limits))
+
+
 def _by_entry(
     file: CompleteFile, schema: Schema, handling: FileHandlingSettings, limits: Limits
 ) -> dict[str, Schema]:

@@ -20,7 +20,7 @@ from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults
 from scicat_dagster.orchestration.tags import ENTRY, PID, RAW_DATASET
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.several_entries import ENTRIES, entry_schema, write_entries, write_schema
-from tests.small_facility import SmallFacility
+from tests.small_facility import SmallFacility, instance_in
 
 
 @pytest.fixture
@@ -329,3 +329,71 @@ def test_a_preview_of_datasets_with_the_same_pid_is_one_error(several: SmallFaci
     (error,) = shown["errors"]
     assert "get the same pid" in error["reason"]
     assert (shown["dataset"], shown["others"]) == (None, [])
+
+
+def discovered(small: SmallFacility, home: str = "") -> dict[str, str]:
+    """The state of the file, and what more is known of it."""
+    small.facility(previews=False)
+    config = str(small.directory / "config.yml")
+    given = ["discover", str(small.file.parent), "--config", config, "--json"]
+    shown = CliRunner(env={"DAGSTER_HOME": home}).invoke(main, given)
+    (found,) = json.loads(shown.stdout)["files"]
+    return {found["state"]: found["reason"]}
+
+
+def delete_one(small: SmallFacility) -> None:
+    small.store.delete_dataset(str(small.store.datasets()[0]["pid"]))
+
+
+def test_a_file_of_whose_datasets_one_is_gone_is_discovered(several: SmallFacility) -> None:
+    several.ingest(several.facility(previews=False))
+    before = discovered(several)
+    delete_one(several)
+
+    assert (before, discovered(several)) == (
+        {"registered": ""},
+        {"missing": "2 of its 3 datasets are registered."},
+    )
+    several.ingest(several.facility(previews=False))
+    assert discovered(several) == {"registered": ""}
+
+
+def test_a_file_is_not_opened_that_a_run_of_ours_registered_whole(
+    several: SmallFacility, tmp_path: Path
+) -> None:
+    with instance_in(tmp_path / "home") as home, instance_in(tmp_path / "empty") as empty:
+        several.instance = home
+        several.ingest(several.facility(previews=False))
+        delete_one(several)
+
+        assert discovered(several, home.root_directory) == {"registered": ""}
+        assert set(discovered(several, empty.root_directory)) == {"missing"}
+
+
+def test_a_file_that_failed_with_some_of_its_datasets_is_a_failed_one(
+    several: SmallFacility, tmp_path: Path
+) -> None:
+    accounts, store, good = Accounts(demo_accounts()), several.store, several.server
+    with instance_in(tmp_path / "home") as several.instance:
+        home = several.instance.root_directory
+        with (
+            Faults(create_app(store, accounts, Dialect.V4X), NoMorePosts(2), store) as faults,
+            CatalogueServer(store, accounts, app=faults) as several.server,
+        ):
+            several.ingest(several.facility(previews=False))
+        several.server = good
+        assert store.count_datasets() == 2
+
+        (state,) = discovered(several, home)
+
+    assert state == "failed"
+
+
+def test_a_file_that_cannot_be_opened_any_more_stays_registered_and_says_so(several: SmallFacility) -> None:
+    several.ingest(several.facility(previews=False))
+    size = several.file.stat().st_size
+    several.file.write_bytes(bytes(size))
+
+    found = discovered(several)
+
+    assert "Whether all its datasets are registered is not known" in found["registered"]
