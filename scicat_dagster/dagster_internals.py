@@ -46,6 +46,9 @@ from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageT
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
 from dagster._core.storage.sql import AlembicVersion, check_alembic_revision
+
+# How a code server finds the definitions of the module that it is given.
+from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, unpack_value
 from dagster._utils.interrupts import setup_interrupt_handlers
@@ -98,6 +101,7 @@ __all__ = [
     "hasten_sensor_daemon",
     "keep_backfills_without_code_server",
     "keep_sqlite_engines",
+    "loadable_targets_from_loaded_module",
     "pg_config",
     "setup_interrupt_handlers",
     "unpack_value",

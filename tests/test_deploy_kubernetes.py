@@ -20,6 +20,7 @@ import yaml
 from dagster._config import process_config, resolve_to_config_type
 
 from scicat_dagster.config.models import IngestionSettings
+from scicat_dagster.instance.code_location import MODULE_VARIABLE
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -207,6 +208,8 @@ def test_the_location_has_its_one_name() -> None:
     (location,) = VALUES["dagsterWebserver"]["workspace"]["servers"]
 
     assert CODE_SERVER["dagsterApiGrpcArgs"] == ["--module-name", "scicat_dagster.definitions"]
+    # Workers load it before runs come.
+    assert PODS["workers"].environment[MODULE_VARIABLE]["value"] == "scicat_dagster.definitions"
     assert location == {"host": CODE_SERVER["name"], "port": CODE_SERVER["port"], "name": "scicat_dagster"}
     assert VALUES["dagsterWebserver"]["workspace"]["enabled"] is True
 

@@ -31,6 +31,8 @@ FIRST = {
     "DAGSTER_CELERY_BACKEND": "redis://:s3cret@127.0.0.1:15433/1",
 }
 
+WITHOUT_FILE = {"SCICAT_INGESTOR_CONFIG": ""}
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -113,6 +115,19 @@ def test_a_folder_is_prepared_once(folder: Path) -> None:
     assert again.returncode == 1
     assert "is prepared already" in again.stderr
     assert settings(folder) == before
+
+
+def test_it_executes_the_runs_of_the_first_machines_project(folder: Path) -> None:
+    prepare(folder, "192.0.2.10", {**FIRST, "SCICAT_DAGSTER_MODULE": "two.definitions", **WITHOUT_FILE})
+
+    found = settings(folder)
+    assert (found["SCICAT_DAGSTER_MODULE"], found["SCICAT_INGESTOR_CONFIG"]) == ("two.definitions", "")
+
+
+def test_a_first_machine_of_an_earlier_version_has_no_project(folder: Path) -> None:
+    prepare(folder, "192.0.2.10", SCICAT_DAGSTER_MODULE="of.this.shell")
+
+    assert settings(folder)["SCICAT_DAGSTER_MODULE"] == "scicat_dagster.definitions"
 
 
 @pytest.mark.parametrize("missing", ["DAGSTER_POSTGRES_HOST", "DAGSTER_CELERY_BROKER"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from scicat_dagster.wording import numbered
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from scicat_dagster.config.models import Settings
+    from scicat_dagster.config.loading import Configuration
     from scicat_dagster.config.overrides import Overrides
     from scicat_dagster.orchestration.names import Names
     from scicat_dagster.usecases.discover import Discovery
@@ -94,8 +94,8 @@ def discover(
         if os.environ.get("DAGSTER_HOME") or then in {"backfill", "run"}:
             instance = stack.enter_context(dagster_instance())
         try:
-            settings = load_configuration(config, os.environ, overrides).settings
-            found = _found(roots, criteria, settings, instance, names)
+            configuration = load_configuration(config, os.environ, overrides)
+            found = _found(roots, criteria, configuration, instance, names)
         except IngestionError as error:
             raise click.ClickException(str(error)) from None
         shown = found.of("missing", "failed") if missing_only else found.files
@@ -104,7 +104,7 @@ def discover(
             listed = found.model_copy(update={"files": tuple(shown)}).model_dump(mode="json")
             click.echo(json.dumps({"counts": counts, **listed}, indent=2, ensure_ascii=False))
         elif instance is not None and then is not None:
-            data_directory = settings.ingestion.file_handling.data_directory
+            data_directory = configuration.settings.ingestion.file_handling.data_directory
             if failed := found.of("failed"):
                 click.echo(
                     f"{numbered(len(failed), 'file')} failed; `scicat-dagster failures` says why, and "
@@ -130,27 +130,39 @@ def discover(
 def _found(
     roots: Sequence[Path],
     criteria: Criteria,
-    settings: Settings,
+    configuration: Configuration,
     instance: DagsterInstance | None,
     names: Names,
 ) -> Discovery:
     from scicat_dagster.scicat.client import ScicatClient
+    from scicat_dagster.usecases.discover import count_datasets, with_empty_folders
     from scicat_dagster.usecases.discover import discover as ask
-    from scicat_dagster.usecases.discover import with_empty_folders
     from scicat_dagster.usecases.walk import walk
+
+    handling = configuration.settings.ingestion.file_handling
 
     def pids(paths: Sequence[str]) -> Mapping[str, str]:
         if instance is None:
             return {}
         from scicat_dagster.orchestration.past_files.in_flight import known_pids
 
-        return known_pids(instance, paths, settings.ingestion.file_handling.data_directory, names)
+        return known_pids(instance, paths, handling.data_directory, names)
+
+    def settled(paths: Sequence[str]) -> Collection[str]:
+        if instance is None:
+            return ()
+        from scicat_dagster.orchestration.past_files.in_flight import registered_by_us
+
+        return registered_by_us(instance, paths, handling.data_directory, names)
+
+    def datasets(paths: Sequence[str]) -> Mapping[str, int | str]:
+        return count_datasets(paths, configuration, settled)
 
     # Not resolved: a root that is a link keeps its name.
     places = [os.path.normpath(root.absolute()) for root in roots]
-    with closing(ScicatClient(settings.scicat)) as catalogue, _progress() as answered:
-        handling = settings.ingestion.file_handling
-        found = ask(walk(places, criteria, handling), catalogue, known_pids=pids, answered=answered)
+    with closing(ScicatClient(configuration.settings.scicat)) as catalogue, _progress() as answered:
+        entries = walk(places, criteria, handling)
+        found = ask(entries, catalogue, known_pids=pids, datasets_of=datasets, answered=answered)
     if instance is not None:
         from scicat_dagster.orchestration.failures.failed_files import failed_files, reasons_by_path
 

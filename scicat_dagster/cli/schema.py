@@ -105,6 +105,29 @@ def sample_config() -> None:
 
 
 @schema.command()
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--json", "as_json", is_flag=True, help="Pid and name of each, as a dataset has them.")
+def techniques(words: tuple[str, ...], *, as_json: bool) -> None:
+    """Print the techniques of PaNET that have each WORD in their name, a synonym or their identifier.
+
+    What is printed is what the operator panet takes. Without WORD all are printed.
+
+    Exits with 1 when there is none.
+    """
+    from scicat_dagster.schemas.techniques import techniques_with
+
+    try:
+        found = techniques_with(words)
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from None
+    if as_json:
+        listed = [{"pid": each.pid, "name": each.label} for each in found]
+        click.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(each.as_text() for each in found))
+
+
+@schema.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def draft(file: Path) -> None:
     """Print a first metadata schema (*.imsc.yml) for files such as the NeXus file FILE.

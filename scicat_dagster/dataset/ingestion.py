@@ -130,6 +130,16 @@ def extract_metadata(
     return extracted
 
 
+def entries_of(
+    file: CompleteFile, schema: Schema, settings: Settings, *, limits: Limits = LIMITS
+) -> tuple[str, ...]:
+    """The names of the NXentry of a file that are datasets; an empty one where the file is one.
+
+    Errors as for :func:`extract_metadata`.
+    """
+    return tuple(_by_entry(file, schema, settings.ingestion.file_handling, limits))
+
+
 def _by_entry(
     file: CompleteFile, schema: Schema, handling: FileHandlingSettings, limits: Limits
 ) -> dict[str, Schema]:
@@ -248,6 +258,18 @@ def build_each(
     Errors as for :func:`build`; also a :class:`PermanentError` where two datasets have the same pid.
     """
     built = tuple(build(metadata, files, settings) for metadata in extracted)
+    check_pids(built, files)
+    return built
+
+
+def check_pids(built: Sequence[BuiltDataset], files: FileDescription) -> None:
+    """Refuse datasets of a file of which two have the same pid.
+
+    Raises
+    ------
+    FieldsError
+        Two have.
+    """
     times = Counter(dataset.dataset.get("pid") for dataset in built)
     for dataset in built:
         if times[pid := dataset.dataset.get("pid")] > 1:
@@ -258,7 +280,6 @@ def build_each(
                 "try the file again.",
                 reasons={"pid": Reason(what)},
             )
-    return built
 
 
 def build(metadata: ExtractedMetadata, files: FileDescription, settings: Settings) -> BuiltDataset:

@@ -19,6 +19,8 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.samples import SampleSource
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.files.access import status_of
+from scicat_dagster.files.identity import complete_file
 from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.files.paths import canonical_path
 from scicat_dagster.files.reading import Read, look_at
@@ -56,6 +58,18 @@ def choose_again(file: str, schemas: SchemaCollection, settings: Settings) -> Sc
         return ingestion.values_of(found, reads, handling)
 
     return schemas.select(str(path), read)
+
+
+def count_again(file: str, schemas: SchemaCollection, settings: Settings) -> int:
+    """How many datasets a file on disk is, which was complete before; raises as :func:`ingestion.entries_of`.
+
+    It is opened only where its schema makes a dataset of each NXentry, or a selector needs its content.
+    """
+    schema = choose_again(file, schemas, settings)
+    if not schema.entries:
+        return 1
+    path = _canonical(file, settings.ingestion.file_handling)
+    return len(ingestion.entries_of(complete_file(path, status_of(path)), schema, settings))
 
 
 def _canonical(file: str, handling: FileHandlingSettings) -> Path:

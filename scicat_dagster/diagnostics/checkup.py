@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from scicat_dagster.errors import IngestionError
 
@@ -37,6 +37,8 @@ class Check(BaseModel):
     """What it is like, for a person."""
     remedy: str = ""
     """What to do, where it is not well."""
+    cause: str = Field(default="", exclude=True)
+    """The name of another check of which this follows; whoever is told of that needs no word of this."""
 
 
 class Health(BaseModel):

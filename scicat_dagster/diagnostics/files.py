@@ -20,7 +20,14 @@ from scicat_dagster.dataset.fields import MANDATORY, RECOMMENDED
 from scicat_dagster.dataset.ingestion import ExtractedMetadata
 from scicat_dagster.dataset.rebuild import describe_again, extract_again
 from scicat_dagster.dataset.samples import SampleSource
-from scicat_dagster.diagnostics.report import FieldState, FileReport, Importance, Report, Result
+from scicat_dagster.diagnostics.report import (
+    FieldState,
+    FileReport,
+    Importance,
+    Report,
+    Result,
+    said_once,
+)
 from scicat_dagster.errors import (
     IngestionError,
     Notice,
@@ -89,7 +96,11 @@ def check_file(
         report.files.append(FileReport(file=path, registrable=registrable))
         report.failed("file", error, path)
         return
+    before = len(report.checks)
     datasets = [_check_dataset(metadata, files, schemas, settings, report) for metadata in extracted]
+    if len(datasets) > 1:
+        entries = {dataset.source: dataset.entry for dataset in datasets}
+        report.checks[before:] = said_once(report.checks[before:], path, entries)
     for notice in unlisted:
         report.add("file", "warning", notice.reason, file=path)
     for what in _of_other_entries(extracted):
@@ -144,7 +155,7 @@ def _check_dataset(
         built, reasons = _built(metadata, files, settings)
     except IngestionError as error:
         found.registrable = None if isinstance(error, TransientError) else False
-        report.failed("file", error, found.source)
+        report.failed("file", error, file=found.source)
         return found
     # They are mistakes of the schemas, and told as such.
     of_schemas = {*schemas.notices(), *schemas.notices_about(metadata.schema_)}

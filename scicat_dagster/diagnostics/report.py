@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from scicat_dagster.errors import IngestionError, Notice, TransientError
+from scicat_dagster.schemas.models import ENTRY_VARIABLE
 from scicat_dagster.usecases.preview import PreviewSchema
 from scicat_dagster.wording import numbered
 
@@ -89,14 +91,14 @@ class Report(BaseModel):
         """Add a check."""
         self.checks.append(Check(check=check, result=result, what=what, remedy=remedy, file=file))
 
-    def failed(self, check: Subject, error: IngestionError, about: str = "") -> None:
+    def failed(self, check: Subject, error: IngestionError, about: str = "", file: str = "") -> None:
         """Add a check that a failure ended; a transient one says nothing about what was to be checked."""
         what = f"{about}: {error.what}" if about else error.what
         if isinstance(error, TransientError):
             # Its own remedy is for runs, which try again by themselves.
-            self.add(check, "unchecked", what, "See that it is there and answers, then run this again.")
+            self.add(check, "unchecked", what, "See that it is there and answers, then run this again.", file)
         else:
-            self.add(check, "mistake", what, error.remedy)
+            self.add(check, "mistake", what, error.remedy, file)
 
     def as_json(self) -> str:
         """The whole report for scripts."""
@@ -121,10 +123,40 @@ class Report(BaseModel):
         counts = {result: sum(check.result == result for check in self.checks) for result in EXIT_CODES}
         unchecked = f", {counts['unchecked']} could not be checked" if counts["unchecked"] else ""
         looked_at = numbered(self.schemas, "schema")
+        files = {file.file for file in self.files}
         checked = (
-            f"the configuration, {looked_at} and {numbered(len(self.files), 'file')}"
-            if self.files
+            f"the configuration, {looked_at} and {numbered(len(files), 'file')}"
+            if files
             else f"the configuration and {looked_at}"
         )
         mistakes, warnings = numbered(counts["mistake"], "mistake"), numbered(counts["warning"], "warning")
         return f"{mistakes}, {warnings}{unchecked}; checked {checked}"
+
+
+def said_once(checks: Sequence[Check], file: str, entries: Mapping[str, str]) -> list[Check]:
+    """The checks of a file's NXentry, each once for all that it is about; those of most NXentry first.
+
+    ``entries`` has the name of each NXentry by what its checks are about. Two checks are the same one if they
+    differ by no more than where a path has the entry's name, which is then written as in a schema.
+    """
+    alike: dict[tuple[str, ...], list[Check]] = {}
+    for check in checks:
+        name = entries[check.file]
+        texts = (_of_any_entry(text, name) for text in (check.what, check.remedy))
+        alike.setdefault((check.result, *texts), []).append(check)
+    of_entries: dict[tuple[str, ...], list[Check]] = {}
+    for (_, what, remedy), same in alike.items():
+        names = tuple(dict.fromkeys(entries[check.file] for check in same))
+        found = of_entries.setdefault(names, [])
+        if len(names) == 1:
+            found += same
+            continue
+        which = f"all {len(names)} NXentry" if len(names) == len(entries) else ", ".join(names)
+        found.append(same[0].model_copy(update={"what": what, "remedy": remedy, "file": f"{file} ({which})"}))
+    # Sorting keeps the order of those that are of as many.
+    ordered = sorted(of_entries, key=len, reverse=True)
+    return [check for names in ordered for check in of_entries[names]]
+
+
+def _of_any_entry(text: str, entry: str) -> str:
+    return text.replace(f"/{entry}/", f"/<{ENTRY_VARIABLE}>/")

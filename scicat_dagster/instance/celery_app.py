@@ -17,9 +17,9 @@ from celery import Celery, current_task, signals
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.launcher import CeleryRunLauncher
 
-import scicat_dagster.definitions as loaded_before_the_fork
 from scicat_dagster.dagster_internals import ExecuteRunArgs, unpack_value
 from scicat_dagster.errors import PermanentError
+from scicat_dagster.instance.code_location import load_definitions
 from scicat_dagster.instance.run_execution import execute_run
 from scicat_dagster.instance.run_process import (
     NOT_BEGUN,
@@ -86,9 +86,9 @@ def kept_instance() -> dg.DagsterInstance:
 
 def _load(sender: Any, **_: Any) -> None:
     """Before the worker forks, so that its processes share what was loaded and are ready at once."""
-    # Where components name the configurations, or the file is broken, each run loads what it needs.
+    # What cannot be used yet is loaded by each run, which says why.
     with suppress(PermanentError):
-        loaded_before_the_fork.build_definitions(loaded_before_the_fork.current_configuration().read())
+        load_definitions()
     start()
     # What is here stays; looking through it for garbage would copy it into each process.
     gc.freeze()

@@ -156,6 +156,12 @@ class SchemaCollection:
     files: tuple[SchemaFile, ...]
     fallback: SchemaFile | None = None
 
+    @property
+    def makes_several(self) -> bool:
+        """Whether any schema makes a dataset of each NXentry of a file."""
+        files = (*self.files, *([self.fallback] if self.fallback else []))
+        return any(file.schema is not None and file.schema.entries for file in files)
+
     def select(self, file_path: str, read: ReadContent = nothing_read) -> Schema:
         """The schema of a data file: the first whose selector matches its canonical path, or the fallback.
 

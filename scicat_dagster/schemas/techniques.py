@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -35,6 +37,48 @@ def technique(name: str) -> dict[str, str]:
         raise LookupError(f"{name!r} is not a technique of PaNET 1.3.0{suggestion(name, _labels()) or ''}")
     identifier, label = found
     return {"pid": f"{PANET}{identifier}", "name": label}
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A technique of the table."""
+
+    identifier: str
+    label: str
+    synonyms: tuple[str, ...]
+
+    @property
+    def pid(self) -> str:
+        """What a dataset names it by."""
+        return f"{PANET}{self.identifier}"
+
+    def as_text(self) -> str:
+        """A row for a person."""
+        synonyms = f" ({', '.join(self.synonyms)})" if self.synonyms else ""
+        return f"{self.identifier}  {self.label}{synonyms}"
+
+
+def techniques_with(words: Sequence[str]) -> list[Technique]:
+    """The techniques in whose identifier, label or synonyms each of the words occurs, in the table's order.
+
+    Upper and lower case, hyphens and spaces do not matter, as for :func:`technique`.
+
+    Raises
+    ------
+    LookupError
+        There is none; the nearest is in the text.
+    """
+    wanted = [_folded(word.removeprefix(PANET)) for word in words]
+    found = [
+        Technique(identifier, label, tuple(filter(None, synonyms.split("|"))))
+        for identifier, label, synonyms in _rows()
+        if all(word in _folded(f"{identifier} {label} {synonyms.replace('|', ' ')}") for word in wanted)
+    ]
+    if not found:
+        name = " ".join(words)
+        meant = suggestion(name, _labels()) or "."
+        raise LookupError(f"No technique of PaNET 1.3.0 has {name!r} in its name{meant}")
+    return found
 
 
 @cache

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from scicat_dagster.config.loading import Configuration
 from scicat_dagster.config.models import FileHandlingSettings
+from scicat_dagster.dataset.rebuild import count_again
+from scicat_dagster.errors import IngestionError
+from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.models import DatasetRecord
 from scicat_dagster.usecases.walk import (
@@ -43,13 +47,13 @@ class FileState(BaseModel):
     instrument: str
     state: State
     """``changed`` is registered, but with another size than it has now; ``failed`` is missing, because its
-    latest run failed."""
+    latest run failed. A file of whose datasets only some are registered is missing."""
     size: int
     modified: datetime
     pid: str | None = None
     registered_size: int | None = None
     reason: str = ""
-    """Why its run failed."""
+    """Why its run failed, or what else is known of its state."""
 
 
 class Count(BaseModel):
@@ -115,6 +119,7 @@ def discover(
     catalogue: ScicatClient,
     *,
     known_pids: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
+    datasets_of: Callable[[Sequence[str]], Mapping[str, int | str]] = lambda _: {},
     answered: Callable[[int, int], object] = lambda _done, _all: None,
 ) -> Discovery:
     """Ask the catalogue about all files of a walk.
@@ -123,6 +128,9 @@ def discover(
     ----------
     known_pids
         Asked for the pids of files that were not found by their folders. What it says is checked.
+    datasets_of
+        Asked of how many datasets files are that the catalogue lists, or why that is not known. One, where
+        it says nothing.
     answered
         Told from time to time how many files are settled, and how many there are.
 
@@ -145,12 +153,41 @@ def discover(
     listed = _Listed(found, catalogue)
     listed.look_in_folders(answered)
     listed.look_up(known_pids(listed.missing()))
+    listed.expect(datasets_of(listed.unchanged()))
     answered(len(found), len(found))
     return Discovery(
         files=tuple(listed.state(file) for file in found),
         unreadable=tuple(unreadable),
         refused=tuple(refused),
     )
+
+
+def count_datasets(
+    paths: Sequence[str],
+    configuration: Configuration,
+    settled: Callable[[Sequence[str]], Collection[str]] = lambda _: (),
+) -> dict[str, int | str]:
+    """How many datasets each file is, or why that is not known; nothing where every schema makes one.
+
+    A file whose schema makes a dataset of each NXentry is opened, in a process of its own, unless it is known
+    to be ``settled``: registered as a whole.
+    """
+    try:
+        schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
+    except IngestionError as error:
+        return dict.fromkeys(paths, error.what)
+    if not schemas.makes_several:
+        return {}
+    counted: dict[str, int | str] = {}
+    left = settled(paths)
+    for path in paths:
+        if path in left:
+            continue
+        try:
+            counted[path] = count_again(path, schemas, configuration.settings)
+        except IngestionError as error:
+            counted[path] = error.what
+    return counted
 
 
 def with_empty_folders(
@@ -170,6 +207,8 @@ class _Listed:
         self._files = {file.path: file for file in files}
         self._catalogue = catalogue
         self._found: dict[str, tuple[str, int]] = {}
+        self._pids: dict[str, set[str]] = defaultdict(set)
+        self._expected: Mapping[str, int | str] = {}
 
     def look_in_folders(self, answered: Callable[[int, int], object]) -> None:
         """Look for each file in the datasets of its folder, then of the folder above, and so on."""
@@ -196,10 +235,25 @@ class _Listed:
         """The files that were not found so far."""
         return [path for path in self._files if path not in self._found]
 
+    def unchanged(self) -> list[str]:
+        """The files that are listed with the size that they have."""
+        return [path for path, (_, size) in self._found.items() if size == self._files[path].size]
+
+    def expect(self, datasets: Mapping[str, int | str]) -> None:
+        """Take it from now on that files are so many datasets; or, of others, why nobody knows."""
+        self._expected = datasets
+
     def state(self, file: FoundFile) -> FileState:
         """What became known of a file."""
+        expected, found = self._expected.get(file.path, 1), len(self._pids[file.path])
         pid, size = self._found.get(file.path, (None, None))
         state: State = "missing" if pid is None else "registered" if size == file.size else "changed"
+        reason = ""
+        if isinstance(expected, str):
+            reason = f"Whether all its datasets are registered is not known: {expected}"
+        elif 0 < found < expected:
+            pid = size = None
+            state, reason = "missing", f"{found} of its {expected} datasets are registered."
         return FileState(
             path=file.path,
             root=file.root,
@@ -209,6 +263,7 @@ class _Listed:
             modified=datetime.fromtimestamp(file.modified, UTC),
             pid=pid,
             registered_size=size,
+            reason=reason,
         )
 
     def _read(self, datasets: Sequence[DatasetRecord]) -> None:
@@ -218,7 +273,10 @@ class _Listed:
                 path = posixpath.normpath(posixpath.join(folders[block.datasetId], listed.path))
                 file = self._files.get(path)
                 # Should several datasets list a file, one that has its present size counts.
-                if file is not None and (path not in self._found or listed.size == file.size):
+                if file is None:
+                    continue
+                self._pids[path].add(block.datasetId)
+                if path not in self._found or listed.size == file.size:
                     self._found[path] = (block.datasetId, int(listed.size))
 
 

@@ -35,6 +35,9 @@ ANSWERS = "scicat.json"
 FOLDER = "<folder>"
 """Stands for the folder in expected datasets, which is elsewhere on each machine."""
 
+FILES = "origdatablock"
+"""In an expected dataset that has it: the files that the dataset lists, by path and size."""
+
 Result = Literal["ok", "differs", "updated", "not expected yet", "no such file", "failed"]
 
 _NO_DIFFERENCE: tuple[Result, ...] = ("ok", "updated")
@@ -167,12 +170,12 @@ def _compared(expected: Path, found: Datasets) -> tuple[Result, list[str]]:
         return "not expected yet", []
     written = _object_in(expected)
     if "" in found:
-        differences = list(_differences(written, found[""]))
+        differences = list(_all_differences(written, found[""]))
     else:
         differences = [
             f"{entry}.{difference}"
             for entry in sorted({*written, *found})
-            for difference in _differences(_as_object(written.get(entry)), found.get(entry, {}))
+            for difference in _all_differences(_as_object(written.get(entry)), found.get(entry, {}))
         ]
     return "differs" if differences else "ok", differences
 
@@ -182,7 +185,12 @@ def _as_object(value: JsonValue) -> dict[str, JsonValue]:
 
 
 def _updated(expected: Path, found: Datasets) -> tuple[Result, list[str]]:
-    written = found.get("", found)
+    before = _object_in(expected) if expected.exists() else {}
+    kept = {
+        entry: dataset if FILES in _as_object(before.get(entry) if entry else before) else _fields(dataset)
+        for entry, dataset in found.items()
+    }
+    written = kept.get("", kept)
     _write(expected, json.dumps(written, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     return "updated", []
 
@@ -262,6 +270,11 @@ def _without_varying(
         dataset[METADATA] = {
             name: entry for name, entry in entries.items() if f"{METADATA}.{name}" not in left_out
         }
+    # Times, owners and rights are others on each machine.
+    listed: list[JsonValue] = [
+        {"path": path, "size": size} for path, size in _sizes(built.origdatablock).items()
+    ]
+    dataset[FILES] = {"dataFileList": listed}
     return _as_object(_anywhere(dataset, folder))
 
 
@@ -293,6 +306,33 @@ def _text_anywhere(text: str, folder: Path) -> str:
     if text in above:
         return "/".join([FOLDER, *[".."] * (above.index(text) + 1)])
     return text.replace(str(folder), FOLDER)
+
+
+def _all_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Of the fields, and of the files where some are expected."""
+    yield from _differences(_fields(expected), _fields(found))
+    if FILES not in expected:
+        return
+    ours, theirs = _sizes(_as_object(found.get(FILES))), _sizes(_as_object(expected[FILES]))
+    for path in sorted({*ours, *theirs}):
+        name = f"{FILES}.{path}"
+        if path not in ours:
+            yield f"{name}: expected, and not listed"
+        elif path not in theirs:
+            yield f"{name}: listed, and not expected"
+        elif theirs[path] not in (None, ours[path]):
+            yield f"{name}: expected {shortened(theirs[path])} bytes, found {shortened(ours[path])}"
+
+
+def _fields(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in dataset.items() if name != FILES}
+
+
+def _sizes(origdatablock: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The size of each file that is listed, by its path; None where it is not said."""
+    files = origdatablock.get("dataFileList")
+    entries = map(_as_object, files if isinstance(files, list) else ())
+    return {str(entry.get("path")): entry.get("size") for entry in entries}
 
 
 def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:

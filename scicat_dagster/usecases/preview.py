@@ -14,10 +14,11 @@ from scicat_dagster.config.loading import Configuration, load_configuration
 from scicat_dagster.config.models import Settings
 from scicat_dagster.config.overrides import Overrides
 from scicat_dagster.dataset.build import BuiltDataset
-from scicat_dagster.dataset.ingestion import ExtractedMetadata, unlisted_files
+from scicat_dagster.dataset.ingestion import ExtractedMetadata, build, check_pids, unlisted_files
 from scicat_dagster.dataset.jobs import WantedJob, wanted_jobs
-from scicat_dagster.dataset.rebuild import build_again, extract_again
+from scicat_dagster.dataset.rebuild import describe_again, extract_again
 from scicat_dagster.errors import IngestionError, Notice, TransientError
+from scicat_dagster.files.manifest import FileDescription
 from scicat_dagster.schemas.loading import load_schemas
 from scicat_dagster.schemas.variables import Cause, by_cause
 from scicat_dagster.scicat.client import ScicatClient
@@ -47,7 +48,8 @@ class Preview(BaseModel):
     ``dataset`` and ``origdatablock`` are the bodies that would be posted, or None where there is an error;
     ``jobs`` are those that would be posted after them, with ``<pid>`` where the server makes the pid.
     ``difference`` is None where the file is not registered; else how the catalogue's dataset differs.
-    Where the file is several datasets, ``entry`` is the NXentry of this one, and ``others`` are its others.
+    Where the file is several datasets, ``entry`` is the NXentry of this one, and ``others`` are its others:
+    each has a dataset or an error.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -74,9 +76,11 @@ class Preview(BaseModel):
 
     def as_text(self) -> str:
         """The same for a person."""
-        return "\n\n".join([self._text(), *(other.as_text() for other in self.others)])
+        ending = "It could be registered." if self.is_well else _ONLY_WHOLE
+        return "\n\n".join(shown.dataset_as_text(ending) for shown in (self, *self.others))
 
-    def _text(self) -> str:
+    def dataset_as_text(self, ending: str) -> str:
+        """This dataset alone; ``ending`` is what is said of one that could be built."""
         lines = [f"file           {self.file}"]
         if self.entry:
             lines.append(f"NXentry        {self.entry}")
@@ -99,7 +103,7 @@ class Preview(BaseModel):
         causes = self.causes or map(Cause, self.warnings)
         lines += ["", *(f"warning: {cause.as_text()}" for cause in causes)]
         lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
-        lines.append("It could not be registered." if self.errors else "It could be registered.")
+        lines.append("It could not be registered." if self.errors else ending)
         return "\n".join(lines)
 
 
@@ -133,11 +137,27 @@ def _fill(preview: Preview, configuration: Configuration, client: ScicatClient) 
     schemas = load_schemas(configuration.schemas_directory, configuration.fallback_schema)
     extracted = extract_again(preview.file, schemas, client, settings)
     preview.schema_ = PreviewSchema(id=extracted[0].schema_.id, name=extracted[0].schema_.name)
-    built = build_again(extracted, settings)
+    files = describe_again(extracted, settings)
+    built = [_built(metadata, files, settings) for metadata in extracted]
+    check_pids([each for each in built if isinstance(each, BuiltDataset)], files)
     preview.others += [preview.model_copy(deep=True) for _ in extracted[1:]]
     preview.warnings += unlisted_files(extracted, settings)
-    for shown, metadata, dataset in zip((preview, *preview.others), extracted, built, strict=True):
-        _fill_dataset(shown, metadata, dataset, client, settings)
+    for shown, metadata, each in zip((preview, *preview.others), extracted, built, strict=True):
+        shown.entry = metadata.entry
+        if isinstance(each, IngestionError):
+            shown.errors.append(_error("file", each))
+        else:
+            _fill_dataset(shown, metadata, each, client, settings)
+
+
+def _built(
+    metadata: ExtractedMetadata, files: FileDescription, settings: Settings
+) -> BuiltDataset | IngestionError:
+    """A dataset, or why it cannot be built: those of other NXentry are shown all the same."""
+    try:
+        return build(metadata, files, settings)
+    except IngestionError as error:
+        return error
 
 
 def _fill_dataset(
@@ -147,7 +167,6 @@ def _fill_dataset(
     client: ScicatClient,
     settings: Settings,
 ) -> None:
-    preview.entry = metadata.entry
     drawn = drawn_preview(metadata, settings)
     preview.picture = drawn.thumbnail.caption if drawn.thumbnail else f"none: {drawn.reason}"
     preview.dataset, preview.origdatablock = built.dataset, built.origdatablock
@@ -184,6 +203,10 @@ def _error(subject: str, error: IngestionError) -> PreviewError:
     remedy = _WITHOUT_SERVER if isinstance(error, TransientError) else error.remedy
     return PreviewError(subject=subject, reason=error.what, remedy=remedy)
 
+
+_ONLY_WHOLE = (
+    "It could be registered, if its others could: a file is registered with all its datasets, or not."
+)
 
 _WITHOUT_SERVER = (
     "See that it is there and answers, then run this again. Without SciCat, `scicat-dagster validate CONFIG "

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scicat_dagster.cli import main
 from scicat_dagster.schemas.models import Schema
 from scicat_dagster.schemas.operators import OPERATORS, Arguments
-from scicat_dagster.schemas.techniques import technique
+from scicat_dagster.schemas.techniques import PANET, technique
 
 POWDER = {"pid": "http://purl.org/pan-science/PaNET/PaNET01100", "name": "neutron powder diffraction"}
 
@@ -46,6 +49,34 @@ def test_whatever_a_name_is_it_is_a_technique_or_none(name: str) -> None:
     except LookupError:
         return
     assert technique(found["name"])["name"] == found["name"]
+
+
+def searched(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["schema", "techniques", *arguments])
+
+
+@pytest.mark.parametrize(
+    "words", [["small", "Neutron"], ["small-angle neutron"], ["SANS"], ["paNET01189"], [f"{PANET}PaNET01189"]]
+)
+def test_techniques_are_looked_up_by_words_of_their_names(words: list[str]) -> None:
+    assert "PaNET01189  small angle neutron scattering (SANS)" in searched(*words).stdout.splitlines()
+
+
+def test_what_is_found_is_what_the_operator_takes() -> None:
+    found = json.loads(searched("--json").stdout)
+
+    assert len(found) > 300
+    assert all(technique(each["pid"]) == each for each in found)
+    assert {each["name"] for each in json.loads(searched("powder", "neutron", "--json").stdout)} >= {
+        POWDER["name"]
+    }
+
+
+def test_where_no_technique_is_found_the_nearest_is_named() -> None:
+    nothing = searched("neutron powder difraction")
+
+    assert nothing.exit_code == 1
+    assert "did you mean neutron powder diffraction?" in nothing.stderr
 
 
 def test_the_operator_makes_a_list_of_one_or_of_several() -> None:

@@ -162,6 +162,49 @@ def test_of_several_datasets_the_one_with_the_present_size_counts(catalogue: Cat
     assert (file.state, file.pid) == ("registered", "p/1")
 
 
+@pytest.mark.parametrize(
+    ("expected", "state", "reason"),
+    [
+        (2, "registered", ""),
+        (3, "missing", "2 of its 3 datasets are registered."),
+        (1, "registered", ""),
+        ("it is away.", "registered", "Whether all its datasets are registered is not known: it is away."),
+    ],
+)
+def test_a_file_without_all_its_datasets_is_missing(
+    catalogue: Catalogue, expected: int | str, state: str, reason: str
+) -> None:
+    for number in range(2):
+        catalogue.register(f"p/{number}", "/data/odin/2026/443503/raw", "one.nxs")
+    asked: list[str] = []
+
+    def datasets_of(paths: Sequence[str]) -> dict[str, int | str]:
+        asked.extend(paths)
+        return {FILE: expected}
+
+    other = FILE.replace("one", "two")
+    found = discover(files([FILE, other]), catalogue.client, datasets_of=datasets_of).files
+
+    assert [(file.path, file.state, file.reason) for file in found] == [
+        (FILE, state, reason), (other, "missing", ""),
+    ]  # fmt: skip
+    assert (found[0].pid is None) == (state == "missing")
+    assert asked == [FILE]
+
+
+def test_of_a_file_that_has_changed_nobody_asks_for_its_datasets(catalogue: Catalogue) -> None:
+    catalogue.register("p/1", "/data/odin/2026/443503/raw", "one.nxs", size=10)
+    asked: list[str] = []
+
+    def datasets_of(paths: Sequence[str]) -> dict[str, int | str]:
+        asked.extend(paths)
+        return {}
+
+    (file,) = discover(files([FILE], size=11), catalogue.client, datasets_of=datasets_of).files
+
+    assert (file.state, asked) == ("changed", [])
+
+
 def test_a_file_may_be_in_any_block_of_its_dataset(catalogue: Catalogue) -> None:
     catalogue.register("p/1", "/data/odin/2026/443503", "ingestor/one.b2b")
     catalogue.block("p/1", "raw/one.nxs")

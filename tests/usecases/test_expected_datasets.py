@@ -71,6 +71,40 @@ def test_differences_are_named_field_by_field(folder: Path) -> None:
     assert result.stdout.splitlines()[-1] == "0 of 1 files as expected"
 
 
+def test_files_are_compared_where_some_are_expected(folder: Path) -> None:
+    run(folder, "--update")
+    dataset = json.loads(expected(folder).read_text())
+    assert "origdatablock" not in dataset
+    expected(folder).write_text(json.dumps(dataset | {"origdatablock": {}}))
+
+    unexpected, _, again = run(folder), run(folder, "--update"), run(folder)
+
+    assert unexpected.exit_code == 1
+    assert "  origdatablock.odin/small-coda.hdf: listed, and not expected" in unexpected.stdout
+    assert again.exit_code == 0, again.stdout
+    listed = json.loads(expected(folder).read_text())["origdatablock"]["dataFileList"]
+    size = (folder / "odin" / "small-coda.hdf").stat().st_size
+    assert listed == [{"path": "odin/small-coda.hdf", "size": size}]
+
+
+def test_each_difference_of_the_files_is_named(folder: Path) -> None:
+    run(folder, "--update")
+    dataset = json.loads(expected(folder).read_text())
+    # As `preview` prints it, with what is another time and another owner on each machine.
+    ours = {"path": "odin/small-coda.hdf", "size": 7, "time": "2026-11-01T12:00:00Z"}
+    listed = [ours, {"path": "frames.h5"}]
+    expected(folder).write_text(json.dumps(dataset | {"origdatablock": {"dataFileList": listed}}))
+
+    result = run(folder)
+
+    assert result.exit_code == 1
+    size = (folder / "odin" / "small-coda.hdf").stat().st_size
+    assert [line for line in result.stdout.splitlines() if "origdatablock" in line] == [
+        "  origdatablock.frames.h5: expected, and not listed",
+        f"  origdatablock.odin/small-coda.hdf: expected 7 bytes, found {size}",
+    ]
+
+
 def test_an_entry_that_only_one_of_both_has_is_one_difference(folder: Path) -> None:
     run(folder, "--update")
     dataset: dict[str, Any] = json.loads(expected(folder).read_text())

@@ -68,14 +68,17 @@ class Around:
 def not_well(facility: Facility, instance: dg.DagsterInstance) -> tuple[Condition, ...]:
     """What ``health`` would say of Dagster, as far as a sensor that ticks can be told by it.
 
+    What follows of something else that is not well is not told beside it.
+
     Kafka, the storage and SciCat are ``today_sensor``'s, which does not wait for the next digest.
     """
     checks = dagster_checks(Home(lambda: instance), facility.current, facility.names)
+    failing = {check.name: check for check in Checkup(checks).look().checks if not check.ok}
     return (
         *(
             Condition(name=check.name, what=check.words, what_to_do=check.remedy)
-            for check in Checkup(checks).look().checks
-            if not check.ok
+            for check in failing.values()
+            if check.cause not in failing
         ),
         *unended_conditions(reported_unended(instance, facility.names)),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import time
@@ -124,8 +124,7 @@ def daemons_check(instance: dg.DagsterInstance, now: float | None = None) -> Che
     failing = []
     statuses = instance.get_daemon_statuses()
     beats = [status.last_heartbeat.timestamp for status in statuses.values() if status.last_heartbeat]
-    # One may be busy, all of them are not at once.
-    if not beats or now - max(beats) > LONGEST_PAUSE.total_seconds():
+    if _none_lives(beats, now):
         last = f"the last one was heard of {_ago(now - max(beats))} ago" if beats else "none has ever run"
         words = f"No daemon lives ({last}): nothing works on files."
         return Check(name="daemons", ok=False, words=words, remedy=_START_DAEMON)
@@ -145,13 +144,26 @@ def daemons_check(instance: dg.DagsterInstance, now: float | None = None) -> Che
     return Check(name="daemons", ok=True, words=words)
 
 
+def _none_lives(beats: Sequence[float], now: float) -> bool:
+    """Of the daemons that were last heard of then: one may be busy, all of them are not at once."""
+    return not beats or now - max(beats) > LONGEST_PAUSE.total_seconds()
+
+
+def _of_daemons(check: Check, instance: dg.DagsterInstance, now: float) -> Check:
+    """The same, and that it follows of the daemons where none lives."""
+    statuses = instance.get_daemon_statuses().values()
+    beats = [status.last_heartbeat.timestamp for status in statuses if status.last_heartbeat]
+    return check.model_copy(update={"cause": "daemons"}) if _none_lives(beats, now) else check
+
+
 def sensor_check(instance: dg.DagsterInstance, now: float | None = None, names: Names = UNPREFIXED) -> Check:
     """Whether the sensor that reads Kafka is turned on, and its last tick was lately and well."""
     now = time() if now is None else now
     name = names.name(WRDN_SENSOR)
     found = next((one for one in instigators(instance) if one.state.name == name), None)
     if found is None or found.latest is None:
-        return Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
+        never = Check(name="sensor", ok=False, words=f"{name} has never run.", remedy=_START_DAEMON)
+        return _of_daemons(never, instance, now)
     if not found.state.is_running:
         remedy = "Turn it on in Dagster under Automation."
         return Check(name="sensor", ok=False, words=f"{name} is turned off.", remedy=remedy)
@@ -164,7 +176,8 @@ def sensor_check(instance: dg.DagsterInstance, now: float | None = None, names: 
         words += "."
     if late:
         words += " New announcements are not read."
-        return Check(name="sensor", ok=False, words=words, remedy=_START_DAEMON)
+        silent = Check(name="sensor", ok=False, words=words, remedy=_START_DAEMON)
+        return _of_daemons(silent, instance, now)
     if found.failed is not None:
         return Check(name="sensor", ok=False, words=failure_of_tick(found), remedy=_FAILED_TICK)
     return Check(name="sensor", ok=True, words=words)
@@ -182,7 +195,7 @@ def topics_check(instance: dg.DagsterInstance, now: float | None = None, names: 
     for work in (daemons_check(instance, now), sensor_check(instance, now, names)):
         if not work.ok:
             words = f"Whether topics are read is not known. {work.words}"
-            return Check(name="topics", ok=False, words=words, remedy=work.remedy)
+            return Check(name="topics", ok=False, words=words, remedy=work.remedy, cause=work.name)
     return Check(name="topics", ok=True, words="Every topic is read.")
 
 
@@ -221,7 +234,7 @@ def runs_check(instance: dg.DagsterInstance, now: float | None = None) -> Check:
         return Check(name="runs", ok=True, words=f"{words}.")
     words += f", and none was begun or ended for {_ago(LONGEST_STANDSTILL.total_seconds())}."
     remedy = "See that the workers run, that SciCat accepts our login, and what the running ones are at."
-    return Check(name="runs", ok=False, words=words, remedy=remedy)
+    return _of_daemons(Check(name="runs", ok=False, words=words, remedy=remedy), instance, now)
 
 
 def disk_check(folder: Path, least_free_bytes: int = LEAST_FREE_BYTES) -> Check:

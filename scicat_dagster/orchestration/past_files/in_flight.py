@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from scicat_dagster.dagster_internals import AssetGraph, BulkActionsFilter, BulkActionStatus
+from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.ingest.assets import raw_dataset
 from scicat_dagster.orchestration.names import UNPREFIXED, Names
 from scicat_dagster.orchestration.partitions import NEXUS_FILES, in_parts, is_ours, key_of, path_of
@@ -53,6 +54,15 @@ def known_pids(
                 break
             cursor = page.cursor
     return pids
+
+
+def registered_by_us(
+    instance: dg.DagsterInstance, paths: Sequence[str], data_directory: str, names: Names = UNPREFIXED
+) -> set[str]:
+    """Those of the files that a run of ours registered as a whole, and none has failed with since."""
+    materialized = instance.get_materialized_partitions(names.key(RAW_DATASET))
+    whole = materialized - {file.path for file in failed_files(instance, names=names)}
+    return {path for path in paths if key_of(path, data_directory) in whole}
 
 
 def files_with_unfinished_runs(

@@ -13,12 +13,12 @@ from scicat_dagster.orchestration.failures.failed_files import failed_files
 from scicat_dagster.orchestration.failures.policy import explained
 from scicat_dagster.orchestration.names import Names
 from scicat_dagster.orchestration.partitions import keys_of, paths_of
-from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids
+from scicat_dagster.orchestration.past_files.in_flight import files_in_flight, known_pids, registered_by_us
 from scicat_dagster.orchestration.past_files.plan import plan_sweep, roots_of, sweep_criteria
 from scicat_dagster.orchestration.past_files.requests import request_events
 from scicat_dagster.orchestration.past_files.tables import found_metadata, sweep_table
 from scicat_dagster.orchestration.tags import GROUP, MAX_RUNTIME_TAG, OWNERS, PAST_FILES, RECONCILIATION
-from scicat_dagster.usecases.discover import Discovery, discover, with_empty_folders
+from scicat_dagster.usecases.discover import Discovery, count_datasets, discover, with_empty_folders
 from scicat_dagster.usecases.walk import Criteria, walk
 
 LONGEST_SWEEP_TAGS = {MAX_RUNTIME_TAG: str(6 * 3600)}
@@ -81,7 +81,14 @@ def compare(
     def pids(paths: Sequence[str]) -> Mapping[str, str]:
         return known_pids(instance, paths, handling.data_directory, facility.names)
 
-    found = discover(walk(roots, criteria, handling), facility.catalogue, known_pids=pids)
+    def settled(paths: Sequence[str]) -> set[str]:
+        return registered_by_us(instance, paths, handling.data_directory, facility.names)
+
+    def datasets(paths: Sequence[str]) -> Mapping[str, int | str]:
+        return count_datasets(paths, facility.configuration, settled)
+
+    entries = walk(roots, criteria, handling)
+    found = discover(entries, facility.catalogue, known_pids=pids, datasets_of=datasets)
     return with_empty_folders(found, roots, criteria, handling)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import h5py
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,7 +20,7 @@ from scicat_dagster.demo.catalogue.faults import Call, FaultKind, Faults
 from scicat_dagster.orchestration.tags import ENTRY, PID, RAW_DATASET
 from scicat_dagster.usecases.reingest import Reingestion
 from tests.several_entries import ENTRIES, entry_schema, write_entries, write_schema
-from tests.small_facility import SmallFacility
+from tests.small_facility import SmallFacility, instance_in
 
 
 @pytest.fixture
@@ -250,3 +252,148 @@ def test_expected_datasets_are_by_entry(several: SmallFacility) -> None:
     assert found.exit_code == 1
     assert "raw_data_3.datasetName" in found.output
     assert "raw_data_10.datasetName" in found.output
+
+
+def without(file: Path, *places: str) -> None:
+    with h5py.File(file, "r+") as opened:
+        for place in places:
+            del opened[place]
+
+
+def test_what_holds_for_all_entries_is_said_once(several: SmallFacility) -> None:
+    schema = entry_schema()
+    schema["variables"]["lost"] = {"source": "NXS", "path": "/<entry>/nowhere", "value_type": "string"}
+    schema["schema"]["lost"] = {
+        "field_type": "scientific_metadata", "machine_name": "lost", "value": "<lost>", "type": "string",
+    }  # fmt: skip
+    write_schema(several, schema)
+    without(several.file, "raw_data_2/sample", "raw_data_10/sample", "raw_data_10/title")
+    several.facility()
+
+    shown = CliRunner(env={"DAGSTER_HOME": ""}).invoke(
+        main, ["validate", str(several.directory / "config.yml"), "--against", str(several.file), "--json"]
+    )
+
+    rows = [row for row in json.loads(shown.stdout)["checks"] if row["check"] == "file"]
+    about: dict[str, str] = {}
+    for row in rows:
+        about[row["file"]] = about.get(row["file"], "") + row["what"]
+    all_of_them, two, one = about.items()
+    assert all_of_them[0] == f"{several.file} (all 3 NXentry)"
+    assert all_of_them[1].count("/<entry>/nowhere") == 1
+    assert two[0] == f"{several.file} (raw_data_10, raw_data_2)"
+    assert two[1].count("/<entry>/sample/temperature") == 1
+    assert one[0] == f"{several.file} (raw_data_10)"
+    assert "/raw_data_10/title" in one[1]
+    assert shown.exit_code == 0
+
+
+def with_mandatory_title(several: SmallFacility) -> None:
+    """The title is the dataset's owner, without which it cannot be built."""
+    schema = entry_schema()
+    schema["schema"]["owner"]["value"] = "<title>"
+    write_schema(several, schema)
+
+
+@pytest.mark.parametrize("failing", [ENTRIES[0], ENTRIES[1]])
+def test_a_preview_shows_the_datasets_beside_an_entry_that_fails(
+    several: SmallFacility, failing: str
+) -> None:
+    with_mandatory_title(several)
+    without(several.file, f"{failing}/title")
+
+    in_json = command(several, "preview", str(several.file), "--json")
+    in_text = command(several, "preview", str(several.file))
+
+    assert (in_json.exit_code, in_text.exit_code) == (1, 1)
+    first = json.loads(in_json.stdout)
+    shown = {each["entry"]: each for each in (first, *first["others"])}
+    assert shown.keys() == set(ENTRIES)
+    for entry, each in shown.items():
+        is_failing = entry == failing
+        assert (each["dataset"] is None, bool(each["errors"])) == (is_failing, is_failing)
+        assert first.keys() == each.keys()
+    assert in_text.stdout.count("It could not be registered.") == 1
+    assert in_text.stdout.count("if its others could") == len(ENTRIES) - 1
+
+
+def test_a_preview_of_datasets_with_the_same_pid_is_one_error(several: SmallFacility) -> None:
+    schema = entry_schema()
+    schema["schema"]["pid"] = {
+        "field_type": "high_level", "machine_name": "pid", "value": "mine", "type": "string",
+    }  # fmt: skip
+    write_schema(several, schema)
+
+    shown = json.loads(command(several, "preview", str(several.file), "--json").stdout)
+
+    (error,) = shown["errors"]
+    assert "get the same pid" in error["reason"]
+    assert (shown["dataset"], shown["others"]) == (None, [])
+
+
+def discovered(small: SmallFacility, home: str = "") -> dict[str, str]:
+    """The state of the file, and what more is known of it."""
+    small.facility(previews=False)
+    config = str(small.directory / "config.yml")
+    given = ["discover", str(small.file.parent), "--config", config, "--json"]
+    shown = CliRunner(env={"DAGSTER_HOME": home}).invoke(main, given)
+    (found,) = json.loads(shown.stdout)["files"]
+    return {found["state"]: found["reason"]}
+
+
+def delete_one(small: SmallFacility) -> None:
+    small.store.delete_dataset(str(small.store.datasets()[0]["pid"]))
+
+
+def test_a_file_of_whose_datasets_one_is_gone_is_discovered(several: SmallFacility) -> None:
+    several.ingest(several.facility(previews=False))
+    before = discovered(several)
+    delete_one(several)
+
+    assert (before, discovered(several)) == (
+        {"registered": ""},
+        {"missing": "2 of its 3 datasets are registered."},
+    )
+    several.ingest(several.facility(previews=False))
+    assert discovered(several) == {"registered": ""}
+
+
+def test_a_file_is_not_opened_that_a_run_of_ours_registered_whole(
+    several: SmallFacility, tmp_path: Path
+) -> None:
+    with instance_in(tmp_path / "home") as home, instance_in(tmp_path / "empty") as empty:
+        several.instance = home
+        several.ingest(several.facility(previews=False))
+        delete_one(several)
+
+        assert discovered(several, home.root_directory) == {"registered": ""}
+        assert set(discovered(several, empty.root_directory)) == {"missing"}
+
+
+def test_a_file_that_failed_with_some_of_its_datasets_is_a_failed_one(
+    several: SmallFacility, tmp_path: Path
+) -> None:
+    accounts, store, good = Accounts(demo_accounts()), several.store, several.server
+    with instance_in(tmp_path / "home") as several.instance:
+        home = several.instance.root_directory
+        with (
+            Faults(create_app(store, accounts, Dialect.V4X), NoMorePosts(2), store) as faults,
+            CatalogueServer(store, accounts, app=faults) as several.server,
+        ):
+            several.ingest(several.facility(previews=False))
+        several.server = good
+        assert store.count_datasets() == 2
+
+        (state,) = discovered(several, home)
+
+    assert state == "failed"
+
+
+def test_a_file_that_cannot_be_opened_any_more_stays_registered_and_says_so(several: SmallFacility) -> None:
+    several.ingest(several.facility(previews=False))
+    size = several.file.stat().st_size
+    several.file.write_bytes(bytes(size))
+
+    found = discovered(several)
+
+    assert "Whether all its datasets are registered is not known" in found["registered"]

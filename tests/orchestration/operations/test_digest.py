@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ from scicat_dagster.orchestration.operations.news import (
 )
 from scicat_dagster.orchestration.tags import FAILED_RUN_TAG, FAILURE_TAG
 from tests.notifications.test_notifications import SECRET, Hook
+from tests.orchestration.operations.test_health import heartbeats
 from tests.small_facility import SmallFacility, instance_in
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -376,5 +378,15 @@ def test_what_health_finds_is_what_is_told(small: SmallFacility, tmp_path: Path)
     with instance_in(tmp_path / "home") as home:
         names = {condition.name for condition in not_well(small.facility(), home)}
 
-    # Nothing has ever run here. That nobody knows our login is for the sensor that reports what is away.
-    assert names == {"daemons", "sensor", "topics"}
+    # Nothing has ever run here, and the rest follows of it. That nobody knows our login is for the sensor
+    # that reports what is away.
+    assert names == {"daemons"}
+
+
+def test_what_has_a_cause_of_its_own_is_told(small: SmallFacility, tmp_path: Path) -> None:
+    with instance_in(tmp_path / "home") as home:
+        heartbeats(home, time.time())
+        conditions = not_well(small.facility(), home)
+
+    # The daemons live: that the sensor never ran is not theirs; that nobody knows of topics follows of it.
+    assert {condition.name for condition in conditions} == {"sensor"}

@@ -246,6 +246,13 @@ def test_topics_are_read_only_while_the_sensor_works(home: dg.DagsterInstance) -
     assert (well.ok, well.words) == (True, "Every topic is read.")
     assert not silent.ok
     assert "New announcements are not read." in silent.words
+    assert (never.cause, silent.cause) == ("daemons", "sensor")
+
+
+def test_that_a_check_follows_of_another_is_not_in_what_scripts_read(home: dg.DagsterInstance) -> None:
+    never = topics_check(home, time.time())
+
+    assert never.model_dump().keys() == {"name", "ok", "words", "remedy"}
 
 
 def test_other_sensors_and_schedules_whose_ticks_fail_are_not_well(home: dg.DagsterInstance) -> None:
