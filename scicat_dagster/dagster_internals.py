@@ -54,8 +54,11 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData, unpack_val
 from dagster._utils.interrupts import setup_interrupt_handlers
 from sqlalchemy import Connection, Engine, create_engine
 
-PRELOADED_MODULES = ("dagster._cli.api", "dagster._daemon.cli")
-"""What a process loads before runs are forked from it; one that is gone would only make each run slower."""
+PRELOADED_MODULES = ("dagster._cli.api", "dagster._daemon.cli", "upath.core")
+"""What a process loads before runs are forked from it, because each run does.
+
+One that is gone would only make each run slower.
+"""
 
 __all__ = [
     "ASSET_CHECK_EVENTS",
