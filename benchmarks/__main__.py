@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-_DOMAIN = ("sensor", "metadata", "checksum", "memory", "huge", "imports")
+_DOMAIN = ("sensor", "metadata", "values", "checksum", "memory", "huge", "imports")
 _SERVICE: tuple[tuple[str, ...], ...] = (
     ("burst", "--slots", "4"),
     ("burst",),

@@ -1,6 +1,6 @@
 """What the domain alone costs: CPU seconds, memory and imports, without Dagster's daemon, Kafka or a network.
 
-``python -m benchmarks.domain [sensor|metadata|preview|checksum|memory|huge|imports]`` prints one JSON
+``python -m benchmarks.domain [sensor|metadata|values|preview|checksum|memory|huge|imports]`` prints one JSON
 object per figure, with its target. Times are CPU times, because other work on the machine lengthens them
 least; what is compared with something else is measured in turns with it. The whole service is measured by
 ``benchmarks.service``.
@@ -51,7 +51,7 @@ from scicat_dagster.demo.people import INGESTOR_GROUP, PROPOSALS, scicat_proposa
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.identity import CompleteFile
 from scicat_dagster.files.isolated.hdf5 import open_nexus
-from scicat_dagster.files.reading import look_at
+from scicat_dagster.files.reading import Read, look_at, read_values
 from scicat_dagster.files.sidecars import write_sidecars
 from scicat_dagster.files.thumbnail_models import Wanted
 from scicat_dagster.files.thumbnails import draw
@@ -63,6 +63,7 @@ from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.ingest.sensor import wrdn_sensor
 from scicat_dagster.orchestration.names import UNPREFIXED
 from scicat_dagster.schemas.loading import load_schemas
+from scicat_dagster.schemas.variables import reads_of
 from scicat_dagster.scicat.client import ScicatClient
 from scicat_dagster.scicat.registration import register
 
@@ -284,6 +285,48 @@ def _seconds(work: Callable[[], object]) -> float:
 def _repeat(step: Callable[[], object], times: int) -> None:
     for _ in range(times):
         step()
+
+
+def values(files: int = 100, rounds: int = 7) -> Iterator[Figure]:
+    """What a schema wants of a small file, against a script that opens it and reads the same with h5py."""
+    with folder() as directory:
+        path = demo_file(directory)[1]
+        file = look_at(path)
+        schema = ingestion.schema_of(file, load_schemas(SCHEMAS_DIRECTORY), _settings())
+        reads = tuple(dict.fromkeys(reads_of(schema)))
+        alone = partial(_repeat, partial(read_values, file, reads), files)
+        steps: dict[str, Callable[[], object]] = {
+            "script": partial(_repeat, partial(_read_with_h5py, path, reads), files),
+            "one child for many files": partial(_in_a_shared_child, alone),
+            "a child for each": alone,
+        }
+        taken: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(rounds):
+            for name, step in steps.items():
+                taken[name].append(_seconds(step) / files * 1000)
+        middle = {name: statistics.median(each) for name, each in taken.items()}
+        yield Figure(
+            "domain: values of a demo file, one child for many files, against h5py in a script",
+            round(_ratio(taken["one child for many files"], taken["script"]), 2),
+            "times",
+            at_most=1.0,
+            details={f"{name}, ms": round(milliseconds, 2) for name, milliseconds in middle.items()},
+        )
+
+
+def _in_a_shared_child(work: Callable[[], object]) -> None:
+    with isolation.shared_child():
+        work()
+
+
+def _read_with_h5py(path: Path, reads: Sequence[Read]) -> dict[str, Any]:
+    """The values and units at paths without wildcards; what is not there is passed over."""
+    found: dict[str, Any] = {}
+    with h5py.File(path) as file:
+        for read in reads:
+            if read.path in file:
+                found[read.path] = file[read.path][()], file[read.path].attrs.get("units")
+    return found
 
 
 # --- Previews
@@ -584,6 +627,7 @@ class _Python:
 MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "sensor": sensor,
     "metadata": metadata,
+    "values": values,
     "preview": preview,
     "checksum": checksum,
     "memory": memory,
