@@ -141,6 +141,7 @@ OVERRIDES = {
     "WarmWorkerLauncher.get_run_worker_debug_info": "self, run, include_container_logs",
     "WarmWorkerLauncher.supports_resume_run": "property",
     "WarmWorkerLauncher.terminate": "self, run_id",
+    "_Events._has_asset_key_col_on_connection": "self, conn, column_name",
     "_Events.has_table": "self, table_name",
     "_Events.optimize_for_webserver": "self, statement_timeout, pool_recycle, max_overflow",
     "_Events.store_event": "self, event",

@@ -13,7 +13,7 @@ from typing import Any, Self
 import dagster as dg
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config, set_pg_statement_timeout
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from scicat_dagster.dagster_internals import (
@@ -83,12 +83,13 @@ class _Runs(PostgresRunStorage):
 
 
 class _Events(PostgresEventLogStorage):
-    """Remembers which tables there are, and stores what only accompanies a run with the next other event.
+    """Remembers which tables and columns there are, and stores what accompanies a run with the next event.
 
     Each insertion is a transaction, and most of what a run costs its worker and the database.
     """
 
     _tables: frozenset[str] = frozenset()
+    _asset_columns: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -102,6 +103,12 @@ class _Events(PostgresEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables |= {table_name}
         return table_name in self._tables
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        known = column_name in self._asset_columns
+        if not known and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._asset_columns |= {column_name}
+        return column_name in self._asset_columns
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         kind = event.dagster_event.event_type if event.dagster_event is not None else None

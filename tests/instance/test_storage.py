@@ -267,9 +267,15 @@ def test_another_pool_of_the_process_is_left_alone(instance: dg.DagsterInstance)
     other.dispose()
 
 
+@dg.asset(deps=["heard"])
+def answer() -> None:
+    """Of an asset that depends on another one, Dagster looks up what that one was."""
+
+
 def test_a_process_asks_once_which_tables_and_columns_there_are(instance: dg.DagsterInstance) -> None:
     def work() -> None:
         speaking.execute_in_process(instance=instance)
+        dg.materialize([answer], instance=instance)
         instance.add_dynamic_partitions("many", ["one"])
 
     work()
