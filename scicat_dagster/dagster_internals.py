@@ -43,6 +43,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.config import pg_config
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
 from dagster._core.storage.sql import AlembicVersion, check_alembic_revision
@@ -78,6 +79,7 @@ __all__ = [
     "ConfigurableClassData",
     "DagsterEventBatchMetadata",
     "DagsterStorage",
+    "DynamicPartitionsTable",
     "EventLogStorage",
     "ExecuteRunArgs",
     "InstanceRef",

@@ -41,6 +41,7 @@ from scicat_dagster.dagster_internals import (
     BulkActionStatus,
     CheckRunHealthResult,
     DagsterEventBatchMetadata,
+    DynamicPartitionsTable,
     EventLogStorage,
     ExecuteRunArgs,
     InstigatorState,
@@ -91,6 +92,7 @@ PRIVATE_IMPORTS = {
     "dagster._core.storage.base_storage": {"DagsterStorage"},
     "dagster._core.storage.config": {"pg_config"},
     "dagster._core.storage.event_log": {"EventLogStorage", "SqlEventLogStorageTable"},
+    "dagster._core.storage.event_log.schema": {"DynamicPartitionsTable"},
     "dagster._core.storage.runs": {"RunStorage"},
     "dagster._core.storage.schedules": {"ScheduleStorage"},
     "dagster._core.storage.sql": {"AlembicVersion", "check_alembic_revision"},
@@ -142,6 +144,7 @@ OVERRIDES = {
     "WarmWorkerLauncher.supports_resume_run": "property",
     "WarmWorkerLauncher.terminate": "self, run_id",
     "_Events._has_asset_key_col_on_connection": "self, conn, column_name",
+    "_Events.get_dynamic_partitions": "self, partitions_def_name",
     "_Events.has_table": "self, table_name",
     "_Events.optimize_for_webserver": "self, statement_timeout, pool_recycle, max_overflow",
     "_Events.store_event": "self, event",
@@ -441,6 +444,10 @@ def test_a_record_has_what_we_read(owner: type, names: str) -> None:
     declared = {name for base in owner.__mro__ for name in (*vars(base), *inspect.get_annotations(base))}
 
     assert set(names.split()) <= declared
+
+
+def test_partitions_have_what_we_read() -> None:
+    assert {"id", "partitions_def_name"} <= set(DynamicPartitionsTable.c.keys())
 
 
 def test_events_are_inserted_with_an_id() -> None:

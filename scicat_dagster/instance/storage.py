@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import dagster as dg
+import sqlalchemy
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config, set_pg_statement_timeout
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, func
 from sqlalchemy.exc import DisconnectionError
 
 from scicat_dagster.dagster_internals import (
@@ -22,6 +23,7 @@ from scicat_dagster.dagster_internals import (
     ConfigurableClass,
     ConfigurableClassData,
     DagsterStorage,
+    DynamicPartitionsTable,
     EventLogStorage,
     RunStorage,
     ScheduleStorage,
@@ -95,6 +97,8 @@ class _Events(PostgresEventLogStorage):
         super().__init__(*args, **settings)
         self._pending: dict[str, list[dg.EventLogEntry]] = {}
         """By run that this process executes: what is not yet stored."""
+        self._partitions: dict[str, tuple[object, Sequence[str]]] = {}
+        """By the name of their definition: the keys as they were read, and the state that they were in."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
@@ -103,6 +107,24 @@ class _Events(PostgresEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables |= {table_name}
         return table_name in self._tables
+
+    def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
+        """Read again only when they have changed: a page of the UI asks for all of them several times."""
+        before = self._state_of_partitions(partitions_def_name)
+        known, keys = self._partitions.get(partitions_def_name, (None, ()))
+        if known != before:
+            keys = super().get_dynamic_partitions(partitions_def_name)
+            if self._state_of_partitions(partitions_def_name) == before:
+                self._partitions[partitions_def_name] = before, keys
+        return list(keys)
+
+    def _state_of_partitions(self, partitions_def_name: str) -> object:
+        """What changes with each that is added or deleted: no id is given twice, most are in order."""
+        columns = DynamicPartitionsTable.c
+        ids = sqlalchemy.select(*(of(columns.id) for of in (func.count, func.max, func.sum)))
+        question = ids.where(columns.partitions_def_name == partitions_def_name)
+        with self.index_connection() as connection:
+            return tuple(connection.execute(question).one())
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
         known = column_name in self._asset_columns

@@ -287,6 +287,47 @@ def test_a_process_asks_once_which_tables_and_columns_there_are(instance: dg.Dag
     assert [statement for statement in asked if "pg_catalog" in statement] == []
 
 
+@pytest.mark.parametrize(
+    ("deleted", "added"),
+    [
+        ([], ["d"]),
+        (["c"], []),
+        (["a"], ["d"]),
+        (["c"], ["d"]),
+        (["c"], ["c"]),
+        (["a", "b", "c"], []),
+        (["a", "b", "c"], ["a", "b", "c"]),
+    ],
+    ids=str,
+)
+def test_partitions_are_as_another_process_left_them(
+    instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path, deleted: list[str], added: list[str]
+) -> None:
+    name = str(uuid.uuid4())
+    instance.add_dynamic_partitions(f"not {name}", ["z"])
+    instance.add_dynamic_partitions(name, ["a", "b", "c"])
+    assert instance.get_dynamic_partitions(name) == ["a", "b", "c"]
+
+    with instance_in(tmp_path / "other", storage=kept_connections(postgres_url)) as other:
+        for key in deleted:
+            other.delete_dynamic_partition(name, key)
+        other.add_dynamic_partitions(name, added)
+
+    assert instance.get_dynamic_partitions(name) == [key for key in "abc" if key not in deleted] + added
+
+
+def test_partitions_that_have_not_changed_are_not_read_again(instance: dg.DagsterInstance) -> None:
+    name = str(uuid.uuid4())
+    keys = [f"key {number}" for number in range(100)]
+    instance.add_dynamic_partitions(name, keys)
+    instance.get_dynamic_partitions(name).clear()  # type: ignore[attr-defined] # Whoever asks may do so.
+
+    with _statements() as asked:
+        assert instance.get_dynamic_partitions(name) == keys
+
+    assert len([statement for statement in asked if "dynamic_partitions" in statement]) == 1
+
+
 @contextmanager
 def _statements() -> Iterator[list[str]]:
     """What any engine of the process sends."""
