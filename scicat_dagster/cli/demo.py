@@ -82,7 +82,7 @@ def demo(
             _serve(place, port, api)
         click.echo("Starting Kafka, SciCat and Dagster …", err=True)
         with running_laptop(place, port, api=api) as laptop:
-            click.echo(f"Dagster  {laptop.dagster_url}/locations/", err=True)
+            click.echo(f"Dagster  {laptop.dagster_url}/runs", err=True)
             _introduce(laptop)
             laptop.write_past(past)
             if exit_when_done:

@@ -55,6 +55,8 @@ def validate_live_facility(
     report = Report(config=str(config.absolute()))
     facility = check_facility(config, environment, report, overrides)
     if facility is None:
+        what = "No server was asked and no folder looked at."
+        report.add("configuration", "unchecked", what, "Correct the above, then run this again.")
         return report
     settings = facility.configuration.settings
     with closing(ScicatClient(settings.scicat)) as client:

@@ -103,7 +103,11 @@ class Preview(BaseModel):
         causes = self.causes or map(Cause, self.warnings)
         lines += ["", *(f"warning: {cause.as_text()}" for cause in causes)]
         lines += [f"error: {error.subject}: {error.reason}\n       {error.remedy}" for error in self.errors]
-        lines.append("It could not be registered." if self.errors else ending)
+        if self.errors:
+            ending = "It could not be registered."
+        elif self.difference is not None:
+            ending = "It is registered already."
+        lines.append(ending)
         return "\n".join(lines)
 
 

@@ -118,6 +118,18 @@ def test_a_facility_that_is_well_has_no_mistake(facility: Facility) -> None:
     assert "the first registration shows it" in result.stdout
 
 
+def test_a_configuration_that_cannot_be_used_says_that_no_server_was_asked(facility: Facility) -> None:
+    facility.catalogue.calls.asked.clear()
+    facility.configuration["scicat"]["timeout"] = "soon"
+
+    result = facility.run("--json")
+
+    rows = json.loads(result.stdout)["checks"]
+    assert result.exit_code == 1
+    assert [row["result"] for row in rows] == ["mistake", "unchecked"]
+    assert facility.catalogue.calls.asked == []
+
+
 def test_a_topic_that_does_not_exist_is_a_mistake_and_is_not_made(facility: Facility) -> None:
     facility.configuration["kafka"]["topics"] = ["odin", "loki"]
 
