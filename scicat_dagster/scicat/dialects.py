@@ -5,7 +5,7 @@ Everything else speaks one model: a dataset has the field names of API v3, and b
 that into a request and an answer back into it. Which dialect a server is spoken to with is decided by
 ``client``, from the configuration and from what the server has.
 
-Source: SciCat's DTOs of both versions, and the recorded answers of 4.5.0, 5.2.1 and a version after it.
+Source: SciCat's DTOs of both versions, and the recorded answers of a 4.27, of 5.2.1 and a version after it.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class V3(Dialect):
 
     def among(self, values: Sequence[JsonValue]) -> JsonValue:
         if len(values) == 1 and not isinstance(values[0], str | list | dict):
-            # Servers up to 4.16, and some after it, lose what is no text in a list.
+            # Servers up to 4.16, and some after it, lose what is not a text in a list.
             return values[0]
         # The server turns a plain text that looks like a date into one, which never matches.
         return {"inq": list(values)}

@@ -135,7 +135,7 @@ def equalities(where: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]
 
 
 def with_texts_alone(where: JsonObject) -> JsonObject:
-    """The conditions as up to 4.16 they reach the database: what is no text in a list has become nothing."""
+    """The conditions as they reach the database up to 4.16: what is not a text in a list is lost."""
     return {name: _texts_alone(value) for name, value in where.items()}
 
 

@@ -40,7 +40,7 @@ class Dialect(StrEnum):
 
     @property
     def loses_numbers_in_lists(self) -> bool:
-        """Whether what is no text in a list of a filter is lost (up to 4.16 at least)."""
+        """Whether what is not a text in a list of a filter is lost (up to 4.16 at least)."""
         return self is Dialect.V4_5
 
     @property
