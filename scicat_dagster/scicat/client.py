@@ -49,7 +49,7 @@ class Generation:
     def __str__(self) -> str:
         if self.is_since_4_28:
             return "4.28 or later, such as 5.x"
-        return "4.x before 4.28" if self.has_v4 else "one without API v4"
+        return "4.x before 4.28" if self.has_v4 else "before 4.20, or one without API v4"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class ScicatClient(ScicatSession):
         if not self._settings.has_versions:
             return Generation(has_v4=False, is_since_4_28=False)
         return Generation(
-            has_v4=self._has_route("v4/datasets?filter=%7B%22limits%22%3A%7B%22limit%22%3A1%7D%7D"),
+            # The last of the four collections to come: from 4.12 to 4.19 there are some of them.
+            has_v4=self._has_route("v4/origdatablocks?filter=%7B%22limits%22%3A%7B%22limit%22%3A1%7D%7D"),
             # They came with the same release.
             is_since_4_28=self._has_route("v4/metadatakeys"),
         )
@@ -262,7 +263,7 @@ class ScicatClient(ScicatSession):
         """
         doing = f"asking for the dataset {pid}"
         response = self._ask("GET", f"{self._datasets}/{quote(pid, safe='')}", doing)
-        if response.status_code == 404:
+        if _is_of_nothing(response):
             return None
         return self._record(response, doing, DatasetRecord)
 
@@ -399,6 +400,11 @@ class ScicatClient(ScicatSession):
         if body is not None:
             return self._record(self._ask("PATCH", address, doing, body), doing, AttachmentRecord)
         self._ask("DELETE", address, doing)
+        if identifier in {left.id for left in self.attachments(attachment.dataset)}:
+            raise RefusedError(
+                f"SciCat did not delete the picture {identifier} of {attachment.dataset}: it stays.",
+                remedy="Servers before 4.15 delete no attachment: update SciCat, or leave the picture.",
+            )
         return self.create_attachment(attachment)
 
     @property
@@ -437,8 +443,8 @@ class ScicatClient(ScicatSession):
         doing = f"asking for the sample {identifier}"
         url = f"{self._settings.api_endpoints.samples}/{quote(identifier, safe='')}"
         response = self._ask("GET", url, doing)
-        if response.ok or response.status_code == HTTPStatus.NOT_FOUND:
-            return response.ok
+        if response.ok or _is_of_nothing(response):
+            return not _is_of_nothing(response)
         failure = self._explained(response, doing)
         # To an account that it knows, the server says 404 of what is not there.
         if isinstance(failure, RefusedError) and response.status_code == HTTPStatus.FORBIDDEN:
@@ -448,7 +454,7 @@ class ScicatClient(ScicatSession):
     def create_sample(self, body: Body) -> None:
         """Create a sample. The server answers 500 where its id is taken.
 
-        Raises as :meth:`create_job`.
+        Raises as :meth:`create_job`, and PermanentError where the server's samples have no proposal.
         """
         doing = "creating the sample"
         endpoint = self._settings.api_endpoints.samples
@@ -457,6 +463,12 @@ class ScicatClient(ScicatSession):
         if response.status_code == HTTPStatus.BAD_REQUEST and "sampleName" in server_text(response):
             older = {name: value for name, value in body.items() if name != "sampleName"}
             response = self._ask("POST", endpoint, doing, older)
+        if response.status_code == HTTPStatus.BAD_REQUEST and "property proposalId" in server_text(response):
+            # No right would help.
+            raise PermanentError(
+                f"A sample has no proposal in this SciCat, which refuses it when {doing}.",
+                remedy="Servers before 4.15 have no proposalId in samples: set ingestion.samples to false.",
+            )
         if not response.ok:
             raise self._explained(response, doing)
 
@@ -498,7 +510,7 @@ class ScicatClient(ScicatSession):
     def _datasets(self) -> str:
         return self.route("datasets").address
 
-    def _among(self, values: Sequence[Any]) -> Body:
+    def _among(self, values: Sequence[Any]) -> JsonValue:
         return self.route("datasets").dialect.among(values)
 
     def _record(self, response: requests.Response, doing: str, kind: type[_Record]) -> _Record:
@@ -524,6 +536,11 @@ class ScicatClient(ScicatSession):
             return kind.model_validate(read)
         except ValidationError:
             raise _unexpected(doing) from None
+
+
+def _is_of_nothing(response: requests.Response) -> bool:
+    """Whether it says that there is no such entry: by 404, or up to 4.7 by an answer without a body."""
+    return response.status_code == HTTPStatus.NOT_FOUND or (response.ok and not response.content)
 
 
 def _unexpected(doing: str) -> UnansweredError:

@@ -5,7 +5,7 @@ Everything else speaks one model: a dataset has the field names of API v3, and b
 that into a request and an answer back into it. Which dialect a server is spoken to with is decided by
 ``client``, from the configuration and from what the server has.
 
-Source: SciCat's DTOs of both versions, and the recorded answers of 4.5.0, 5.2.1 and a version after it.
+Source: SciCat's DTOs of both versions, and the recorded answers of a 4.27, of 5.2.1 and a version after it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Dialect(ABC):
             yield Notice(subject=f"dataset.{SCHEMA_LINK}", reason=reason)
 
     @abstractmethod
-    def among(self, values: Sequence[JsonValue]) -> Body:
+    def among(self, values: Sequence[JsonValue]) -> JsonValue:
         """The condition that a field of a dataset has one of these values."""
 
     @abstractmethod
@@ -165,6 +165,7 @@ class V3(Dialect):
 
     def new_dataset(self, dataset: Mapping[str, JsonValue]) -> Body:
         body = self._single(dataset)
+        _give_name(body)
         if dataset.get("type") != "derived":
             return body
         # A derived dataset has an investigator, and no field of an instrument.
@@ -181,7 +182,11 @@ class V3(Dialect):
         # Newer servers answer with the lists as well, which cannot be written here.
         if not isinstance(answer, dict):
             return answer
-        return {name: value for name, value in _related(answer).items() if name not in V4_LIST_FIELDS}
+        read = {name: value for name, value in _related(answer).items() if name not in V4_LIST_FIELDS}
+        if read.get("type") == "derived" and read.get("investigator"):
+            # 4.5 has no other name for it in a derived dataset.
+            read.setdefault("principalInvestigator", read["investigator"])
+        return read
 
     def refusal(self, dataset: Mapping[str, JsonValue]) -> str:
         kind = dataset.get("type")
@@ -211,7 +216,10 @@ class V3(Dialect):
                     reason = "SciCat's v3 API has no such field in a derived dataset: it is left out."
                     yield Notice(subject=f"dataset.{name}", reason=reason)
 
-    def among(self, values: Sequence[JsonValue]) -> Body:
+    def among(self, values: Sequence[JsonValue]) -> JsonValue:
+        if len(values) == 1 and not isinstance(values[0], str | list | dict):
+            # Servers up to 4.16, and some after it, lose what is not a text in a list.
+            return values[0]
         # The server turns a plain text that looks like a date into one, which never matches.
         return {"inq": list(values)}
 
@@ -257,8 +265,7 @@ class V4(Dialect):
 
     def new_dataset(self, dataset: Mapping[str, JsonValue]) -> Body:
         body = self._lists(dataset)
-        # Mandatory here; v3 makes it so where it is missing.
-        body.setdefault("datasetName", "/".join(str(dataset["sourceFolder"]).strip("/").split("/")[-2:]))
+        _give_name(body)
         return body
 
     def change(self, changes: Mapping[str, JsonValue], record: DatasetRecord) -> Change:
@@ -291,7 +298,7 @@ class V4(Dialect):
                 read[singular] = ", ".join(str(item) for item in items) if is_text else items[0]
         return read
 
-    def among(self, values: Sequence[JsonValue]) -> Body:
+    def among(self, values: Sequence[JsonValue]) -> JsonValue:
         return {"$in": list(values)}
 
     def new_job(self, job: Job) -> Body:
@@ -326,6 +333,13 @@ class V4(Dialect):
             if value is not None:
                 body.setdefault(plural, [value])
         return body
+
+
+def _give_name(body: Body) -> None:
+    """Give a dataset the name that most servers give it by v3; by v4, and by v3 of 4.16, it is mandatory."""
+    folder = body.get("sourceFolder")
+    if isinstance(folder, str) and folder:
+        body.setdefault("datasetName", "/".join(folder.strip("/").split("/")[-2:]) or "/")
 
 
 def _related(answer: Mapping[str, JsonValue]) -> Body:

@@ -21,7 +21,7 @@ from scicat_dagster.dataset.build import BuiltDataset
 from scicat_dagster.dataset.jobs import Job
 from scicat_dagster.dataset.samples import Sample, samples_called
 from scicat_dagster.demo.catalogue import CatalogueServer, Dialect
-from scicat_dagster.errors import TransientError
+from scicat_dagster.errors import PermanentError, TransientError
 from scicat_dagster.scicat.client import ConflictError, ModifiedMeanwhileError, ScicatClient
 from scicat_dagster.scicat.dialects import Attachment
 from scicat_dagster.scicat.errors import RefusedError
@@ -44,6 +44,14 @@ class Backend:
     api: str
     is_real: bool
     group: str
+    is_4_5: bool = False
+    """Whether it is the stand-in of that generation, which lacks what some of the tests are about."""
+
+    def may_lack(self, what: str) -> None:
+        """Skip the test of a real server that lacks this as 4.5 does; others have it."""
+        if self.is_real and not self.client.generation.is_since_4_28:
+            pytest.skip(f"The server is an older one: {what}")
+        assert self.is_4_5, what
 
     def dataset(self, **changes: Any) -> dict[str, Any]:
         """A dataset that nobody has posted yet."""
@@ -74,7 +82,9 @@ class Backend:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     dialects = [REAL] if metafunc.config.getoption("--backend") else [str(one) for one in Dialect]
     if "backend" in metafunc.fixturenames:
-        pairs = [(dialect, api) for dialect in dialects for api in APIS]
+        pairs = [
+            (dialect, api) for dialect in dialects for api in APIS if (dialect, api) != (Dialect.V4_5, "v4")
+        ]
         names = [f"{dialect}-{api}" for dialect, api in pairs]
         metafunc.parametrize("backend", pairs, ids=names, indirect=True, scope="module")
 
@@ -86,6 +96,8 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         login = {"username": os.environ["SCICAT_USERNAME"], "password": os.environ["SCICAT_PASSWORD"]}
         host = request.config.getoption("--backend")
         with closing(ScicatClient(ScicatSettings(host=host, api=api, timeout=60, **login))) as client:
+            if api == "v4" and not client.generation.has_v4:
+                pytest.skip("The server has no API v4, or not all of it.")
             group = os.environ.get("SCICAT_GROUP", login["username"])
             yield Backend(client, api, is_real=True, group=group)
         return
@@ -95,7 +107,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             {"host": server.root, "api": api, "username": "ingestor", "password": "pwd"}
         )
         with closing(ScicatClient(settings)) as client:
-            yield Backend(client, api, is_real=False, group="ingestor")
+            yield Backend(client, api, is_real=False, group="ingestor", is_4_5=dialect == Dialect.V4_5)
 
 
 def posted(backend: Backend, **changes: Any) -> dict[str, Any]:
@@ -292,10 +304,14 @@ def test_a_change_of_what_has_changed_since_is_refused(backend: Backend) -> None
     assert record is not None
     assert record.createdAt is not None
 
-    with pytest.raises(ModifiedMeanwhileError):
-        backend.client.update_dataset(
-            record, {"comment": "new"}, unmodified_since=record.createdAt - timedelta(days=1)
-        )
+    before = record.createdAt - timedelta(days=1)
+
+    try:
+        backend.client.update_dataset(record, {"comment": "new"}, unmodified_since=before)
+    except ModifiedMeanwhileError:
+        assert fields(backend, body["pid"]).get("comment") != "new"
+    else:
+        backend.may_lack("before 4.27 a change has no condition")
 
 
 def test_a_relationship_is_posted_in_the_form_of_the_server(backend: Backend) -> None:
@@ -366,7 +382,13 @@ def test_a_picture_is_replaced(backend: Backend) -> None:
     picture = Attachment(body["pid"], PICTURE, "a picture", backend.group, id=str(uuid.uuid4()))
     created = backend.client.create_attachment(picture)
 
-    backend.client.replace_attachment(created.id, replace(picture, caption="another"))
+    try:
+        backend.client.replace_attachment(created.id, replace(picture, caption="another"))
+    except RefusedError as refusal:
+        (found,) = backend.client.attachments(body["pid"])
+        assert (found.id, found.caption) == (created.id, "a picture")
+        backend.may_lack(refusal.what)
+        return
 
     (found,) = backend.client.attachments(body["pid"])
     assert found.caption == "another"
@@ -386,7 +408,11 @@ def test_a_job_is_found_by_its_dataset(backend: Backend) -> None:
         contactEmail="ada@example.com",
     )
     place = ("datasetList", "pid")
-    assert list(backend.client.jobs_like(job, place, body["pid"])) == []
+    try:
+        assert list(backend.client.jobs_like(job, place, body["pid"])) == []
+    except RefusedError as refusal:
+        backend.may_lack(refusal.what)
+        return
     try:
         created = backend.client.create_job(job)
     except RefusedError as refusal:
@@ -419,7 +445,11 @@ def test_a_sample_is_made_once_and_found(backend: Backend) -> None:
     sample = Sample(name=f"scicat-dagster contract {uuid.uuid4()}", proposal_id=backend.group)
 
     assert look_for(sample, backend.client) is None
-    made = [make_sample(sample, backend.client, settings) for _ in range(2)]
+    try:
+        made = [make_sample(sample, backend.client, settings) for _ in range(2)]
+    except PermanentError as refusal:
+        backend.may_lack(refusal.what)
+        return
 
     assert [each.state for each in made] == ["made", "was there"]
     assert {each.id for each in made} == {sample.id}

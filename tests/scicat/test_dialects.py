@@ -31,12 +31,19 @@ class Gated:
         self._app = app
         self.status = 200
         self.asked: list[str] = []
+        self.missing: tuple[str, ...] = ()
+        """The collections of API v4 that it does not have."""
+
+    @property
+    def _absent(self) -> tuple[str, ...]:
+        return tuple(f"/api/v4/{name}" for name in self.missing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith("/api/v4/"):
             self.asked.append(scope["path"])
-            if self.status != 200:
-                await Response("{}", self.status, media_type=JSON)(scope, receive, send)
+            status = 404 if scope["path"].startswith(self._absent) else self.status
+            if status != 200:
+                await Response("{}", status, media_type=JSON)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -93,7 +100,26 @@ def test_without_a_version_a_server_that_has_only_one_is_asked_by_that(gate: tup
     with closing(client_for(root)) as client:
         assert {client.route(name).dialect.version for name in COLLECTIONS} == {3}
         assert client.dataset("nope") is None
-        assert str(client.generation) == "one without API v4"
+        assert str(client.generation) == "before 4.20, or one without API v4"
+
+
+@pytest.mark.parametrize("missing", ["origdatablocks", "jobs"])
+def test_a_server_that_has_v4_of_some_collections_only_is_asked_by_v3(
+    gate: tuple[Gated, str], missing: str
+) -> None:
+    gated, root = gate
+    # As from 4.12 to 4.19: datasets came first, and origdatablocks last.
+    gated.missing = ("origdatablocks", missing)
+    with closing(client_for(root)) as client:
+        assert {client.route(name).dialect.version for name in COLLECTIONS} == {3}
+
+
+def test_a_name_is_given_where_the_server_might_not(gate: tuple[Gated, str]) -> None:
+    with closing(client_for(gate[1], "/v3")) as client:
+        assert client.as_posted({"type": "raw", "sourceFolder": "/data/odin/443503"})["datasetName"] == (
+            "odin/443503"
+        )
+        assert client.as_posted({"type": "raw", "sourceFolder": "/"})["datasetName"] == "/"
 
 
 def test_a_server_that_cannot_say_now_is_not_taken_for_one_without(gate: tuple[Gated, str]) -> None:

@@ -63,7 +63,7 @@ def running(dialect: Dialect, tmp_path: Path, *, reads_all: bool = True) -> Iter
         yield Catalogue(store, plan, faults, server.api_root, dialect)
 
 
-@pytest.fixture(params=list(Dialect), ids=str)
+@pytest.fixture(params=[one for one in Dialect if one.knows_proposals_of_samples], ids=str)
 def catalogue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalogue]:
     yield from running(request.param, tmp_path)
 
@@ -186,6 +186,15 @@ def test_an_account_that_may_not_create_samples_is_told_what_it_needs(
 
     assert "Silicon" in caught.value.what
     assert "SAMPLE_PRIVILEGED_GROUPS" in caught.value.remedy
+
+
+def test_a_server_whose_samples_have_no_proposal_is_told_from_a_missing_right(tmp_path: Path) -> None:
+    for catalogue in running(Dialect.V4_5, tmp_path):
+        with closing(catalogue.client()) as client, pytest.raises(PermanentError) as caught:
+            make_sample(SILICON, client, catalogue.settings)
+
+        assert "ingestion.samples" in caught.value.remedy
+        assert catalogue.samples() == []
 
 
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))

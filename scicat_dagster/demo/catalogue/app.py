@@ -48,7 +48,7 @@ from scicat_dagster.demo.catalogue.content.answers import (
 )
 from scicat_dagster.demo.catalogue.content.dates import now, read_iso
 from scicat_dagster.demo.catalogue.content.dialects import Dialect
-from scicat_dagster.demo.catalogue.filters import Query, UnservedFilterError, equalities
+from scicat_dagster.demo.catalogue.filters import Query, UnservedFilterError, equalities, with_texts_alone
 from scicat_dagster.demo.catalogue.jobs import Jobs
 from scicat_dagster.demo.catalogue.next_version import NextVersion
 from scicat_dagster.demo.catalogue.store import AlreadyStoredError, Store
@@ -104,7 +104,7 @@ def create_app(store: Store, accounts: Accounts, dialect: Dialect = Dialect.V4X)
     if dialect.has_new_relationships:
         # It came with the same release.
         api.append(("POST", "/auth/oidc/token", catalogue.exchange_token))
-    jobs = Jobs(store)
+    jobs = Jobs(store, dialect)
     blocks = [
         ("POST", "/origdatablocks", catalogue.post_origdatablock),
         ("GET", "/origdatablocks", catalogue.list_origdatablocks_to_members),
@@ -112,8 +112,9 @@ def create_app(store: Store, accounts: Accounts, dialect: Dialect = Dialect.V4X)
     ]
     versions = {
         API_PREFIX: [*api, *jobs.routes(3)],
-        NEXT_PREFIX: [*NextVersion(store, dialect).routes(), *blocks, *jobs.routes(4)],
     }
+    if dialect.has_v4:
+        versions[NEXT_PREFIX] = [*NextVersion(store, dialect).routes(), *blocks, *jobs.routes(4)]
     routes: list[BaseRoute] = [
         Route(f"{prefix}{path}", catalogue.endpoint(handler), methods=[method])
         for prefix, handlers in versions.items()
@@ -279,7 +280,10 @@ class _Catalogue:
         return JsonAnswer(found[0]) if found else Response()
 
     def get_dataset(self, call: Call) -> Response:
-        return JsonAnswer({**self._readable_dataset(call), "history": []})
+        if self._dialect.says_nothing_of_the_missing and self._store.dataset(call.id) is None:
+            return Response()
+        dataset = documents.read_by_v3(self._readable_dataset(call), self._dialect)
+        return JsonAnswer({**dataset, "history": []})
 
     def patch_dataset(self, call: Call) -> Response:
         account = call.known_caller()
@@ -297,7 +301,8 @@ class _Catalogue:
         unmodified_since = condition(call.headers.get("If-Unmodified-Since"))
 
         def apply(stored: JsonObject) -> JsonObject:
-            if self._dialect.has_changed_since(read_iso(stored["updatedAt"]), unmodified_since):
+            is_late = self._dialect.has_changed_since(read_iso(stored["updatedAt"]), unmodified_since)
+            if is_late and self._dialect.heeds_conditions:
                 raise usual_error(HTTPStatus.PRECONDITION_FAILED, "Resource has been modified on server")
             return documents.changed_dataset(stored, change, account.username)
 
@@ -384,6 +389,8 @@ class _Catalogue:
         dataset = self._readable_dataset(call)
         if not account.may_administer and not account.owns(dataset["ownerGroup"]):
             raise forbidden("Unauthorized to access")
+        if not self._dialect.deletes_attachments:
+            return Response()
         deleted = self._store.attachment(call.arguments["attachment"])
         self._store.delete_attachment(call.arguments["attachment"])
         # The real server answers nothing where there is none, as far as its sources show.
@@ -417,6 +424,8 @@ class _Catalogue:
 
     def get_proposal(self, call: Call) -> Response:
         document = self._store.proposal(call.id)
+        if document is None and self._dialect.says_nothing_of_the_missing:
+            return Response()
         if document is None:
             raise usual_error(HTTPStatus.NOT_FOUND, f"Proposal: {call.id} not found")
         if not call.may_read(document):
@@ -464,6 +473,8 @@ class _Catalogue:
 
     def get_sample(self, call: Call) -> Response:
         document = self._store.sample(call.id)
+        if document is None and self._dialect.says_nothing_of_the_missing:
+            return Response()
         if document is None:
             raise usual_error(HTTPStatus.NOT_FOUND, f"Sample: {call.id} not found")
         if not call.may_read(document):
@@ -482,7 +493,10 @@ class _Catalogue:
         return document
 
     def _found_datasets(self, call: Call) -> list[JsonObject]:
-        return self._matching("datasets", query_of(call, "filter", texts_become_dates=True), call)
+        query = query_of(call, "filter", texts_become_dates=True)
+        if self._dialect.loses_numbers_in_lists:
+            query = replace(query, where=with_texts_alone(query.where))
+        return self._matching("datasets", query, call)
 
     def _matching(self, table: str, query: Query, call: Call, *, everybody: bool = False) -> list[JsonObject]:
         narrowed = self._store.find(table, dict(equalities(query.where)))

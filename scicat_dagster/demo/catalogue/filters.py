@@ -134,6 +134,19 @@ def equalities(where: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]
                 yield path, tuple(among)
 
 
+def with_texts_alone(where: JsonObject) -> JsonObject:
+    """The conditions as they reach the database up to 4.16: what is not a text in a list is lost."""
+    return {name: _texts_alone(value) for name, value in where.items()}
+
+
+def _texts_alone(value: Any) -> Any:
+    if isinstance(value, dict):
+        return with_texts_alone(value)
+    if isinstance(value, list):
+        return [_texts_alone(item) if isinstance(item, str | dict) else {} for item in value]
+    return value
+
+
 def _condition(path: str, wanted: Any, document: JsonObject) -> bool:
     if path in ("and", "$and"):
         return all(matches(part, document) for part in _parts(wanted))

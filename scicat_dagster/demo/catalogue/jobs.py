@@ -24,6 +24,7 @@ from scicat_dagster.demo.catalogue.content.answers import (
     usual_error,
 )
 from scicat_dagster.demo.catalogue.content.dates import now
+from scicat_dagster.demo.catalogue.content.dialects import Dialect
 from scicat_dagster.demo.catalogue.filters import DEFAULT_LIMIT, Query
 from scicat_dagster.demo.catalogue.store import Store
 
@@ -40,8 +41,9 @@ _V3_NAMES = {
 class Jobs:
     """The handlers of jobs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, dialect: Dialect) -> None:
         self._store = store
+        self._dialect = dialect
 
     def routes(self, version: int) -> list[tuple[str, str, Callable[[Call], Response]]]:
         """Method, path and handler of each."""
@@ -95,6 +97,8 @@ class Jobs:
 
     def _found(self, query: Query, call: Call) -> list[JsonObject]:
         account = call.known_caller()
+        if not self._dialect.lists_jobs:
+            raise forbidden()
         return query.apply(job for job in self._store.find("jobs", {}) if _may_read(account, job))
 
     def _checked(self, body: JsonObject, account: Account) -> JsonObject:

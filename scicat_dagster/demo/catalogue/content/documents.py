@@ -109,6 +109,14 @@ def just_posted(document: JsonObject) -> JsonObject:
     return {name: value for name, value in document.items() if name not in absent}
 
 
+def read_by_v3(document: JsonObject, dialect: Dialect) -> JsonObject:
+    """A dataset as v3 answers a request for it."""
+    if document["type"] != "derived" or dialect.names_investigators_of_derived:
+        return document
+    renamed = {name: value for name, value in document.items() if name != "principalInvestigator"}
+    return {**renamed, "investigator": document.get("principalInvestigator")}
+
+
 def unnamed_block(document: JsonObject) -> JsonObject:
     """A block as API v4 lists it: without the second of the two names that its parts have."""
     files = [_without_id(file) for file in document["dataFileList"]]
@@ -134,7 +142,7 @@ def _relationship(item: JsonObject, dialect: Dialect) -> JsonObject:
 def as_written(document: JsonObject, dialect: Dialect) -> JsonObject:
     """A dataset as v4 answers who writes it, and v3 who deletes it; older servers name some ids twice."""
     shown = next_version_of(document)
-    if dialect is not Dialect.V4X:
+    if not dialect.is_4:
         return shown
     shown["techniques"] = [{**technique, "id": technique["_id"]} for technique in document["techniques"]]
     return {**shown, "id": document["_id"]}
@@ -278,7 +286,7 @@ def new_instrument(body: JsonObject, username: str, pid: str | None = None) -> J
 
 def new_sample(body: JsonObject, username: str, dialect: Dialect = Dialect.V4X) -> JsonObject:
     """The stored sample for a posted one."""
-    characteristics: JsonObject = {"sampleCharacteristics": {}} if dialect is Dialect.V4X else {}
+    characteristics: JsonObject = {"sampleCharacteristics": {}} if dialect.is_4 else {}
     sent = _with_defaults(body, {"accessGroups": [], "isPublished": False, **characteristics})
     sample_id = sent.get("sampleId") or str(uuid.uuid4())
     document = {**sent, "sampleId": sample_id}

@@ -118,7 +118,8 @@ def dataset_schema(kind: object) -> Schema:
 def in_dialect(schema: Schema, dialect: Dialect) -> Schema:
     """The schema as a generation of the server has it; of datasets and samples some fields differ."""
     if "sampleName" in schema and not dialect.needs_sample_names:
-        return {name: field for name, field in schema.items() if name != "sampleName"}
+        newer = {"sampleName"} if dialect.knows_proposals_of_samples else {"sampleName", "proposalId"}
+        return {name: field for name, field in schema.items() if name not in newer}
     if "relationships" not in schema:
         return schema
     if not dialect.has_new_relationships:
