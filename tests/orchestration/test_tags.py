@@ -78,7 +78,7 @@ def test_every_sensor_and_schedule_is_explained(repository: dg.RepositoryDefinit
         assert explains_itself(sensor.description), sensor.name
         assert "purpose" in sensor.tags, sensor.name
         # Dagster gives a sensor that watches runs no place for owners.
-        assert sensor.owners == OWNERS or sensor.name == "deferred_files_sensor", sensor.name
+        assert sensor.owners == OWNERS, sensor.name
     for schedule in repository.schedule_defs:
         assert explains_itself(schedule.description), schedule.name
         assert schedule.owners == OWNERS, schedule.name

@@ -4,7 +4,8 @@ So a failed file is looked at, retried and repaired in one way, whether it was a
 whose process died without reporting an error leaves all that it did not register.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -14,45 +15,89 @@ from scicat_dagster.orchestration.partitions import NEXUS_FILES, is_ours
 from scicat_dagster.orchestration.past_files.requests import tags_for
 from scicat_dagster.orchestration.tags import (
     DEFERRED_FILES,
+    OWNERS,
     PAST_FILES,
     RANGE_END_TAG,
     RANGE_START_TAG,
     WILL_RETRY_TAG,
 )
 
+_POSITION = "record_id"
+"""In the cursor: the event of the last failure that was looked at, as Dagster's own sensor names it."""
+
+_MOST_RUNS_IN_A_TICK = 200
+_ENOUGH_REQUESTS = 200
+"""A run is looked at whole, so that there may be as many more."""
+
 
 def deferred_files_sensor(names: Names) -> dg.SensorDefinition:
     """The sensor."""
 
-    @dg.run_failure_sensor(
+    @dg.sensor(
         name=names.name("deferred_files_sensor"),
-        request_job=ingest_file(names),
+        job=ingest_file(names),
         minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
+        owners=OWNERS,
         tags=PAST_FILES,
         description="Requests a run for each file that a batch run of a backfill did not register.",
     )
-    def sensor(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        run = context.dagster_run
-        if not is_ours(run, names):
-            yield dg.SkipReason("The run is about something else.")
-            return
-        if RANGE_START_TAG not in run.tags:
-            yield dg.SkipReason("A run of one file stands for itself.")
-            return
-        if run.tags.get(WILL_RETRY_TAG) == "true":
-            yield dg.SkipReason("The run itself is retried.")
-            return
-        for path in deferred_files(context.instance, run, names):
-            yield dg.RunRequest(
-                run_key=f"{run.run_id}:{path}",
-                partition_key=path,
-                run_config=run.run_config,
-                # Those of a backfill come after those that are announced now.
-                tags=tags_for(path, "deferred", names),
-            )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return requests_for_deferred(context.instance, context.cursor, names)
 
     return sensor
+
+
+def requests_for_deferred(
+    instance: dg.DagsterInstance, cursor: str | None, names: Names = UNPREFIXED
+) -> dg.SensorResult:
+    """What a tick requests because of the runs that have failed since the last one.
+
+    Dagster's own sensor of failed runs takes one in a tick, or five and adds an event to each: after an
+    outage the deferred files would wait behind all runs that failed then. Without a cursor it begins with
+    what fails from now on.
+    """
+    if cursor is None:
+        latest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
+        return _seen(latest[0].storage_id if latest else 0, [])
+    position = int(json.loads(cursor)[_POSITION])
+    failures = instance.fetch_run_status_changes(
+        dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, after_storage_id=position),
+        limit=_MOST_RUNS_IN_A_TICK,
+        ascending=True,
+    ).records
+    if not failures:
+        return _seen(position, [])
+    runs = instance.get_runs(dg.RunsFilter(run_ids=[failure.run_id for failure in failures]))
+    by_id = {run.run_id: run for run in runs if _has_deferred(run, names)}
+    requests: list[dg.RunRequest] = []
+    for failure in failures:
+        if (run := by_id.get(failure.run_id)) is not None:
+            requests += [_request(run, path, names) for path in deferred_files(instance, run, names)]
+        position = failure.storage_id
+        if len(requests) >= _ENOUGH_REQUESTS:
+            break
+    return _seen(position, requests)
+
+
+def _has_deferred(run: dg.DagsterRun, names: Names) -> bool:
+    """Whether it is a batch run of ours that failed for good; a run of one file stands for itself."""
+    is_retried = run.tags.get(WILL_RETRY_TAG) == "true"
+    return is_ours(run, names) and RANGE_START_TAG in run.tags and not is_retried
+
+
+def _request(run: dg.DagsterRun, path: str, names: Names) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{run.run_id}:{path}",
+        partition_key=path,
+        run_config=run.run_config,
+        # Those of a backfill come after those that are announced now.
+        tags=tags_for(path, "deferred", names),
+    )
+
+
+def _seen(position: int, requests: Sequence[dg.RunRequest]) -> dg.SensorResult:
+    return dg.SensorResult(run_requests=requests, cursor=json.dumps({_POSITION: position}))
 
 
 def deferred_files(instance: dg.DagsterInstance, run: dg.DagsterRun, names: Names = UNPREFIXED) -> list[str]:

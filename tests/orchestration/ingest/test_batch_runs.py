@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +23,7 @@ from scicat_dagster.demo.laptop import lay_out, seed
 from scicat_dagster.demo.measurement import plan_file
 from scicat_dagster.orchestration.facility import Facility
 from scicat_dagster.orchestration.failures.failed_files import problem_of_run
-from scicat_dagster.orchestration.names import UNPREFIXED
-from scicat_dagster.orchestration.past_files.deferred_files import deferred_files, deferred_files_sensor
+from scicat_dagster.orchestration.past_files.deferred_files import deferred_files, requests_for_deferred
 from scicat_dagster.orchestration.tags import RAW_DATASET
 from scicat_dagster.schemas.loading import SchemaCollection
 from tests.storages import faulty_storage
@@ -149,24 +149,38 @@ def test_a_defect_that_one_file_meets_does_not_keep_the_others(backlog: Backlog)
 def test_the_bad_file_gets_a_run_of_its_own_behind_the_announced_ones(backlog: Backlog) -> None:
     bad = backlog.data / backlog.files[2]
     bad.unlink()
-    result = backlog.run()
+    before = requests_for_deferred(backlog.instance, None).cursor
+    backlog.run()
 
-    context = dg.build_run_status_sensor_context(
-        "deferred_files_sensor",
-        _failure(result),
-        backlog.instance,
-        result.dagster_run,
-    )
-    requests = deferred_files_sensor(UNPREFIXED)(context.for_run_failure())
-    assert isinstance(requests, Iterator)
-    (request,) = requests
-    assert isinstance(request, dg.RunRequest)
+    found = requests_for_deferred(backlog.instance, before)
+    (request,) = found.run_requests or ()
     assert request.partition_key == backlog.files[2]
     assert int(request.tags["dagster/priority"]) < 0
+    assert requests_for_deferred(backlog.instance, found.cursor).run_requests == []
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> dg.DagsterEvent:
-    return next(event for event in result.all_events if event.event_type_value == "PIPELINE_FAILURE")
+def test_a_batch_run_does_not_wait_behind_the_runs_that_failed_before_it(backlog: Backlog) -> None:
+    (backlog.data / backlog.files[2]).unlink()
+    cursor = requests_for_deferred(backlog.instance, None).cursor
+    for number in range(30):
+        run = dg.DagsterRun("ingest_file", run_id=str(uuid.uuid4()), tags={"dagster/partition": f"{number}"})
+        backlog.instance.add_run(run)
+        backlog.instance.report_run_failed(run)
+    backlog.run()
+
+    found = requests_for_deferred(backlog.instance, cursor)
+
+    assert [request.partition_key for request in found.run_requests or ()] == [backlog.files[2]]
+
+
+def test_the_position_that_dagsters_own_sensor_left_is_gone_on_from(backlog: Backlog) -> None:
+    (backlog.data / backlog.files[2]).unlink()
+    backlog.run()
+    left = '{"__class__": "RunStatusSensorCursor", "record_id": 0, "update_timestamp": null}'
+
+    found = requests_for_deferred(backlog.instance, left)
+
+    assert [request.partition_key for request in found.run_requests or ()] == [backlog.files[2]]
 
 
 def test_a_run_of_many_can_be_repeated_and_changes_nothing(backlog: Backlog) -> None:
