@@ -195,7 +195,35 @@ def keep_sqlite_engines() -> bool:
         for module in modules:
             for name, replacement in replacements.items():
                 setattr(module, name, replacement)
+        _remember_tables(getattr(modules[-1], "SqliteScheduleStorage", None))
     return is_complete
+
+
+_LOOKS_FOR_TABLES = ("has_instigators_table", "_has_instigators_table", "has_secondary_index_table")
+
+
+def _remember_tables(storage: Any) -> None:
+    """Look once for what is there: the daemon asks twice a second for the states of all sensors."""
+    for name in _LOOKS_FOR_TABLES:
+        looks = getattr(storage, name, None)
+        # Once, however often this is called.
+        if looks is not None and not hasattr(looks, "__wrapped__"):
+            setattr(storage, name, _once_found(name, looks))
+
+
+def _once_found(name: str, looks: Callable[..., bool]) -> Callable[..., bool]:
+    @wraps(looks)
+    def is_there(self: Any, *args: Any) -> bool:
+        known = name, self._conn_string
+        if known not in _tables and looks(self, *args):
+            _tables.add(known)
+        return known in _tables
+
+    return is_there
+
+
+_tables: set[tuple[str, str]] = set()
+"""Which look has found its table in which database; none goes away while a process lives."""
 
 
 def _kept_engine(url: str, *, connect_args: Mapping[str, Any] | None = None, **options: Any) -> Engine:

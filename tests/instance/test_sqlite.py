@@ -88,6 +88,19 @@ def test_a_process_looks_once_for_the_revision_of_the_tables(tmp_path: Path) -> 
     assert [statement for statement in sent if "alembic_version" in statement] == []
 
 
+def test_a_process_looks_once_for_the_tables_of_the_states(tmp_path: Path) -> None:
+    with instance_in(tmp_path) as instance:
+        instance.all_instigator_state()
+
+        with statements() as sent:
+            assert instance.all_instigator_state() == []
+
+    assert sent
+    assert [
+        statement for statement in sent if "sqlite_master" in statement and "instigators" not in statement
+    ] == []
+
+
 def test_a_home_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
     first = work_in(tmp_path / "home")
     shutil.rmtree(tmp_path / "home")
