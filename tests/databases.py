@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, and Dagster instances on it."""
+"""A real PostgreSQL for tests, Dagster instances on it, and what is sent to any database."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
+import sqlalchemy
 
 from tests.brokers import free_ports
 
@@ -74,3 +77,18 @@ def kept_connections(postgres_url: str) -> dict[str, object]:
             "config": {"postgres_url": postgres_url},
         }
     }
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What any engine of the process sends."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -12,6 +11,7 @@ import sqlalchemy
 
 from scicat_dagster import dagster_internals
 from scicat_dagster.dagster_internals import keep_sqlite_engines
+from tests.databases import statements
 from tests.small_facility import instance_in
 
 
@@ -43,20 +43,6 @@ def engines() -> Iterator[set[sqlalchemy.Engine]]:
         yield used
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "engine_connect", note)
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
 
 
 def work_in(home: Path) -> str:

@@ -16,7 +16,7 @@ from dagster_postgres.event_log.event_log import CHANNEL_NAME
 from sqlalchemy.pool import QueuePool
 
 from scicat_dagster.orchestration.ingest.per_file import log_materializations
-from tests.databases import kept_connections
+from tests.databases import kept_connections, statements
 from tests.small_facility import instance_in
 
 
@@ -280,7 +280,7 @@ def test_a_process_asks_once_which_tables_and_columns_there_are(instance: dg.Dag
 
     work()
 
-    with _statements() as asked:
+    with statements() as asked:
         work()
 
     assert asked
@@ -322,25 +322,10 @@ def test_partitions_that_have_not_changed_are_not_read_again(instance: dg.Dagste
     instance.add_dynamic_partitions(name, keys)
     instance.get_dynamic_partitions(name).clear()  # type: ignore[attr-defined] # Whoever asks may do so.
 
-    with _statements() as asked:
+    with statements() as asked:
         assert instance.get_dynamic_partitions(name) == keys
 
     assert len([statement for statement in asked if "dynamic_partitions" in statement]) == 1
-
-
-@contextmanager
-def _statements() -> Iterator[list[str]]:
-    """What any engine of the process sends."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
 
 
 def test_nobody_is_notified_of_events_that_are_not_about_assets(
