@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.growth [--files N] [--past P]...`` prints a Markdown table with a column for each
 number of past files. The past is made in the database of the production layout: one registered file's run,
-with its tags, the events of its asset and its partition, is copied under other names. The events that a run's
+with its tags, the events of its asset and its partition, is copied under other names and earlier dates: a
+thousand files a day, as if the last one had been registered the day before yesterday. The events that a run's
 own page shows are not copied; they are only ever read by the run's id.
 """
 
@@ -27,6 +28,8 @@ from scicat_dagster.orchestration.tags import PARTITION_TAG
 
 _ROUNDS = 5
 _OTHERS = "stand-in for SciCat"
+_FILES_PER_DAY = 1000
+_SECONDS_PER_DAY = 86_400.0
 _ASSET = '{path: ["raw_dataset"]}'
 
 _QUESTIONS = {
@@ -57,8 +60,8 @@ class Template:
     path: str
 
 
-def grow(running: Facility, template: Template, first: int, last: int) -> None:
-    """Copy the template for the numbers from first to last."""
+def grow(running: Facility, template: Template, first: int, last: int, newest: int) -> None:
+    """Copy the template for the numbers from first to last, of which the newest has the latest date."""
     environment = running.processes.environment
     engine = db.create_engine(
         db.URL.create(
@@ -70,21 +73,27 @@ def grow(running: Facility, template: Template, first: int, last: int) -> None:
             database=environment["DAGSTER_POSTGRES_DB"],
         )
     )
-    names = {"run": template.run_id, "path": template.path, "first": first, "last": last}
+    names = {
+        "run": template.run_id,
+        "path": template.path,
+        "first": first,
+        "last": last,
+        "newest": newest,
+        "pause": _SECONDS_PER_DAY / _FILES_PER_DAY,
+        "pause_before": 2 * _SECONDS_PER_DAY,
+    }
     with engine.begin() as connection:
         # The pooler hands out connections that the webserver has limited.
         connection.execute(db.text("SET LOCAL statement_timeout = 0"))
         for table, changed, condition in _COPIED:
-            columns = [
-                column["name"]
-                for column in db.inspect(connection).get_columns(table)
-                if column["name"] != "id"
-            ]
-            values = (_renamed(name) if name in changed else f"t.{name}" for name in columns)
+            described = db.inspect(connection).get_columns(table)
+            columns = [column["name"] for column in described if column["name"] != "id"]
+            dated = {c["name"] for c in described if isinstance(c["type"], db.DateTime | db.Float)}
+            values = (_copied(name, changed, dated) for name in columns)
             connection.execute(
                 db.text(
                     f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(values)} "  # noqa: S608
-                    f"FROM {table} t, generate_series(:first, :last) n WHERE {condition} ORDER BY n"
+                    f"FROM {table} t, generate_series(:first, :last) n WHERE {condition} ORDER BY n, t.id"
                 ),
                 names,
             )
@@ -92,10 +101,18 @@ def grow(running: Facility, template: Template, first: int, last: int) -> None:
     engine.dispose()
 
 
-def _renamed(column: str) -> str:
-    run = f"replace(t.{column}, :run, md5('run ' || n)::uuid::text)"
-    return f"replace({run}, :path, :path || '-' || n)"
+def _copied(column: str, renamed: set[str], dated: set[str]) -> str:
+    if column in renamed:
+        run = f"replace(t.{column}, :run, md5('run ' || n)::uuid::text)"
+        return f"replace({run}, :path, :path || '-' || n)"
+    if column in dated:
+        ago = "(:pause_before + (:newest - n) * :pause)"
+        # A run's own times are numbers of seconds.
+        return f"t.{column} - {ago}" + ("" if column in _IN_SECONDS else " * INTERVAL '1 second'")
+    return f"t.{column}"
 
+
+_IN_SECONDS = {"start_time", "end_time"}
 
 _COPIED = (
     ("runs", {"run_id", "run_body", "partition"}, "run_id = :run"),
@@ -155,7 +172,7 @@ def main(files: int, past: tuple[int, ...]) -> None:
         )
         there = first = 1
         for number in sorted(past):
-            grow(running, template, there, number - 1)
+            grow(running, template, there, number - 1, max(past))
             there = number
             known = len(running.instance.get_dynamic_partitions(str(nexus_files().name)))
             columns.append({"partitions": float(known)} | measure(running, template, first, files))

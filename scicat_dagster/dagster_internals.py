@@ -13,7 +13,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance
+from dagster import AssetKey, DagsterEventType, DagsterInstance
 
 # What Dagster's own commands and tasks call, which make a Dagster instance anew for each run.
 from dagster._cli.api import _execute_run_command_body
@@ -42,7 +42,7 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.config import pg_config
-from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
+from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
@@ -53,7 +53,7 @@ from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_m
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, unpack_value
 from dagster._utils.interrupts import setup_interrupt_handlers
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, exists, select
 
 PRELOADED_MODULES = ("dagster._cli.api", "dagster._daemon.cli", "upath.core")
 """What a process loads before runs are forked from it, because each run does.
@@ -93,6 +93,7 @@ __all__ = [
     "RunStorage",
     "ScheduleStorage",
     "SensorInstigatorData",
+    "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SubmitRunContext",
     "TickStatus",
@@ -108,6 +109,7 @@ __all__ = [
     "keep_sqlite_engines",
     "loadable_targets_from_loaded_module",
     "pg_config",
+    "runs_without_materialization",
     "setup_interrupt_handlers",
     "unpack_value",
 ]
@@ -273,3 +275,34 @@ def before_each_evaluation(wait: Callable[[DagsterInstance], None]) -> bool:
     if not hasattr(evaluate, "__wrapped__"):
         daemon.run_iteration = run_iteration
     return True
+
+
+def runs_without_materialization(storage: EventLogStorage, asset: AssetKey) -> dict[str, str]:
+    """By partition: the latest run that was to materialize it, where it was not materialized after that.
+
+    Dagster's own function reads the latest events of all partitions to find the few; here the database
+    compares them. With a storage that is no database of SQL, Dagster's own is asked.
+    """
+    if not isinstance(storage, SqlEventLogStorage):
+        found = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
+        return {partition: run_id for partition, (run_id, _) in found.items()}
+    events, later = SqlEventLogStorageTable, SqlEventLogStorageTable.alias()
+    question = (
+        select(events.c.partition, events.c.run_id)
+        .where(
+            events.c.asset_key == asset.to_string(),
+            events.c.partition.is_not(None),
+            events.c.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+            ~exists().where(
+                later.c.asset_key == events.c.asset_key,
+                later.c.partition == events.c.partition,
+                later.c.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
+                later.c.id > events.c.id,
+            ),
+        )
+        .order_by(events.c.id)
+    )
+    wiped = storage._get_assets_details([asset])
+    question = storage._add_assets_wipe_filter_to_query(question, wiped, [asset])
+    with storage.index_connection() as connection:
+        return {row.partition: row.run_id for row in connection.execute(question)}

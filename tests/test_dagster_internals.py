@@ -25,6 +25,7 @@ from dagster._core.instance import MayHaveInstanceWeakref
 from dagster._core.storage import tags as dagster_tags
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.daemon_cursor import DaemonCursorStorage
+from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._daemon.types import DaemonHeartbeat, DaemonStatus
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config, set_pg_statement_timeout
@@ -68,9 +69,9 @@ PACKAGE = ROOT / "scicat_dagster"
 OURS = {
     "BACKFILL_SECONDS", "PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation",
     "hasten_backfill_daemon", "hasten_sensor_daemon",
-    "keep_backfills_without_code_server", "keep_sqlite_engines",
+    "keep_backfills_without_code_server", "keep_sqlite_engines", "runs_without_materialization",
 }  # fmt: skip
-"""What the module adds: names in texts, and what it changes in Dagster's daemon."""
+"""What the module adds: names in texts, what it changes in Dagster's daemon, what it asks in its place."""
 
 PRIVATE_IMPORTS = {
     "dagster._cli.api": {"_execute_run_command_body"},
@@ -91,7 +92,7 @@ PRIVATE_IMPORTS = {
     "dagster._core.storage.asset_check_execution_record": {"AssetCheckExecutionRecordStatus"},
     "dagster._core.storage.base_storage": {"DagsterStorage"},
     "dagster._core.storage.config": {"pg_config"},
-    "dagster._core.storage.event_log": {"EventLogStorage", "SqlEventLogStorageTable"},
+    "dagster._core.storage.event_log": {"EventLogStorage", "SqlEventLogStorage", "SqlEventLogStorageTable"},
     "dagster._core.storage.event_log.schema": {"DynamicPartitionsTable"},
     "dagster._core.storage.runs": {"RunStorage"},
     "dagster._core.storage.schedules": {"ScheduleStorage"},
@@ -196,6 +197,9 @@ CALLS: list[tuple[Callable[..., Any], str]] = [
         EventLogStorage.get_latest_asset_partition_materialization_attempts_without_materializations,
         "self, asset_key",
     ),
+    (SqlEventLogStorage._add_assets_wipe_filter_to_query, "self, query, assets_details, asset_keys"),
+    (SqlEventLogStorage._get_assets_details, "self, asset_keys"),
+    (SqlEventLogStorage.index_connection, "self"),
     (DaemonCursorStorage.get_cursor_values, "self, keys"),
     (DaemonCursorStorage.set_cursor_values, "self, pairs"),
     (PostgresEventLogStorage.__init__, "self, postgres_url, should_autocreate_tables"),

@@ -7,7 +7,7 @@ the database for the columns of its tables again and again; both cost more than 
 from __future__ import annotations
 
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import dagster as dg
@@ -39,9 +39,16 @@ _KEPT_CONNECTIONS = 4
 _MORE_CONNECTIONS = 16
 """Beside those that are kept, for a moment in which more threads of a process ask."""
 
-_seen_complete: set[str] = set()
-"""The addresses of databases in which this process has seen, or made, all tables."""
+_seen: set[tuple[str, str]] = set()
+"""By the address of its database: what this process has seen there. No table or column ever goes away."""
 
+_partitions: dict[tuple[str, str], tuple[object, Sequence[str]]] = {}
+"""By the address of their database and the name of their definition: the keys as this process read them last,
+and the state that they were in. The code server opens an instance, with storages, for each tick of a sensor.
+"""
+
+
+_ALL_TABLES = "all tables"
 
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
 """Events that are also kept in other tables than that of all events."""
@@ -67,55 +74,44 @@ _ENDS = {
 
 
 class _Runs(PostgresRunStorage):
-    """Remembers which columns there are; none goes away while a process lives."""
-
-    _has_times = False
-    _has_backfills = False
+    """Looks once which columns there are."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
     def has_run_stats_index_cols(self) -> bool:
-        self._has_times = self._has_times or super().has_run_stats_index_cols()
-        return self._has_times
+        return _look_once(self.postgres_url, "times of runs", super().has_run_stats_index_cols)
 
     def has_backfill_id_column(self) -> bool:
-        self._has_backfills = self._has_backfills or super().has_backfill_id_column()
-        return self._has_backfills
+        return _look_once(self.postgres_url, "backfills of runs", super().has_backfill_id_column)
 
 
 class _Events(PostgresEventLogStorage):
-    """Remembers which tables and columns there are, and stores what accompanies a run with the next event.
+    """Looks once which tables and columns there are, and stores what accompanies a run with the next event.
 
     Each insertion is a transaction, and most of what a run costs its worker and the database.
     """
-
-    _tables: frozenset[str] = frozenset()
-    _asset_columns: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._pending: dict[str, list[dg.EventLogEntry]] = {}
         """By run that this process executes: what is not yet stored."""
-        self._partitions: dict[str, tuple[object, Sequence[str]]] = {}
-        """By the name of their definition: the keys as they were read, and the state that they were in."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
     def has_table(self, table_name: str) -> bool:
-        if table_name not in self._tables and super().has_table(table_name):
-            self._tables |= {table_name}
-        return table_name in self._tables
+        return _look_once(self.postgres_url, f"table {table_name}", super().has_table, table_name)
 
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
         """Read again only when they have changed: a page of the UI asks for all of them several times."""
         before = self._state_of_partitions(partitions_def_name)
-        known, keys = self._partitions.get(partitions_def_name, (None, ()))
+        place = self.postgres_url, partitions_def_name
+        known, keys = _partitions.get(place, (None, ()))
         if known != before:
             keys = super().get_dynamic_partitions(partitions_def_name)
             if self._state_of_partitions(partitions_def_name) == before:
-                self._partitions[partitions_def_name] = before, keys
+                _partitions[place] = before, keys
         return list(keys)
 
     def _state_of_partitions(self, partitions_def_name: str) -> object:
@@ -127,10 +123,8 @@ class _Events(PostgresEventLogStorage):
             return tuple(connection.execute(question).one())
 
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        known = column_name in self._asset_columns
-        if not known and super()._has_asset_key_col_on_connection(conn, column_name):
-            self._asset_columns |= {column_name}
-        return column_name in self._asset_columns
+        look = super()._has_asset_key_col_on_connection
+        return _look_once(self.postgres_url, f"column {column_name} of assets", look, conn, column_name)
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         kind = event.dagster_event.event_type if event.dagster_event is not None else None
@@ -183,18 +177,13 @@ class _Events(PostgresEventLogStorage):
 
 
 class _Schedules(PostgresScheduleStorage):
-    """Remembers which tables there are; the daemon asks for the states of all sensors twice a second."""
-
-    _has_states = False
-    _has_migrations = False
+    """Looks once which tables there are; the daemon asks for the states of all sensors twice a second."""
 
     def has_instigators_table(self) -> bool:
-        self._has_states = self._has_states or super().has_instigators_table()
-        return self._has_states
+        return _look_once(self.postgres_url, "states of sensors", super().has_instigators_table)
 
     def has_secondary_index_table(self) -> bool:
-        self._has_migrations = self._has_migrations or super().has_secondary_index_table()
-        return self._has_migrations
+        return _look_once(self.postgres_url, "migrations of data", super().has_secondary_index_table)
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
@@ -210,11 +199,11 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
         self._inst_data = inst_data
         # The code server opens an instance for each tick of a sensor. Looking for the tables takes a
         # connection for each of the three, and most of what a tick costs that finds nothing.
-        may_lack_tables = postgres_url not in _seen_complete
+        may_lack_tables = (postgres_url, _ALL_TABLES) not in _seen
         self._runs = _Runs(postgres_url, may_lack_tables)
         self._events = _Events(postgres_url, may_lack_tables)
         self._schedules = _Schedules(postgres_url, may_lack_tables)
-        _seen_complete.add(postgres_url)
+        _seen.add((postgres_url, _ALL_TABLES))
         super().__init__()  # type: ignore[no-untyped-call]
         for storage in (self._runs, self._events, self._schedules):
             # What Dagster's webserver does with its own.
@@ -260,6 +249,13 @@ def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not folder.startswith("/"):
         return config
     return {**config, "postgres_db": {**server, "hostname": "", "params": {"host": folder}}}
+
+
+def _look_once(url: str, name: str, look: Callable[..., bool], *asked: Any) -> bool:
+    """Whether a database has what was looked for, which is not looked for again once it was seen."""
+    if (url, name) not in _seen and look(*asked):
+        _seen.add((url, name))
+    return (url, name) in _seen
 
 
 def _keeping_engine(url: str, statement_timeout: int, pool_recycle: int, max_overflow: int) -> Engine:

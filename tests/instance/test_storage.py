@@ -272,16 +272,24 @@ def answer() -> None:
     """Of an asset that depends on another one, Dagster looks up what that one was."""
 
 
-def test_a_process_asks_once_which_tables_and_columns_there_are(instance: dg.DagsterInstance) -> None:
-    def work() -> None:
-        speaking.execute_in_process(instance=instance)
-        dg.materialize([answer], instance=instance)
-        instance.add_dynamic_partitions("many", ["one"])
+def test_a_process_asks_once_which_tables_and_columns_there_are(
+    instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path
+) -> None:
+    def work(where: dg.DagsterInstance) -> None:
+        speaking.execute_in_process(instance=where)
+        dg.materialize([answer], instance=where)
+        where.add_dynamic_partitions("many", ["one"])
+        where.all_instigator_state()
+        where.get_run_records(limit=1)
 
-    work()
+    work(instance)
 
-    with statements() as asked:
-        work()
+    # As each tick of a sensor in the code server has its own.
+    with (
+        instance_in(tmp_path / "next", storage=kept_connections(postgres_url)) as following,
+        statements() as asked,
+    ):
+        work(following)
 
     assert asked
     assert [statement for statement in asked if "pg_catalog" in statement] == []
@@ -316,14 +324,19 @@ def test_partitions_are_as_another_process_left_them(
     assert instance.get_dynamic_partitions(name) == [key for key in "abc" if key not in deleted] + added
 
 
-def test_partitions_that_have_not_changed_are_not_read_again(instance: dg.DagsterInstance) -> None:
+def test_partitions_that_have_not_changed_are_not_read_again(
+    instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path
+) -> None:
     name = str(uuid.uuid4())
     keys = [f"key {number}" for number in range(100)]
     instance.add_dynamic_partitions(name, keys)
     instance.get_dynamic_partitions(name).clear()  # type: ignore[attr-defined] # Whoever asks may do so.
 
-    with statements() as asked:
-        assert instance.get_dynamic_partitions(name) == keys
+    with (
+        instance_in(tmp_path / "next", storage=kept_connections(postgres_url)) as following,
+        statements() as asked,
+    ):
+        assert following.get_dynamic_partitions(name) == keys
 
     assert len([statement for statement in asked if "dynamic_partitions" in statement]) == 1
 

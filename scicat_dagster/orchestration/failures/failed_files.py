@@ -17,6 +17,7 @@ from typing import Any
 
 import dagster as dg
 
+from scicat_dagster.dagster_internals import runs_without_materialization
 from scicat_dagster.errors import Problem
 from scicat_dagster.orchestration.failures.crashes import REPEATED_CRASH
 from scicat_dagster.orchestration.failures.policy import kind_of
@@ -215,11 +216,9 @@ def _attempts(instance: dg.DagsterInstance, now: datetime, names: Names) -> dict
 
 def _latest_runs_without_registration(instance: dg.DagsterInstance, names: Names) -> dict[str, str]:
     """By partition: the latest run that was to materialize it and did not, whatever became of that run."""
-    storage = instance.event_log_storage
-    found = {}
+    found: dict[str, str] = {}
     for asset in partitions_of(names):
-        attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
-        found.update({path: run_id for path, (run_id, _) in attempts.items()})
+        found |= runs_without_materialization(instance.event_log_storage, asset)
     return found
 
 

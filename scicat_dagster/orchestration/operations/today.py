@@ -161,7 +161,7 @@ class Registrations:
     def since(self, instance: dg.DagsterInstance, day: datetime) -> list[Registered]:
         """The files that were registered since the day began."""
         if day != self._day:
-            self._day, self._read, self._found = day, 0, {}
+            self._day, self._found = day, {}
         new = events_after(self._asset, self._read, day.timestamp(), instance.fetch_materializations)
         for record in new:
             self._read = record.storage_id
