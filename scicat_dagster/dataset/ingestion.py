@@ -9,13 +9,22 @@ from __future__ import annotations
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+)
 
 from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset, FieldsError, build_dataset
@@ -45,6 +54,22 @@ MOST_ENTRIES = 500
 _MOST_SHOWN = 10
 
 
+class SharedSchemas(Protocol):
+    """Where the schemas of many files are kept while these are stored together, each once.
+
+    The context that pydantic is given by whoever stores or reads them.
+    """
+
+    def store(self, schema: Schema, dump: Callable[[Schema], Any]) -> object:
+        """What stands for the schema."""
+
+    def read(self, stored: object, validate: Callable[[Any], Schema]) -> Schema:
+        """The schema that something stands for; ``ValueError`` where it stands for none."""
+
+
+_Shared = SharedSchemas | None
+
+
 class ExtractedMetadata(BaseModel):
     """What a schema's variables are for one dataset of a file, and the schema itself.
 
@@ -67,6 +92,20 @@ class ExtractedMetadata(BaseModel):
     """The paths of those that belong to the file, and are listed with it."""
     instrument: str = ""
     """The instrument's name in the file (NXinstrument), or else the schema's."""
+
+    @field_serializer("schema_", mode="wrap")
+    def _store_schema(
+        self, schema: Schema, dump: SerializerFunctionWrapHandler, info: SerializationInfo[_Shared]
+    ) -> object:
+        return dump(schema) if info.context is None else info.context.store(schema, dump)
+
+    @field_validator("schema_", mode="wrap")
+    @classmethod
+    def _read_schema(
+        cls, stored: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo[_Shared]
+    ) -> Schema:
+        read: Schema = validate(stored) if info.context is None else info.context.read(stored, validate)
+        return read
 
     def evaluation(self) -> Evaluation:
         """The variables, as ``dataset`` wants them."""

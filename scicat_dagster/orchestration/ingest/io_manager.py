@@ -3,7 +3,8 @@
 Dagster's own IO manager stores pickles, and loading a pickle executes what it says: whoever can write into
 the storage, which the machines of a facility may share, could execute code as the service. Here a stored
 value is read as data, and judged by the model that the op declares. Within the process that has stored it, it
-is handed on as it is: reading it again is a third of the work on a past file.
+is handed on as it is: reading it again is a third of the work on a past file. A schema, which is most of what
+is known of a file, is stored once for all files of the run.
 
 https://docs.dagster.io/guides/build/io-managers/defining-a-custom-io-manager
 """
@@ -14,7 +15,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from scicat_dagster.orchestration.failures.policy import repeat_whole_run
+from scicat_dagster.schemas.models import Schema
 
 _MARK = "$"
 """The key of an object that stands for a value that JSON does not have."""
@@ -40,7 +42,7 @@ class JsonBetweenOps(dg.IOManager):
         """Store what an op returned."""
         storage = Path(context.step_context.instance.storage_directory())
         path = _path(storage, context)
-        content = json.dumps(_to_json(obj.model_dump(by_alias=True)))
+        content = _as_text(obj)
         _make_private_folders(path.parent, storage)
         # Beside it first: a process that is killed leaves no half of a file.
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
@@ -67,7 +69,7 @@ class JsonBetweenOps(dg.IOManager):
         if self._run_id == context.step_context.run_id and type(kept := self._handed_on.get(path)) is model:
             return kept
         try:
-            return model.model_validate(_from_json(json.loads(_content(path))))
+            return _from_text(model, _content(path))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise repeat_whole_run(
                 context.instance,
@@ -75,6 +77,42 @@ class JsonBetweenOps(dg.IOManager):
                 "What an op handed on cannot be read: it is missing, or not what was stored.",
                 {"where": str(path), "why": f"{type(error).__name__}: {error}"},
             ) from error
+
+
+class _Schemas:
+    """The schemas of what is stored together, by the numbers that stand for them there."""
+
+    def __init__(self, stored: Sequence[Any] = ()) -> None:
+        self.stored = list(stored)
+        self._numbers: dict[int, tuple[Schema, int]] = {}
+        """By the schema's ``id``, which is its own while it is kept here."""
+        self._read: dict[int, Schema] = {}
+
+    def store(self, schema: Schema, dump: Callable[[Schema], Any]) -> object:
+        if id(schema) not in self._numbers:
+            self._numbers[id(schema)] = schema, len(self.stored)
+            self.stored.append(dump(schema))
+        return self._numbers[id(schema)][1]
+
+    def read(self, stored: object, validate: Callable[[Any], Schema]) -> Schema:
+        if not isinstance(stored, int) or not 0 <= stored < len(self.stored):
+            raise ValueError(f"no schema was stored as {stored!r}")
+        if stored not in self._read:
+            self._read[stored] = validate(self.stored[stored])
+        return self._read[stored]
+
+
+def _as_text(model: BaseModel) -> str:
+    schemas = _Schemas()
+    value = _to_json(model.model_dump(by_alias=True, context=schemas))
+    return json.dumps({"schemas": _to_json(schemas.stored), "value": value})
+
+
+def _from_text(model: type[BaseModel], content: bytes) -> BaseModel:
+    match json.loads(content):
+        case {"schemas": [*schemas], "value": value}:
+            return model.model_validate(_from_json(value), context=_Schemas(_from_json(schemas)))
+    raise ValueError("it has no schemas, or no value")
 
 
 def _path(storage: Path, context: dg.OutputContext | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -15,9 +16,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from scicat_dagster.dataset.ingestion import extract_metadata
 from scicat_dagster.demo.catalogue.faults import FaultKind, Scripted
+from scicat_dagster.files.identity import complete_file
 from scicat_dagster.orchestration.ingest.io_manager import JsonBetweenOps
-from scicat_dagster.orchestration.ingest.ops import AnnouncedFile, Prepared, ReadFile
+from scicat_dagster.orchestration.ingest.ops import AnnouncedFile, ReadFile
 from scicat_dagster.orchestration.ingest.per_file import PerFile
 from scicat_dagster.schemas.models import Schema
 from tests.orchestration.ingest.test_schema_changes import catalogue_with, execute
@@ -61,6 +64,13 @@ def failed_at_the_catalogue(small: SmallFacility) -> str:
             assert not failed.success
     small.facility().close()
     return failed.run_id
+
+
+def the_small_file_read(small: SmallFacility) -> ReadFile:
+    facility = small.facility()
+    file = complete_file(small.file, small.file.stat())
+    extracted = extract_metadata(file, facility.schemas(), facility.catalogue, facility.settings)
+    return ReadFile(announced=AnnouncedFile(file=file), extracted=extracted)
 
 
 def stored(small: SmallFacility, run_id: str) -> list[Path]:
@@ -147,9 +157,12 @@ def test_what_is_stored_is_json_and_nobody_elses_business(small: SmallFacility) 
 
     assert len(files) == 4
     found = {path.parent.name: path.read_bytes() for path in files}
-    assert PerFile[AnnouncedFile].model_validate_json(found["raw_dataset.wait_for_file"]).made
-    assert PerFile[ReadFile].model_validate_json(found["raw_dataset.extract_metadata"]).made
-    assert PerFile[Prepared].model_validate_json(found["raw_dataset.build_dataset"]).made
+    values = {op: json.loads(content) for op, content in found.items()}
+    assert PerFile[AnnouncedFile].model_validate(values["raw_dataset.wait_for_file"]["value"]).made
+    assert [len(values[f"raw_dataset.{op}"]["schemas"]) for op in ("extract_metadata", "build_dataset")] == [
+        1,
+        1,
+    ]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert {stat.S_IMODE(path.parent.stat().st_mode) for path in files} == {0o700}
     assert {stat.S_IMODE(path.parents[1].stat().st_mode) for path in files} == {0o700}
@@ -180,8 +193,12 @@ def test_a_pickle_that_somebody_placed_there_is_not_loaded(small: SmallFacility,
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"made": {"a": 1}}', "[" * 100_000, '{"$": "object", "value": 1}', None]
-)
+    "content",
+    [
+        "{", "[]", '{"made": {"a": 1}}', "[" * 100_000, '{"$": "object", "value": 1}', None,
+        '{"schemas": {}, "value": {"made": {}}}', '{"schemas": [], "value": 1}', '{"schemas": []}',
+    ],
+)  # fmt: skip
 def test_what_is_not_what_was_stored_is_a_failure_that_says_so_and_the_run_is_repeated(
     small: SmallFacility, content: str | None
 ) -> None:
@@ -203,6 +220,32 @@ def test_what_is_not_what_was_stored_is_a_failure_that_says_so_and_the_run_is_re
     # What Dagster's retry, which is given to it by the daemon, goes by.
     assert run.tags["dagster/retry_strategy"] == "ALL_STEPS"
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "true"
+
+
+@pytest.mark.parametrize("stands_for_it", [-1, 1, "0", None, True, 0.5])
+def test_a_schema_that_was_not_stored_is_a_failure(small: SmallFacility, stands_for_it: object) -> None:
+    run_id = failed_at_the_catalogue(small)
+    (path,) = (path for path in stored(small, run_id) if "build_dataset" in str(path))
+    content = json.loads(path.read_text())
+    ((_, prepared),) = content["value"]["made"].items()
+    assert prepared["extracted"][0]["schema_"] == 0
+    prepared["extracted"][0]["schema_"] = stands_for_it
+    path.write_text(json.dumps(content))
+
+    assert not re_executed(small, run_id).success
+
+
+def test_the_schema_of_many_files_is_stored_once(tmp_path: Path, small: SmallFacility) -> None:
+    read = the_small_file_read(small)
+    files = PerFile[ReadFile](made={f"{number}": read for number in range(100)})
+
+    arrived = travelled(tmp_path, files)
+
+    assert arrived == files
+    assert isinstance(arrived, PerFile)
+    assert len({id(metadata.schema_) for file in arrived.made.values() for metadata in file.extracted}) == 1
+    (path,) = (path for path in (tmp_path / "storage").rglob("result.json"))
+    assert len(json.loads(path.read_text())["schemas"]) == 1
 
 
 def test_a_link_that_somebody_placed_there_is_not_followed(small: SmallFacility, tmp_path: Path) -> None:
