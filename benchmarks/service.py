@@ -314,7 +314,18 @@ def processor_seconds(running: Facility) -> dict[int, tuple[str, float]]:
 
 def backfill(running: Facility, files: int) -> dict[str, Any]:
     """Past files, found and backfilled by ``scicat-dagster discover --backfill``."""
-    write(running, 0, files)
+    found, seconds = backfilled(running, 0, files)
+    return {
+        "files per minute": round(files / seconds * 60),
+        "seconds": round(seconds, 1),
+        "of these until it was launched": round(found, 1),
+    }
+
+
+def backfilled(running: Facility, first: int, files: int) -> tuple[float, float]:
+    """Seconds until a backfill of so many further files was launched, and until they were registered."""
+    before = running.store.count_origdatablocks()
+    write(running, first, files)
     began = time.monotonic()
     command = [
         str(Path(sys.executable).parent / "scicat-dagster"), "discover", str(running.data_directory),
@@ -322,13 +333,8 @@ def backfill(running: Facility, files: int) -> dict[str, Any]:
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     found = time.monotonic() - began
-    wait_for_blocks(running, files)
-    seconds = time.monotonic() - began
-    return {
-        "files per minute": round(files / seconds * 60),
-        "seconds": round(seconds, 1),
-        "of these until it was launched": round(found, 1),
-    }
+    wait_for_blocks(running, before + files)
+    return found, time.monotonic() - began
 
 
 def wait_for_blocks(running: Facility, number: int) -> None:
