@@ -216,8 +216,8 @@ def _label(name: str) -> str:
 
 
 def local(moment: datetime) -> str:
-    """A time as the clock of this machine shows it."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    """A time as the clock of this machine shows it, and its zone: who reads it may be elsewhere."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _common(entry: FailedEntry) -> str:

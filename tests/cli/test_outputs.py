@@ -108,7 +108,7 @@ def stable(text: str, small: SmallFacility) -> str:
         (re.escape(str(small.directory)), "/facility"),
         (re.escape(small.server.url), "https://scicat.example.org"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}", "0f6b1c5e-7a52-4d0a-9a63-5b1b7f3f8f11"),
-        (r"\d{4}-\d\d-\d\d \d\d:\d\d", "2026-11-26 02:03"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d [A-Z]+", "2026-11-26 02:03 UTC"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?\+00:00", "2026-11-26T01:03:00+00:00"),
     ):
         text = re.sub(pattern, instead, text)
