@@ -6,8 +6,10 @@ the database for the columns of its tables again and again; both cost more than 
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Self
 
 import dagster as dg
@@ -34,8 +36,8 @@ from scicat_dagster.dagster_internals import (
 
 _STATEMENT_MILLISECONDS = 60_000
 _KEPT_SECONDS = 600
-_KEPT_CONNECTIONS = 4
-"""At most, per storage and process, and no more than threads asked at the same moment: a worker has one."""
+_KEPT_CONNECTIONS = 8
+"""At most, per process, and no more than threads asked at the same moment: a worker has one."""
 _MORE_CONNECTIONS = 16
 """Beside those that are kept, for a moment in which more threads of a process ask."""
 
@@ -259,12 +261,20 @@ def _look_once(url: str, name: str, look: Callable[..., bool], *asked: Any) -> b
 
 
 def _keeping_engine(url: str, statement_timeout: int, pool_recycle: int, max_overflow: int) -> Engine:
-    """The engine of a storage, with a pool that keeps what threads open.
+    """The engine of all storages of a process, with a pool that keeps what threads open.
 
     Dagster's keeps one connection and closes each further one after its first use: threads that ask at the
     same moment, as those of the daemon in a burst, opened one for every second question. Its pool opens a
     connection anew that its server closed while nobody used it.
     """
+    # A process must not use the connections of the one that it was forked from.
+    return _engine_of_process(os.getpid(), url, statement_timeout, pool_recycle, max_overflow)
+
+
+@cache
+def _engine_of_process(
+    _pid: int, url: str, statement_timeout: int, pool_recycle: int, max_overflow: int
+) -> Engine:
     engine = create_pg_engine(
         url,
         isolation_level="AUTOCOMMIT",

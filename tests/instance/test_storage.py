@@ -1,9 +1,11 @@
 """Dagster's storage with kept connections, on a real PostgreSQL."""
 
+import multiprocessing
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +258,45 @@ def _opened() -> Iterator[list[object]]:
         yield opened
     finally:
         sqlalchemy.event.remove(QueuePool, "connect", note)
+
+
+def test_instances_of_a_process_share_their_connections(
+    instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path
+) -> None:
+    speaking.execute_in_process(instance=instance)
+
+    # As each tick of a sensor in the code server has its own.
+    with (
+        instance_in(tmp_path / "next", storage=kept_connections(postgres_url)) as following,
+        _opened() as opened,
+    ):
+        speaking.execute_in_process(instance=following)
+
+    assert opened == []
+
+
+def test_a_fork_has_connections_of_its_own(
+    instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path
+) -> None:
+    speaking.execute_in_process(instance=instance)
+    here = _connections(postgres_url)
+    storage = kept_connections(postgres_url)
+
+    def ask(answer: Connection) -> None:
+        with instance_in(tmp_path / "child", storage=storage) as child:
+            number = child.get_runs_count()
+            answer.send((number, _connections(postgres_url)))
+
+    ours, theirs = multiprocessing.get_context("fork").Pipe()
+    process = multiprocessing.get_context("fork").Process(target=ask, args=(theirs,))
+    process.start()
+    number, together = ours.recv()
+    process.join(30)
+
+    assert process.exitcode == 0
+    assert number == instance.get_runs_count()
+    assert here < together
+    assert here <= _connections(postgres_url)
 
 
 def test_another_pool_of_the_process_is_left_alone(instance: dg.DagsterInstance) -> None:
