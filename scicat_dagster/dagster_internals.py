@@ -201,7 +201,12 @@ def keep_sqlite_engines() -> bool:
     return is_complete
 
 
-_LOOKS_FOR_TABLES = ("has_instigators_table", "_has_instigators_table", "has_secondary_index_table")
+_LOOKS_FOR_TABLES = (
+    "has_instigators_table",
+    "_has_instigators_table",
+    "has_secondary_index_table",
+    "has_built_index",
+)
 
 
 def _remember_tables(storage: Any) -> None:
@@ -216,7 +221,7 @@ def _remember_tables(storage: Any) -> None:
 def _once_found(name: str, looks: Callable[..., bool]) -> Callable[..., bool]:
     @wraps(looks)
     def is_there(self: Any, *args: Any) -> bool:
-        known = name, self._conn_string
+        known = name, self._conn_string, *(arg for arg in args if isinstance(arg, str))
         if known not in _tables and looks(self, *args):
             _tables.add(known)
         return known in _tables
@@ -224,8 +229,8 @@ def _once_found(name: str, looks: Callable[..., bool]) -> Callable[..., bool]:
     return is_there
 
 
-_tables: set[tuple[str, str]] = set()
-"""Which look has found its table in which database; none goes away while a process lives."""
+_tables: set[tuple[str, ...]] = set()
+"""Which look has found what in which database; nothing of it goes away while a process lives."""
 
 
 def _kept_engine(url: str, *, connect_args: Mapping[str, Any] | None = None, **options: Any) -> Engine:

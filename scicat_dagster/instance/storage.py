@@ -87,6 +87,10 @@ class _Runs(PostgresRunStorage):
     def has_backfill_id_column(self) -> bool:
         return _look_once(self.postgres_url, "backfills of runs", super().has_backfill_id_column)
 
+    def has_built_index(self, migration_name: str) -> bool:
+        name = f"migration {migration_name} of runs"
+        return _look_once(self.postgres_url, name, super().has_built_index, migration_name)
+
 
 class _Events(PostgresEventLogStorage):
     """Looks once which tables and columns there are, and stores what accompanies a run with the next event.
@@ -104,6 +108,9 @@ class _Events(PostgresEventLogStorage):
 
     def has_table(self, table_name: str) -> bool:
         return _look_once(self.postgres_url, f"table {table_name}", super().has_table, table_name)
+
+    def has_secondary_index(self, name: str) -> bool:
+        return _look_once(self.postgres_url, f"migration {name} of events", super().has_secondary_index, name)
 
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
         """Read again only when they have changed: a page of the UI asks for all of them several times."""
@@ -184,8 +191,15 @@ class _Schedules(PostgresScheduleStorage):
     def has_instigators_table(self) -> bool:
         return _look_once(self.postgres_url, "states of sensors", super().has_instigators_table)
 
+    def _has_instigators_table(self, conn: Connection) -> bool:
+        return _look_once(self.postgres_url, "states of sensors", super()._has_instigators_table, conn)
+
     def has_secondary_index_table(self) -> bool:
         return _look_once(self.postgres_url, "migrations of data", super().has_secondary_index_table)
+
+    def has_built_index(self, migration_name: str) -> bool:
+        name = f"migration {migration_name} of ticks"
+        return _look_once(self.postgres_url, name, super().has_built_index, migration_name)
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
