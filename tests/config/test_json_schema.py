@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
@@ -190,9 +190,13 @@ def is_refused(config: Path) -> bool:
         return True
 
 
+SAMPLE = yaml.safe_load(sample_configuration())
+
+
+@settings(max_examples=30)
 @given(st.data())
 def test_a_misspelt_key_is_found_wherever_it_is(data: st.DataObject) -> None:
-    document = yaml.safe_load(sample_configuration())
+    document = copy.deepcopy(SAMPLE)
     sections = {name: value for name, value in document.items() if isinstance(value, dict) and value}
     name = data.draw(st.sampled_from(sorted(sections)))
     key = data.draw(st.sampled_from(sorted(sections[name])))
