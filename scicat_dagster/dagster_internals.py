@@ -286,7 +286,7 @@ def runs_without_materialization(storage: EventLogStorage, asset: AssetKey) -> d
     """By partition: the latest run that was to materialize it, where it was not materialized after that.
 
     Dagster's own function reads the latest events of all partitions to find the few; here the database
-    compares them. With a storage that is no database of SQL, Dagster's own is asked.
+    compares them. With a storage of another kind, Dagster's own is asked.
     """
     if not isinstance(storage, SqlEventLogStorage):
         found = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)

@@ -19,7 +19,7 @@ from scicat_dagster.cli.options import (
     run_link,
     say,
 )
-from scicat_dagster.wording import numbered
+from scicat_dagster.wording import local, numbered
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -140,7 +140,7 @@ def _as_text(found: Sequence[Failure], pages: str) -> str:
         first = group[0]
         lines += [f"{numbered(len(group), 'file')}, {first.file.kind}: {first.reason}", f"  {first.remedy}"]
         for each in group:
-            since = each.file.since.astimezone().strftime("%Y-%m-%d %H:%M")
+            since = local(each.file.since)
             runs = numbered(each.file.runs, "run")
             lines += [
                 f"  {each.file.path}",
@@ -153,7 +153,7 @@ def _as_text(found: Sequence[Failure], pages: str) -> str:
 
 
 def _moment(due: datetime) -> str:
-    return f"at {due.astimezone():%Y-%m-%d %H:%M}" if due > datetime.now(UTC) else "within a minute or so"
+    return f"at {local(due)}" if due > datetime.now(UTC) else "within a minute or so"
 
 
 def _as_json(found: Sequence[Failure], pages: str) -> str:

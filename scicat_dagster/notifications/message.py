@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from scicat_dagster.wording import numbered
+from scicat_dagster.wording import local, numbered
 
 MOST_LISTED = 20
 """Files in one message; the others are counted."""
@@ -213,11 +213,6 @@ _LABELS = {"kafka": "Kafka", "storage": "The storage", "scicat": "SciCat"}
 
 def _label(name: str) -> str:
     return _LABELS.get(name, name)
-
-
-def local(moment: datetime) -> str:
-    """A time as the clock of this machine shows it, and its zone: who reads it may be elsewhere."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _common(entry: FailedEntry) -> str:

@@ -32,8 +32,8 @@ from scicat_dagster.notifications.message import (
     Digest,
     FailedEntry,
     digest,
-    local,
 )
+from scicat_dagster.wording import local
 from tests.brokers import free_ports
 
 SECRET = "T0000-hook-nobody-may-see"

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.diagnostics.checkup import Check
 from scicat_dagster.errors import without_file
-from scicat_dagster.notifications.message import local
 from scicat_dagster.orchestration.events import events_after
 from scicat_dagster.orchestration.failures.failed_files import FailedFile, unregistered_files
 from scicat_dagster.orchestration.ingest.assets import LAG_INTERVAL
@@ -40,6 +39,7 @@ from scicat_dagster.orchestration.tags import (
     STATUS,
     TODAY,
 )
+from scicat_dagster.wording import local
 
 _MOST_REJECTED = 1000
 """Messages that are counted; more of them mean that something is wrong with whoever writes them."""
