@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from dagster import AssetKey, DagsterEventType, DagsterInstance
 
@@ -108,6 +108,7 @@ __all__ = [
     "keep_backfills_without_code_server",
     "keep_sqlite_engines",
     "loadable_targets_from_loaded_module",
+    "once_found",
     "pg_config",
     "runs_without_materialization",
     "setup_interrupt_handlers",
@@ -197,40 +198,50 @@ def keep_sqlite_engines() -> bool:
         for module in modules:
             for name, replacement in replacements.items():
                 setattr(module, name, replacement)
-        _remember_tables(getattr(modules[-1], "SqliteScheduleStorage", None))
+        _look_once(getattr(modules[-1], "SqliteScheduleStorage", None))
     return is_complete
 
 
-_LOOKS_FOR_TABLES = (
-    "has_instigators_table",
-    "_has_instigators_table",
-    "has_secondary_index_table",
-    "has_built_index",
-)
+_LOOKS = ("has_instigators_table", "_has_instigators_table", "has_secondary_index_table", "has_built_index")
+"""What a storage of ticks looks for in its database."""
 
 
-def _remember_tables(storage: Any) -> None:
-    """Look once for what is there: the daemon asks twice a second for the states of all sensors."""
-    for name in _LOOKS_FOR_TABLES:
-        looks = getattr(storage, name, None)
+def _look_once(storage: Any) -> None:
+    """Have a storage look once: the daemon asks twice a second for the states of all sensors."""
+    for name in _LOOKS:
+        look = getattr(storage, name, None)
         # Once, however often this is called.
-        if looks is not None and not hasattr(looks, "__wrapped__"):
-            setattr(storage, name, _once_found(name, looks))
+        if look is not None and not hasattr(look, "__wrapped__"):
+            setattr(storage, name, once_found("_conn_string")(look))
 
 
-def _once_found(name: str, looks: Callable[..., bool]) -> Callable[..., bool]:
-    @wraps(looks)
-    def is_there(self: Any, *args: Any) -> bool:
-        known = name, self._conn_string, *(arg for arg in args if isinstance(arg, str))
-        if known not in _tables and looks(self, *args):
-            _tables.add(known)
-        return known in _tables
-
-    return is_there
+Look = TypeVar("Look", bound=Callable[..., bool])
 
 
-_tables: set[tuple[str, ...]] = set()
-"""Which look has found what in which database; nothing of it goes away while a process lives."""
+def once_found(address: str) -> Callable[[Look], Look]:
+    """Have a method of a storage that looks for something not look again once it was there.
+
+    For tables, columns and migrations of data, none of which goes away while a process lives. What was found
+    is known to all storages of the process with the same address, which is the attribute of that name.
+    """
+
+    def decorated(look: Look) -> Look:
+        @wraps(look)
+        def is_there(self: Any, *asked: Any, **named: Any) -> bool:
+            # What is asked for is a name; a connection may be given, too.
+            names = (each for each in (*asked, *named.values()) if isinstance(each, str))
+            place = getattr(self, address), look.__qualname__, *names
+            if place not in _found and look(self, *asked, **named):
+                _found.add(place)
+            return place in _found
+
+        return cast("Look", is_there)
+
+    return decorated
+
+
+_found: set[tuple[str, ...]] = set()
+"""In which database which method has found what."""
 
 
 def _kept_engine(url: str, *, connect_args: Mapping[str, Any] | None = None, **options: Any) -> Engine:

@@ -69,7 +69,8 @@ PACKAGE = ROOT / "scicat_dagster"
 OURS = {
     "BACKFILL_SECONDS", "PRELOADED_MODULES", "SENSOR_SECONDS", "before_each_evaluation",
     "hasten_backfill_daemon", "hasten_sensor_daemon",
-    "keep_backfills_without_code_server", "keep_sqlite_engines", "runs_without_materialization",
+    "keep_backfills_without_code_server", "keep_sqlite_engines", "once_found",
+    "runs_without_materialization",
 }  # fmt: skip
 """What the module adds: names in texts, what it changes in Dagster's daemon, what it asks in its place."""
 

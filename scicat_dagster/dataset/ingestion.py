@@ -9,26 +9,18 @@ from __future__ import annotations
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_serializer,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict
 
 from scicat_dagster.config.models import FileHandlingSettings, Settings
 from scicat_dagster.dataset.build import BuiltDataset, FieldsError, build_dataset
 from scicat_dagster.dataset.samples import Maker, SampleSource, find_sample_id, sample_reads
+from scicat_dagster.dataset.stored_schemas import StoredSchema
 from scicat_dagster.errors import Notice, PermanentError, Reason
 from scicat_dagster.files.description import describe_file
 from scicat_dagster.files.identity import CompleteFile, check_unchanged
@@ -54,22 +46,6 @@ MOST_ENTRIES = 500
 _MOST_SHOWN = 10
 
 
-class SharedSchemas(Protocol):
-    """Where the schemas of many files are kept while these are stored together, each once.
-
-    The context that pydantic is given by whoever stores or reads them.
-    """
-
-    def store(self, schema: Schema, dump: Callable[[Schema], Any]) -> object:
-        """What stands for the schema."""
-
-    def read(self, stored: object, validate: Callable[[Any], Schema]) -> Schema:
-        """The schema that something stands for; ``ValueError`` where it stands for none."""
-
-
-_Shared = SharedSchemas | None
-
-
 class ExtractedMetadata(BaseModel):
     """What a schema's variables are for one dataset of a file, and the schema itself.
 
@@ -79,7 +55,7 @@ class ExtractedMetadata(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     file: CompleteFile
-    schema_: Schema
+    schema_: StoredSchema
     entry: str = ""
     """The name of the NXentry that the dataset is of, where the file is several datasets."""
     values: dict[str, Any]
@@ -92,20 +68,6 @@ class ExtractedMetadata(BaseModel):
     """The paths of those that belong to the file, and are listed with it."""
     instrument: str = ""
     """The instrument's name in the file (NXinstrument), or else the schema's."""
-
-    @field_serializer("schema_", mode="wrap")
-    def _store_schema(
-        self, schema: Schema, dump: SerializerFunctionWrapHandler, info: SerializationInfo[_Shared]
-    ) -> object:
-        return dump(schema) if info.context is None else info.context.store(schema, dump)
-
-    @field_validator("schema_", mode="wrap")
-    @classmethod
-    def _read_schema(
-        cls, stored: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo[_Shared]
-    ) -> Schema:
-        read: Schema = validate(stored) if info.context is None else info.context.read(stored, validate)
-        return read
 
     def evaluation(self) -> Evaluation:
         """The variables, as ``dataset`` wants them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from scicat_dagster.dagster_internals import (
     ScheduleStorage,
     SqlEventLogStorageTable,
     UserConfigSchema,
+    once_found,
     pg_config,
 )
 
@@ -41,16 +42,14 @@ _KEPT_CONNECTIONS = 8
 _MORE_CONNECTIONS = 16
 """Beside those that are kept, for a moment in which more threads of a process ask."""
 
-_seen: set[tuple[str, str]] = set()
-"""By the address of its database: what this process has seen there. No table or column ever goes away."""
+_seen_complete: set[str] = set()
+"""The addresses of databases in which this process has seen, or made, all tables."""
 
 _partitions: dict[tuple[str, str], tuple[object, Sequence[str]]] = {}
 """By the address of their database and the name of their definition: the keys as this process read them last,
 and the state that they were in. The code server opens an instance, with storages, for each tick of a sensor.
 """
 
-
-_ALL_TABLES = "all tables"
 
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
 """Events that are also kept in other tables than that of all events."""
@@ -75,21 +74,26 @@ _ENDS = {
 }
 
 
+_once_found = once_found("postgres_url")
+
+
 class _Runs(PostgresRunStorage):
     """Looks once which columns there are."""
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
+    @_once_found
     def has_run_stats_index_cols(self) -> bool:
-        return _look_once(self.postgres_url, "times of runs", super().has_run_stats_index_cols)
+        return super().has_run_stats_index_cols()
 
+    @_once_found
     def has_backfill_id_column(self) -> bool:
-        return _look_once(self.postgres_url, "backfills of runs", super().has_backfill_id_column)
+        return super().has_backfill_id_column()
 
+    @_once_found
     def has_built_index(self, migration_name: str) -> bool:
-        name = f"migration {migration_name} of runs"
-        return _look_once(self.postgres_url, name, super().has_built_index, migration_name)
+        return super().has_built_index(migration_name)
 
 
 class _Events(PostgresEventLogStorage):
@@ -106,11 +110,13 @@ class _Events(PostgresEventLogStorage):
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
 
+    @_once_found
     def has_table(self, table_name: str) -> bool:
-        return _look_once(self.postgres_url, f"table {table_name}", super().has_table, table_name)
+        return super().has_table(table_name)
 
+    @_once_found
     def has_secondary_index(self, name: str) -> bool:
-        return _look_once(self.postgres_url, f"migration {name} of events", super().has_secondary_index, name)
+        return super().has_secondary_index(name)
 
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
         """Read again only when they have changed: a page of the UI asks for all of them several times."""
@@ -131,9 +137,9 @@ class _Events(PostgresEventLogStorage):
         with self.index_connection() as connection:
             return tuple(connection.execute(question).one())
 
+    @_once_found
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        look = super()._has_asset_key_col_on_connection
-        return _look_once(self.postgres_url, f"column {column_name} of assets", look, conn, column_name)
+        return super()._has_asset_key_col_on_connection(conn, column_name)
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         kind = event.dagster_event.event_type if event.dagster_event is not None else None
@@ -188,18 +194,21 @@ class _Events(PostgresEventLogStorage):
 class _Schedules(PostgresScheduleStorage):
     """Looks once which tables there are; the daemon asks for the states of all sensors twice a second."""
 
+    @_once_found
     def has_instigators_table(self) -> bool:
-        return _look_once(self.postgres_url, "states of sensors", super().has_instigators_table)
+        return super().has_instigators_table()
 
+    @_once_found
     def _has_instigators_table(self, conn: Connection) -> bool:
-        return _look_once(self.postgres_url, "states of sensors", super()._has_instigators_table, conn)
+        return super()._has_instigators_table(conn)
 
+    @_once_found
     def has_secondary_index_table(self) -> bool:
-        return _look_once(self.postgres_url, "migrations of data", super().has_secondary_index_table)
+        return super().has_secondary_index_table()
 
+    @_once_found
     def has_built_index(self, migration_name: str) -> bool:
-        name = f"migration {migration_name} of ticks"
-        return _look_once(self.postgres_url, name, super().has_built_index, migration_name)
+        return super().has_built_index(migration_name)
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         self._engine = _keeping_engine(self.postgres_url, statement_timeout, pool_recycle, max_overflow)
@@ -215,11 +224,11 @@ class KeptConnections(DagsterStorage, ConfigurableClass):
         self._inst_data = inst_data
         # The code server opens an instance for each tick of a sensor. Looking for the tables takes a
         # connection for each of the three, and most of what a tick costs that finds nothing.
-        may_lack_tables = (postgres_url, _ALL_TABLES) not in _seen
+        may_lack_tables = postgres_url not in _seen_complete
         self._runs = _Runs(postgres_url, may_lack_tables)
         self._events = _Events(postgres_url, may_lack_tables)
         self._schedules = _Schedules(postgres_url, may_lack_tables)
-        _seen.add((postgres_url, _ALL_TABLES))
+        _seen_complete.add(postgres_url)
         super().__init__()  # type: ignore[no-untyped-call]
         for storage in (self._runs, self._events, self._schedules):
             # What Dagster's webserver does with its own.
@@ -265,13 +274,6 @@ def _by_socket(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not folder.startswith("/"):
         return config
     return {**config, "postgres_db": {**server, "hostname": "", "params": {"host": folder}}}
-
-
-def _look_once(url: str, name: str, look: Callable[..., bool], *asked: Any) -> bool:
-    """Whether a database has what was looked for, which is not looked for again once it was seen."""
-    if (url, name) not in _seen and look(*asked):
-        _seen.add((url, name))
-    return (url, name) in _seen
 
 
 def _keeping_engine(url: str, statement_timeout: int, pool_recycle: int, max_overflow: int) -> Engine:

@@ -83,7 +83,7 @@ def _connection_of(response: requests.Response) -> Iterator[Any]:
 
 
 class _Session(requests.Session):
-    """Looks once for each server what the environment says of proxies: it is a tenth of a request's work."""
+    """Looks once for each server what the environment says of proxies: it was a sixth of a request's work."""
 
     def __init__(self) -> None:
         super().__init__()

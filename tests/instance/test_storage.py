@@ -275,6 +275,7 @@ def test_instances_of_a_process_share_their_connections(
     assert opened == []
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_fork_has_connections_of_its_own(
     instance: dg.DagsterInstance, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
+from scicat_dagster.dataset.stored_schemas import StoredSchemas
 from scicat_dagster.orchestration.failures.policy import repeat_whole_run
-from scicat_dagster.schemas.models import Schema
 
 _MARK = "$"
 """The key of an object that stands for a value that JSON does not have."""
@@ -79,31 +79,8 @@ class JsonBetweenOps(dg.IOManager):
             ) from error
 
 
-class _Schemas:
-    """The schemas of what is stored together, by the numbers that stand for them there."""
-
-    def __init__(self, stored: Sequence[Any] = ()) -> None:
-        self.stored = list(stored)
-        self._numbers: dict[int, tuple[Schema, int]] = {}
-        """By the schema's ``id``, which is its own while it is kept here."""
-        self._read: dict[int, Schema] = {}
-
-    def store(self, schema: Schema, dump: Callable[[Schema], Any]) -> object:
-        if id(schema) not in self._numbers:
-            self._numbers[id(schema)] = schema, len(self.stored)
-            self.stored.append(dump(schema))
-        return self._numbers[id(schema)][1]
-
-    def read(self, stored: object, validate: Callable[[Any], Schema]) -> Schema:
-        if not isinstance(stored, int) or not 0 <= stored < len(self.stored):
-            raise ValueError(f"no schema was stored as {stored!r}")
-        if stored not in self._read:
-            self._read[stored] = validate(self.stored[stored])
-        return self._read[stored]
-
-
 def _as_text(model: BaseModel) -> str:
-    schemas = _Schemas()
+    schemas = StoredSchemas()
     value = _to_json(model.model_dump(by_alias=True, context=schemas))
     return json.dumps({"schemas": _to_json(schemas.stored), "value": value})
 
@@ -111,7 +88,7 @@ def _as_text(model: BaseModel) -> str:
 def _from_text(model: type[BaseModel], content: bytes) -> BaseModel:
     match json.loads(content):
         case {"schemas": [*schemas], "value": value}:
-            return model.model_validate(_from_json(value), context=_Schemas(_from_json(schemas)))
+            return model.model_validate(_from_json(value), context=StoredSchemas(_from_json(schemas)))
     raise ValueError("it has no schemas, or no value")
 
 

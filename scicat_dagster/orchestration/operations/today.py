@@ -161,6 +161,7 @@ class Registrations:
     def since(self, instance: dg.DagsterInstance, day: datetime) -> list[Registered]:
         """The files that were registered since the day began."""
         if day != self._day:
+            # What was read is not of this day: reading goes on after it.
             self._day, self._found = day, {}
         new = events_after(self._asset, self._read, day.timestamp(), instance.fetch_materializations)
         for record in new:

@@ -9,7 +9,7 @@ import pickle
 import stat
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 import pytest
@@ -17,14 +17,17 @@ import yaml
 from pydantic import BaseModel
 
 from scicat_dagster.dataset.ingestion import extract_metadata
+from scicat_dagster.dataset.stored_schemas import StoredSchemas
 from scicat_dagster.demo.catalogue.faults import FaultKind, Scripted
 from scicat_dagster.files.identity import complete_file
 from scicat_dagster.orchestration.ingest.io_manager import JsonBetweenOps
-from scicat_dagster.orchestration.ingest.ops import AnnouncedFile, ReadFile
+from scicat_dagster.orchestration.ingest.ops import AnnouncedFile, Prepared, ReadFile
 from scicat_dagster.orchestration.ingest.per_file import PerFile
 from scicat_dagster.schemas.models import Schema
 from tests.orchestration.ingest.test_schema_changes import catalogue_with, execute
 from tests.small_facility import DATA, SmallFacility, instance_in
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Anything(BaseModel):
@@ -76,6 +79,11 @@ def the_small_file_read(small: SmallFacility) -> ReadFile:
 def stored(small: SmallFacility, run_id: str) -> list[Path]:
     folder = Path(small.instance.storage_directory()) / run_id
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def read_again(model: type[Model], content: bytes) -> Model:
+    stored = json.loads(content)
+    return model.model_validate_json(json.dumps(stored["value"]), context=StoredSchemas(stored["schemas"]))
 
 
 def re_executed(small: SmallFacility, run_id: str) -> dg.JobExecutionResult:
@@ -157,12 +165,9 @@ def test_what_is_stored_is_json_and_nobody_elses_business(small: SmallFacility) 
 
     assert len(files) == 4
     found = {path.parent.name: path.read_bytes() for path in files}
-    values = {op: json.loads(content) for op, content in found.items()}
-    assert PerFile[AnnouncedFile].model_validate(values["raw_dataset.wait_for_file"]["value"]).made
-    assert [len(values[f"raw_dataset.{op}"]["schemas"]) for op in ("extract_metadata", "build_dataset")] == [
-        1,
-        1,
-    ]
+    assert read_again(PerFile[AnnouncedFile], found["raw_dataset.wait_for_file"]).made
+    assert read_again(PerFile[ReadFile], found["raw_dataset.extract_metadata"]).made
+    assert read_again(PerFile[Prepared], found["raw_dataset.build_dataset"]).made
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert {stat.S_IMODE(path.parent.stat().st_mode) for path in files} == {0o700}
     assert {stat.S_IMODE(path.parents[1].stat().st_mode) for path in files} == {0o700}
