@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,6 +35,7 @@ from scicat_dagster.orchestration.run_starts.unended import (
 )
 from scicat_dagster.orchestration.tags import KAFKA_LAG, LAG_BY_TOPIC, RAW_DATASET
 from tests.small_facility import SmallFacility, instance_in
+from tests.storages import faulty_storage
 
 NOW = datetime.now(UTC)
 A_DAY = timedelta(days=1)
@@ -237,21 +237,18 @@ def test_a_report_of_the_lag_is_good_for_some_minutes(small: SmallFacility) -> N
     assert not is_everything_read(small.instance, datetime.now(UTC) + LONGEST_LAG_AGE)
 
 
-def test_a_storage_that_hangs_holds_up_one_look(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
-    released = threading.Event()
+def test_a_storage_that_hangs_holds_up_one_look(followed: Followed) -> None:
+    folder = followed.gone.parent / "hanging"
+    folder.mkdir()
     watch = Watch(storage_seconds=0.05)
-    monkeypatch.setattr(
-        "scicat_dagster.orchestration.run_starts.unended.looked_at", lambda _paths: released.wait(30) and {}
-    )
-    try:
-        followed.follow(start(followed.gone))
+    with faulty_storage(folder, b"", modified=0.0) as storage:
+        storage.hang()
+        followed.follow(start(storage.file))
 
         (found,) = find_unended(followed.small.instance, followed.facility, watch, NOW)
 
         assert found.on_disk.state == "unknown"
-        assert watch.look(["another"]) == {}
-    finally:
-        released.set()
+        assert watch.look([str(followed.small.file)]) == {}
 
 
 def test_a_facility_that_does_not_say_how_long_runs_take_sees_nothing(small: SmallFacility) -> None:
